@@ -1,0 +1,180 @@
+"""Every setting, typed, read once from the environment and refused at start by name.
+
+The common ones go by the names that the ecosystem uses (DATABASE_URL, REDIS_URL, CELERY_BROKER_URL, PORT);
+the rest start with AGENTFARM_. `settings()` answers the same object everywhere in the process.
+"""
+
+import ipaddress
+import os
+from functools import cache
+from pathlib import Path
+from typing import Annotated, Literal, Self
+from urllib.parse import urlsplit
+
+from pydantic import AliasChoices, Field, SecretStr, ValidationError, model_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from agentfarm.errors import Misconfigured
+
+BrokerKind = Literal["amqp", "redis", "sqs"]
+
+
+def _named(*names: str) -> AliasChoices:
+    return AliasChoices(*names)
+
+
+class Settings(BaseSettings):
+    """All that an operator can choose."""
+
+    model_config = SettingsConfigDict(extra="ignore", populate_by_name=True)
+
+    # -- servers
+    database_url: SecretStr = Field(validation_alias=_named("DATABASE_URL", "POSTGRES_URI"))
+    database_owner_url: SecretStr | None = Field(None, validation_alias=_named("DATABASE_OWNER_URL"))
+    database_ops_url: SecretStr | None = Field(None, validation_alias=_named("DATABASE_OPS_URL"))
+    database_admin_url: SecretStr | None = Field(None, validation_alias=_named("DATABASE_ADMIN_URL"))
+    redis_url: SecretStr = Field(validation_alias=_named("REDIS_URL", "REDIS_URI"))
+    broker_url: SecretStr = Field(validation_alias=_named("CELERY_BROKER_URL"))
+
+    # -- web
+    host: str = Field("127.0.0.1", validation_alias=_named("AGENTFARM_HOST", "HOST"))
+    port: int = Field(2024, ge=0, le=65535, validation_alias=_named("PORT", "AGENTFARM_PORT"))
+    public_url: str = Field("", validation_alias=_named("AGENTFARM_PUBLIC_URL"))
+    secret_key: SecretStr = Field(validation_alias=_named("AGENTFARM_SECRET_KEY", "DJANGO_SECRET_KEY"))
+    key_pepper: SecretStr | None = Field(None, validation_alias=_named("AGENTFARM_KEY_PEPPER"))
+    debug: bool = Field(False, validation_alias=_named("AGENTFARM_DEBUG"))
+    anonymous_tenant: str = Field("", validation_alias=_named("ANONYMOUS_TENANT"))
+    cors_allow_origins: Annotated[tuple[str, ...], NoDecode] = Field(
+        ("*",), validation_alias=_named("CORS_ALLOW_ORIGINS")
+    )
+    allowed_hosts: Annotated[tuple[str, ...], NoDecode] = Field(
+        ("localhost", "127.0.0.1", "[::1]"), validation_alias=_named("AGENTFARM_ALLOWED_HOSTS")
+    )
+    max_body_bytes: int = Field(8 << 20, ge=1024, validation_alias=_named("AGENTFARM_MAX_BODY_BYTES"))
+    max_json_depth: int = Field(100, ge=8, le=200, validation_alias=_named("AGENTFARM_MAX_JSON_DEPTH"))
+
+    # -- graphs
+    graphs_config: Path = Field(Path("langgraph.json"), validation_alias=_named("AGENTFARM_CONFIG", "LANGGRAPH_CONFIG"))
+    default_queue: str = Field("io", validation_alias=_named("AGENTFARM_DEFAULT_QUEUE"))
+    extra_queues: Annotated[tuple[str, ...], NoDecode] = Field((), validation_alias=_named("AGENTFARM_QUEUES"))
+
+    # -- leases and healing. Measured: research on one machine, docs/decisions/0003
+    lease_seconds: float = Field(15.0, gt=0, validation_alias=_named("AGENTFARM_LEASE_SECONDS"))
+    heartbeat_seconds: float = Field(1.0, gt=0, validation_alias=_named("AGENTFARM_HEARTBEAT_SECONDS"))
+    heal_seconds: float = Field(1.0, gt=0, validation_alias=_named("AGENTFARM_HEAL_SECONDS"))
+    lost_message_seconds: float = Field(3.0, gt=0, validation_alias=_named("AGENTFARM_LOST_MESSAGE_SECONDS"))
+    max_attempts: int = Field(6, ge=1, validation_alias=_named("AGENTFARM_MAX_ATTEMPTS"))
+
+    # -- streams
+    stream_ttl_seconds: int = Field(3600, ge=1, validation_alias=_named("RESUMABLE_STREAM_TTL_SECONDS"))
+    stream_max_events: int = Field(100_000, ge=1000, validation_alias=_named("AGENTFARM_STREAM_MAX_EVENTS"))
+    stream_heartbeat_seconds: float = Field(5.0, gt=0, validation_alias=_named("AGENTFARM_STREAM_HEARTBEAT_SECONDS"))
+
+    # -- pools
+    database_pool_size: int = Field(16, ge=1, validation_alias=_named("AGENTFARM_DATABASE_POOL_SIZE"))
+    connect_timeout_seconds: float = Field(5.0, gt=0, validation_alias=_named("AGENTFARM_CONNECT_TIMEOUT_SECONDS"))
+
+    # -- flower
+    flower_user: str = Field("", validation_alias=_named("FLOWER_USER"))
+    flower_password: SecretStr = Field(SecretStr(""), validation_alias=_named("FLOWER_PASSWORD"))
+
+    # -- logs
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", validation_alias=_named("LOG_LEVEL"))
+    log_json: bool = Field(False, validation_alias=_named("LOG_JSON"))
+
+    @model_validator(mode="before")
+    @classmethod
+    def _split_lists(cls, values: dict[str, object]) -> dict[str, object]:
+        lists = ("CORS_ALLOW_ORIGINS", "AGENTFARM_ALLOWED_HOSTS", "AGENTFARM_QUEUES")
+        split = {
+            k: tuple(filter(None, (part.strip() for part in v.split(","))))
+            for k, v in values.items()
+            if k in lists and isinstance(v, str)
+        }
+        return {**values, **split}
+
+    @model_validator(mode="after")
+    def _urls_have_schemes(self) -> Self:
+        _check_url(
+            "DATABASE_URL", self.database_url, ("postgresql", "postgres"), "postgresql://farm_app:…@localhost/agentfarm"
+        )
+        _check_url("REDIS_URL", self.redis_url, ("redis", "rediss", "valkey"), "redis://localhost:6379/0")
+        _check_url(
+            "CELERY_BROKER_URL",
+            self.broker_url,
+            ("amqp", "amqps", "redis", "rediss", "sqs"),
+            "redis://localhost:6379/1",
+        )
+        return self
+
+    @model_validator(mode="after")
+    def _anonymous_only_on_loopback(self) -> Self:
+        if self.anonymous_tenant and not is_loopback(self.host):
+            raise ValueError(
+                f"ANONYMOUS_TENANT={self.anonymous_tenant!r} lets requests without a key in, and AGENTFARM_HOST is "
+                f"{self.host!r}, which others can reach. Serve on 127.0.0.1, or unset ANONYMOUS_TENANT."
+            )
+        return self
+
+    @property
+    def broker_kind(self) -> BrokerKind:
+        scheme = urlsplit(self.broker_url.get_secret_value()).scheme
+        return "amqp" if scheme.startswith("amqp") else "sqs" if scheme == "sqs" else "redis"
+
+    @property
+    def pepper(self) -> bytes:
+        """What API keys are hashed with. Changing it revokes all keys at once."""
+        return (self.key_pepper or self.secret_key).get_secret_value().encode()
+
+    @property
+    def ops_url(self) -> SecretStr:
+        """The healer's connection. It needs a role that sees ids of all tenants: farm_ops."""
+        return self.database_ops_url or self.database_url
+
+
+def is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False
+
+
+def _check_url(name: str, url: SecretStr, schemes: tuple[str, ...], example: str) -> None:
+    if urlsplit(url.get_secret_value()).scheme not in schemes:
+        # The value may hold a password: the scheme alone is repeated.
+        found = url.get_secret_value().split(":", 1)[0]
+        raise ValueError(
+            f"{name} begins with {found!r}; it needs one of {', '.join(schemes)}, for example {example!r}."
+        )
+
+
+@cache
+def settings() -> Settings:
+    """The settings of this process. Raises Misconfigured, which names every variable that is wrong at once."""
+    try:
+        return Settings()  # type: ignore[call-arg]  # the required ones come from the environment
+    except ValidationError as error:
+        raise Misconfigured(render_problems(error)) from None
+
+
+def render_problems(error: ValidationError) -> str:
+    """One line a problem, with the variable's name and without its value."""
+    lines = []
+    for problem in error.errors(include_input=False, include_url=False):
+        name = str(problem["loc"][0]) if problem["loc"] else ""
+        text = problem["msg"].removeprefix("Value error, ")
+        missing = problem["type"] == "missing"
+        lines.append(f"{name} is not set." if missing else f"{name + ': ' if name else ''}{text}")
+    return "AgentFarm cannot start:\n" + "\n".join(f"  - {line}" for line in lines)
+
+
+def forget_settings() -> None:
+    """Read the environment again at the next call: for tests, which change it."""
+    settings.cache_clear()
+
+
+def strict_msgpack() -> None:
+    """LangGraph reads this once, at import: call before the first `import langgraph`."""
+    os.environ.setdefault("LANGGRAPH_STRICT_MSGPACK", "true")

@@ -1,0 +1,228 @@
+"""Every error that AgentFarm raises on purpose.
+
+    AgentFarmError
+    ├── Misconfigured                 the operator's: refused at start
+    │   ├── RoleCanBypassIsolation
+    │   ├── StrictSerializerOff
+    │   └── SchemaNotMigrated
+    ├── BadRequest            400
+    │   ├── InvalidId         422
+    │   └── InvalidInput      422
+    │       └── UnsupportedField
+    ├── Unauthenticated       401
+    ├── Forbidden             403
+    ├── NotFound              404
+    │   └── GraphNotFound
+    ├── Conflict              409
+    │   ├── ThreadBusy
+    │   └── AlreadyExists
+    ├── TooLarge              413
+    ├── Unavailable           503     may succeed later
+    │   ├── StoreUnavailable
+    │   ├── BrokerUnavailable
+    │   └── StreamUnavailable
+    ├── LeaseLost                     the flow's own: never reach a client
+    ├── HeadMoved
+    ├── Stale
+    ├── GraphLoadFailed
+    ├── ValueLost
+    └── NoTenantInScope
+
+Each class knows its code, its HTTP status and whether trying again can help. The sentence is for people, the facts
+are for machines. Both carry ids, never state, prompts, keys or another tenant's words.
+"""
+
+from typing import ClassVar
+
+
+class AgentFarmError(Exception):
+    """Base of every error raised on purpose. Survives pickle: it crosses Celery's pool."""
+
+    code: ClassVar[str] = "internal"
+    http_status: ClassVar[int] = 500
+    may_succeed_later: ClassVar[bool] = False
+    says: ClassVar[str] = "The server failed; the operator finds the cause in the log under this request id."
+
+    def __init__(self, message: str | None = None, **facts: object) -> None:
+        super().__init__(message or self.says.format(**facts))
+        self.facts = facts
+
+
+# --------------------------------------------------------------------------- the operator's
+
+
+class Misconfigured(AgentFarmError):
+    """A setting or a server is not as it must be; the process does not start."""
+
+    code = "misconfigured"
+
+
+class RoleCanBypassIsolation(Misconfigured):
+    code = "role_can_bypass_isolation"
+    says = (
+        "The database role {role!r} of {setting} {why}, so row-level security would not hold between tenants. "
+        "Connect as a role that is NOSUPERUSER NOBYPASSRLS and owns nothing, for example farm_app: "
+        "`python manage.py farm_roles` prints the statements that make it."
+    )
+
+
+class StrictSerializerOff(Misconfigured):
+    code = "strict_serializer_off"
+    says = (
+        "LANGGRAPH_STRICT_MSGPACK is not true in this process, so a stored value could make LangGraph call any function. "
+        "Set LANGGRAPH_STRICT_MSGPACK=true before langgraph is imported (manage.py, workers/ and the Procfile do)."
+    )
+
+
+class SchemaNotMigrated(Misconfigured):
+    code = "schema_not_migrated"
+    says = "The database of {setting} lacks {missing}. Run `python manage.py migrate` with DATABASE_OWNER_URL set."
+
+
+# --------------------------------------------------------------------------- the client's
+
+
+class BadRequest(AgentFarmError):
+    code = "bad_request"
+    http_status = 400
+    says = "The request cannot be read: {why}."
+
+
+class InvalidId(BadRequest):
+    code = "invalid_id"
+    http_status = 422
+    says = "{what} must be a UUID, for example '0192f3a4-7c1e-7d3a-9f10-5b2c8e4a6d01'."
+
+
+class InvalidInput(BadRequest):
+    code = "invalid_input"
+    http_status = 422
+    says = "{where}: {why}."
+
+
+class UnsupportedField(InvalidInput):
+    code = "unsupported_field"
+    says = "{field} is not supported by this server; leave it out. (Dropping it in silence would change what you asked for.)"
+
+
+class Unauthenticated(AgentFarmError):
+    code = "unauthenticated"
+    http_status = 401
+    says = "Send a valid API key in the header x-api-key. Keys are made in the admin or by `python manage.py farm_key`."
+
+
+class Forbidden(AgentFarmError):
+    code = "forbidden"
+    http_status = 403
+    says = "This key may not {action}."
+
+
+class NotFound(AgentFarmError):
+    """For another tenant's thing too: byte for byte what a thing that does not exist gets."""
+
+    code = "not_found"
+    http_status = 404
+    says = "{what} not found."
+
+
+class GraphNotFound(NotFound):
+    code = "graph_not_found"
+    says = "Graph {graph_id!r} is not served here. Served: {known}."
+
+
+class Conflict(AgentFarmError):
+    code = "conflict"
+    http_status = 409
+    says = "{why}."
+
+
+class ThreadBusy(Conflict):
+    code = "thread_busy"
+    says = "The thread has a run that is not over. {hint}"
+
+
+class AlreadyExists(Conflict):
+    code = "already_exists"
+    says = "{what} exists already. Send if_exists='do_nothing' to get it."
+
+
+class TooLarge(AgentFarmError):
+    code = "too_large"
+    http_status = 413
+    says = "{what} is larger than the {limit_bytes} bytes this server takes."
+
+
+# --------------------------------------------------------------------------- may pass
+
+
+class Unavailable(AgentFarmError):
+    code = "unavailable"
+    http_status = 503
+    may_succeed_later = True
+    says = "The server cannot do this now. Try again in a moment."
+
+
+class StoreUnavailable(Unavailable):
+    code = "store_unavailable"
+    says = "The database did not answer. Nothing was changed; try again in a moment."
+
+
+class BrokerUnavailable(Unavailable):
+    code = "broker_unavailable"
+    says = "The broker did not take {count} message(s). They are in the outbox and will be published by the healer."
+
+
+class StreamUnavailable(Unavailable):
+    code = "stream_unavailable"
+    says = "The stream store did not answer. The run goes on; join it again in a moment."
+
+
+# --------------------------------------------------------------------------- the flow's own
+
+
+class LeaseLost(AgentFarmError):
+    """Another worker holds this node execution now; what we computed must not be saved."""
+
+    code = "lease_lost"
+    http_status = 409
+    says = (
+        "Node execution {execution_id} was taken over from this worker. Nothing of it was saved and nothing is lost: "
+        "another worker executes it."
+    )
+
+
+class HeadMoved(AgentFarmError):
+    """The thread's head is not the checkpoint this commit starts from: somebody else has advanced it."""
+
+    code = "head_moved"
+    http_status = 409
+    says = "Thread {thread_id} has moved past checkpoint {checkpoint_id}. Nothing was saved."
+
+
+class Stale(AgentFarmError):
+    """The message names a checkpoint or a node that the run has moved past."""
+
+    code = "stale"
+    http_status = 409
+    says = "Nothing of the run is left to do at {where}."
+
+
+class GraphLoadFailed(AgentFarmError):
+    code = "graph_load_failed"
+    http_status = 503
+    says = "Graph {graph_id!r} could not be loaded: {why}."
+
+
+class ValueLost(AgentFarmError):
+    """A value cannot be kept between two nodes."""
+
+    code = "value_lost"
+    says = (
+        "Channel {channel!r} holds a {type} that cannot be saved between two nodes. Put plain data into the state, "
+        "or name the type in the graph's state schema."
+    )
+
+
+class NoTenantInScope(AgentFarmError):
+    code = "no_tenant_in_scope"
+    says = "Asked for the tenant outside of a request or message. This is a bug: nothing may be read for nobody."

@@ -1,0 +1,147 @@
+"""All that the flow needs from outside, on one page.
+
+`persistence`, `queueing` and `streaming` fit these without importing them; `wiring` joins them. Every call names its
+tenant: there is no call for "all of them" but the healer's, which sees ids and times and never state.
+"""
+
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from typing import Protocol
+from uuid import UUID
+
+from langgraph.checkpoint.base import BaseCheckpointSaver
+
+from agentfarm.engine.steps import SegmentResult
+from agentfarm.messages import ExecuteNode
+from agentfarm.records import (
+    Admitted,
+    Claimed,
+    Committed,
+    Ended,
+    Event,
+    ExecutionRow,
+    NewRun,
+    Refused,
+    RunRow,
+    RunStatus,
+    Sweep,
+    ThreadQuery,
+    ThreadRow,
+)
+from agentfarm.tenancy import Tenant
+
+
+class Executions(Protocol):
+    """persistence/executions.py. Two round trips a node: the claim answers with all it needs, the commit is one call."""
+
+    def claim(self, message: ExecuteNode) -> Claimed | Refused:
+        """Take the lease, fence + 1. Raises StoreUnavailable."""
+
+    def commit(self, claimed: Claimed, result: SegmentResult, *, lease_next: bool = False) -> Committed:
+        """Make a segment durable, or nothing of it.
+
+        lease_next  lease the first of the next executions to this worker (a start and its first node are one message)
+        raises      LeaseLost, HeadMoved (nothing was written), StoreUnavailable (it may have been: claim again tells)
+        """
+
+    def open_at_head(self, message: ExecuteNode) -> tuple[ExecuteNode, ...]:
+        """The ready executions of a run, for a message delivered again after its own was done."""
+
+
+class Runs(Protocol):
+    """persistence/runs.py."""
+
+    def admit(self, tenant: Tenant, new: NewRun) -> Admitted:
+        """One transaction: thread (made if asked), run row and first execution, the strategy carried out under the thread's lock.
+
+        raises NotFound (no such thread), ThreadBusy (reject, or too many wait), AlreadyExists, StoreUnavailable
+        """
+
+    def get(self, tenant: Tenant, thread_id: UUID, run_id: UUID, *, with_spec: bool = False) -> RunRow: ...
+    def find(self, tenant: Tenant, run_id: UUID) -> RunRow | None: ...
+    def list(
+        self, tenant: Tenant, thread_id: UUID, *, limit: int, offset: int, status: RunStatus | None
+    ) -> Sequence[RunRow]:
+        """Newest first. Raises NotFound for a thread that does not exist."""
+
+    def cancel(
+        self, tenant: Tenant, thread_id: UUID, run_id: UUID, *, rollback: bool
+    ) -> tuple[Ended, tuple[ExecuteNode, ...]]:
+        """Fence out what is open, end the run as interrupted (rollback: undo its checkpoints and delete it), start who waits."""
+
+    def retry(self, tenant: Tenant, thread_id: UUID, run_id: UUID) -> Admitted:
+        """A failed run goes on from its checkpoint, as a new run with input None."""
+
+    def delete(self, tenant: Tenant, thread_id: UUID, run_id: UUID) -> None: ...
+    def executions(self, tenant: Tenant, run_id: UUID) -> Sequence[ExecutionRow]:
+        """In order of creation."""
+
+    def mark_announced(self, ended: Ended) -> None: ...
+
+
+class Threads(Protocol):
+    """persistence/threads.py."""
+
+    def create(self, tenant: Tenant, thread_id: UUID, metadata: Mapping[str, Any], *, if_exists: str) -> ThreadRow: ...
+    def get(self, tenant: Tenant, thread_id: UUID) -> ThreadRow:
+        """Raises NotFound: the same for a thread of another tenant."""
+
+    def update(self, tenant: Tenant, thread_id: UUID, metadata: Mapping[str, Any]) -> ThreadRow:
+        """Metadata is merged, key by key."""
+
+    def delete(self, tenant: Tenant, thread_id: UUID) -> tuple[Ended, ...]:
+        """With its runs, checkpoints, blobs, writes and executions. An active run is fenced out first."""
+
+    def search(self, tenant: Tenant, query: ThreadQuery) -> tuple[Sequence[ThreadRow], bool]:
+        """(rows, whether there are more)."""
+
+    def count(self, tenant: Tenant, query: ThreadQuery) -> int: ...
+
+    def saver(self, tenant: Tenant, graph_id: str | None, *, guard_idle: bool = False) -> BaseCheckpointSaver[str]:
+        """LangGraph's saver for this tenant, outside of any execution: state, history, update_state.
+
+        guard_idle  a put raises ThreadBusy when a run of the thread is not over, in the same transaction
+        """
+
+
+class Healing(Protocol):
+    """persistence/healing.py: one home, as role farm_ops. Safe to run several at once; bounded work a call."""
+
+    def sweep(self, *, limit: int = 500) -> Sweep:
+        """Executions of dead or silent workers are ready again (fence + 1), or buried after max_attempts."""
+
+    def lost(self, queue_lengths: Callable[[str], int | None], *, limit: int = 500) -> tuple[ExecuteNode, ...]:
+        """Ready and published long ago, though the queue is short; and waiting runs whose thread is free."""
+
+    def stalled(self, *, limit: int = 100) -> tuple[ExecuteNode, ...]:
+        """Advance messages for supersteps that are complete and that nobody moved on."""
+
+    def unannounced(self, *, limit: int = 100) -> tuple[Ended, ...]: ...
+
+
+class Publisher(Protocol):
+    """queueing/publisher.py."""
+
+    def publish(self, messages: Sequence[ExecuteNode]) -> None:
+        """Raises BrokerUnavailable; what was not taken stays in the outbox."""
+
+    def queue_length(self, queue: str) -> int | None:
+        """Messages that wait in the broker; None where it cannot be told."""
+
+
+class EventLog(Protocol):
+    """streaming/log.py: a Redis Stream a run."""
+
+    def append(self, tenant_id: UUID, run_id: UUID, event: Event) -> None:
+        """Hand over to this process's writer: never blocks, never raises. In order."""
+
+    def flush(self, *, seconds: float = 5.0) -> None:
+        """Wait until all that was appended before by this process is in Redis. Raises StreamUnavailable."""
+
+    def close_run(self, tenant_id: UUID, run_id: UUID, events: Sequence[Event]) -> None:
+        """Append the last events ("error", "end") and let the stream expire. Idempotent. Raises StreamUnavailable."""
+
+    def follow(self, tenant_id: UUID, run_id: UUID, *, after: str) -> AsyncIterator[Event | None]:
+        """Events after `after` ("0-0": all), then new ones as they come; None each heartbeat; ends after "end".
+
+        Holds no thread and no connection of its own: one subscription a process serves all followers.
+        """

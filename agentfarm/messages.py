@@ -1,0 +1,103 @@
+"""What travels on the queue: ids, never state.
+
+A message is a hint. All that it stands for is in the node execution's row, so that losing, repeating or
+reordering messages costs time and never a run. Three kinds, told apart by their ids:
+
+    start    execution_id == run_id: the run's input is applied (and its first node executed)
+    node     one node execution
+    advance  execution_id is zero: the superstep at checkpoint_id is complete, and nobody has moved the thread on
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+from uuid import UUID
+
+from agentfarm.errors import BadRequest
+from agentfarm.ids import ZERO
+
+VERSION = 1
+
+Kind = Literal["start", "node", "advance"]
+
+
+@dataclass(frozen=True, slots=True)
+class ExecuteNode:
+    """One node execution for some worker.
+
+    node, queue, graph_id  where it goes and how Flower names it; not part of the message's body
+    """
+
+    tenant_id: UUID
+    home: str
+    run_id: UUID
+    checkpoint_id: UUID
+    execution_id: UUID
+    graph_id: str = ""
+    node: str = ""
+    queue: str = ""
+
+    @property
+    def kind(self) -> Kind:
+        if self.execution_id == self.run_id:
+            return "start"
+        return "advance" if self.execution_id == ZERO else "node"
+
+    @property
+    def shadow(self) -> str:
+        """The name in Flower: bounded by the graphs served, never a tenant's word."""
+        return f"{self.graph_id or 'run'}.{self.node or self.kind}"
+
+
+def render_message(message: ExecuteNode) -> dict[str, str | int]:
+    """The JSON body. Shape: {v, tenant, home, run, checkpoint, execution}."""
+    return {
+        "v": VERSION,
+        "tenant": message.tenant_id.hex,
+        "home": message.home,
+        "run": message.run_id.hex,
+        "checkpoint": message.checkpoint_id.hex,
+        "execution": message.execution_id.hex,
+    }
+
+
+class Malformed(BadRequest):
+    """A message that this build cannot read. It is dropped: the healer publishes the row again."""
+
+    code = "malformed_message"
+    says = "A message on the queue cannot be read: {why}."
+
+
+def parse_message(body: object) -> ExecuteNode:
+    """The message in a task's argument. Raises Malformed."""
+    if not isinstance(body, dict):
+        raise Malformed(why="it is not an object")
+    if body.get("v") != VERSION:
+        raise Malformed(why=f"it is not of version {VERSION}")
+    return _Reader(body).message()
+
+
+class _Reader:
+    def __init__(self, body: dict[str, object]) -> None:
+        self.body = body
+
+    def message(self) -> ExecuteNode:
+        home = self.body.get("home")
+        if not isinstance(home, str):
+            raise Malformed(why="home is not a string")
+        return ExecuteNode(
+            tenant_id=self.id("tenant"),
+            home=home,
+            run_id=self.id("run"),
+            checkpoint_id=self.id("checkpoint"),
+            execution_id=self.id("execution"),
+        )
+
+    def id(self, key: str) -> UUID:
+        value = self.body.get(key)
+        try:
+            return UUID(hex=value if isinstance(value, str) else "")
+        except ValueError as error:
+            raise Malformed(why=f"{key} is not an id") from error
+
+
+__all__ = ["VERSION", "ExecuteNode", "Kind", "Malformed", "parse_message", "render_message"]

@@ -1,0 +1,139 @@
+-- The tables of a home, below schema `farm`. Run once by a Django migration, as farm_owner.
+-- tenant_id comes first in every key; row-level security is forced on every table that has one (walls.sql).
+-- No foreign keys between hot tables: each would cost every checkpoint a lookup; `farm.forget_thread` removes a thread whole,
+-- and tests/integration proves that it leaves nothing.
+CREATE SCHEMA IF NOT EXISTS farm;
+
+-- STABLE, never IMMUTABLE: a folded constant would answer with the last tenant. nullif: after a SET LOCAL the setting is '', not NULL.
+CREATE FUNCTION farm.tenant() RETURNS uuid LANGUAGE sql STABLE PARALLEL SAFE
+  AS $$ SELECT nullif(current_setting('farm.tenant', true), '')::uuid $$;
+
+CREATE TABLE farm.thread (
+  tenant_id        uuid NOT NULL,
+  thread_id        uuid NOT NULL,
+  status           text NOT NULL DEFAULT 'idle' CHECK (status IN ('idle', 'busy', 'interrupted', 'error')),
+  graph_id         text,
+  assistant_id     uuid,
+  metadata         jsonb NOT NULL DEFAULT '{}',
+  config           jsonb NOT NULL DEFAULT '{}',
+  error            text,
+  created_at       timestamptz NOT NULL DEFAULT clock_timestamp(),
+  updated_at       timestamptz NOT NULL DEFAULT clock_timestamp(),
+  state_updated_at timestamptz,
+  PRIMARY KEY (tenant_id, thread_id)) WITH (fillfactor = 80);
+CREATE INDEX thread_created ON farm.thread (tenant_id, created_at DESC, thread_id);
+CREATE INDEX thread_updated ON farm.thread (tenant_id, updated_at DESC, thread_id);
+
+-- The head moves at every superstep; metadata and the like do not: two tables, so that the hot row is narrow.
+CREATE TABLE farm.thread_head (
+  tenant_id uuid NOT NULL,
+  thread_id uuid NOT NULL,
+  head      uuid,                                  -- the checkpoint from which the thread goes on; moved by compare-and-swap only
+  step      int NOT NULL DEFAULT -2,
+  PRIMARY KEY (tenant_id, thread_id)) WITH (fillfactor = 50);
+
+CREATE TABLE farm.run (
+  tenant_id     uuid NOT NULL,
+  run_id        uuid NOT NULL,
+  thread_id     uuid NOT NULL,
+  assistant_id  uuid NOT NULL,
+  graph_id      text NOT NULL,
+  status        text NOT NULL CHECK (status IN ('pending', 'running', 'success', 'error', 'interrupted', 'timeout')),
+  strategy      text NOT NULL DEFAULT 'enqueue' CHECK (strategy IN ('reject', 'enqueue', 'interrupt', 'rollback')),
+  spec          bytea NOT NULL,                    -- input, config, kwargs, serialised: immutable, so a worker caches it by run id
+  metadata      jsonb NOT NULL DEFAULT '{}',
+  inline_reason text,                              -- why one worker executes the whole run, where it cannot be cut
+  forget_thread boolean NOT NULL DEFAULT false,    -- stateless: the thread goes with the run
+  started_head  uuid,                              -- the thread's head when the run began: where a rollback returns to
+  root_run_id   uuid,                              -- callbacks' id of the whole graph
+  error         jsonb,                             -- {error: type, message, node, attempts}
+  created_at    timestamptz NOT NULL DEFAULT clock_timestamp(),
+  started_at    timestamptz,
+  updated_at    timestamptz NOT NULL DEFAULT clock_timestamp(),
+  finished_at   timestamptz,
+  announced_at  timestamptz,                       -- its end is in the run's stream
+  PRIMARY KEY (tenant_id, run_id)) WITH (fillfactor = 70);
+CREATE UNIQUE INDEX run_active ON farm.run (tenant_id, thread_id) WHERE status = 'running';     -- one at a time a thread
+CREATE INDEX run_waiting ON farm.run (tenant_id, thread_id, run_id) WHERE status = 'pending';
+CREATE INDEX run_thread ON farm.run (tenant_id, thread_id, created_at DESC);
+CREATE INDEX run_unannounced ON farm.run (finished_at) WHERE finished_at IS NOT NULL AND announced_at IS NULL;
+
+CREATE TABLE farm.checkpoint (
+  tenant_id     uuid NOT NULL,
+  thread_id     uuid NOT NULL,
+  ns            text NOT NULL DEFAULT '',          -- checkpoint_ns: '' is the graph itself, else a subgraph
+  checkpoint_id uuid NOT NULL,
+  parent_id     uuid,
+  run_id        uuid,
+  step          int NOT NULL,
+  refs          text[],                            -- keys of the blobs it refers to, in the order in which the body lists them
+  body          bytea NOT NULL,                    -- msgpack: checkpoint, metadata, small values
+  created_at    timestamptz NOT NULL DEFAULT clock_timestamp(),
+  PRIMARY KEY (tenant_id, thread_id, ns, checkpoint_id));
+
+CREATE TABLE farm.checkpoint_blob (                -- a channel's version, stored once however many checkpoints show it
+  tenant_id uuid NOT NULL,
+  thread_id uuid NOT NULL,
+  ns        text NOT NULL DEFAULT '',
+  key       text NOT NULL,                         -- channel:version
+  blob      bytea NOT NULL,
+  PRIMARY KEY (tenant_id, thread_id, ns, key));
+
+CREATE TABLE farm.checkpoint_write (
+  tenant_id     uuid NOT NULL,
+  thread_id     uuid NOT NULL,
+  ns            text NOT NULL DEFAULT '',
+  checkpoint_id uuid NOT NULL,
+  execution_id  uuid NOT NULL,                     -- whose work it is: a @task's result belongs to the node execution that called it. Zero: the run's own
+  task_id       uuid NOT NULL,                     -- LangGraph's task
+  idx           int NOT NULL,                      -- 0: all ordinary writes of the task, packed; below 0: control writes, a row each
+  fence         bigint NOT NULL,
+  task_path     text NOT NULL DEFAULT '',
+  body          bytea NOT NULL,
+  PRIMARY KEY (tenant_id, thread_id, ns, checkpoint_id, execution_id, task_id, idx));
+
+-- Outbox, lease and history of work at once. The primary key and nothing else: claim and commit stay HOT; the healer finds
+-- open executions by way of the active runs, which are few.
+CREATE TABLE farm.node_execution (
+  tenant_id     uuid NOT NULL,
+  thread_id     uuid NOT NULL,
+  run_id        uuid NOT NULL,
+  checkpoint_id uuid NOT NULL,                     -- zero: the run's start
+  execution_id  uuid NOT NULL,                     -- the run's id: its start
+  node          text NOT NULL,
+  queue         text NOT NULL DEFAULT '',
+  status        text NOT NULL DEFAULT 'ready' CHECK (status IN ('held', 'ready', 'leased', 'done', 'dead', 'cancelled')),
+  outcome       text,                              -- done interrupt invalid error, of a node that was not alone in its superstep
+  alone         boolean NOT NULL DEFAULT true,
+  fence         bigint NOT NULL DEFAULT 0,         -- grows with each claim
+  attempts      int NOT NULL DEFAULT 0,
+  worker        bigint,                            -- the holder's process
+  available_at  timestamptz NOT NULL DEFAULT clock_timestamp(),
+  published_at  timestamptz,
+  publishes     smallint NOT NULL DEFAULT 1,       -- the healer waits twice as long before each further one
+  started_at    timestamptz,
+  finished_at   timestamptz,
+  spec          bytea NOT NULL,                    -- NodeCall, serialised
+  error         text,                              -- the type of the error; its text is the tenant's and stays in the run
+  lost_to       jsonb,                             -- [{worker, attempt, at}] of holders that died or fell silent
+  created_at    timestamptz NOT NULL DEFAULT clock_timestamp(),
+  PRIMARY KEY (tenant_id, run_id, checkpoint_id, execution_id)) WITH (fillfactor = 50);
+
+CREATE TABLE farm.superstep (                      -- of the supersteps wider than one; deleting the row elects who advances
+  tenant_id     uuid NOT NULL,
+  run_id        uuid NOT NULL,
+  checkpoint_id uuid NOT NULL,
+  width         int NOT NULL,
+  taken         boolean NOT NULL DEFAULT false,    -- an interrupt() got the answer without an id
+  PRIMARY KEY (tenant_id, run_id, checkpoint_id)) WITH (fillfactor = 50);
+
+-- No tenant's data. A row a worker process (each prefork child): its lease is that the row is fresh; `worker` is also the key of
+-- the session advisory lock that the process holds while it lives.
+CREATE TABLE farm.worker (
+  worker     bigint PRIMARY KEY,
+  name       text NOT NULL,                        -- celery's node name and pid, as Flower shows it
+  host       text NOT NULL,
+  pid        int NOT NULL,
+  beat_at    timestamptz NOT NULL DEFAULT clock_timestamp(),
+  started_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+  ended_at   timestamptz) WITH (fillfactor = 50);

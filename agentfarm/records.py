@@ -1,0 +1,213 @@
+"""What the stations of the flow and the stores hand to each other: plain values, no behaviour.
+
+Below both, since they never import each other. Times are aware UTC datetimes from Postgres' clock.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Literal
+from uuid import UUID
+
+from langgraph.checkpoint.base import BaseCheckpointSaver
+
+from agentfarm.engine.steps import NodeCall, RunSpec
+from agentfarm.messages import ExecuteNode
+
+RunStatus = Literal["pending", "running", "success", "error", "interrupted", "timeout"]
+ThreadStatus = Literal["idle", "busy", "interrupted", "error"]
+Strategy = Literal["reject", "enqueue", "interrupt", "rollback"]
+
+
+@dataclass(slots=True)
+class Claimed:
+    """The right to execute one node execution, with all that it needs. Held by this worker under `fence`.
+
+    saver    bound to this execution: answers from what the claim loaded; its own writes are fenced
+    settled  for an advance: {execution id: outcome} of the superstep's node executions
+    """
+
+    message: ExecuteNode
+    kind: Literal["start", "node", "advance"]
+    thread_id: UUID
+    run: RunSpec
+    call: NodeCall | None
+    fence: int
+    attempt: int
+    saver: BaseCheckpointSaver[str]
+    settled: Mapping[str, str] = field(default_factory=dict)
+    failed: BaseException | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """Nothing to execute. gone: done, cancelled or of a run that is over. busy: a living worker holds it."""
+
+    why: Literal["gone", "busy"]
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """A run that reached its terminal state just now."""
+
+    tenant_id: UUID
+    home: str
+    run_id: UUID
+    thread_id: UUID
+    status: RunStatus
+    error: Mapping[str, Any] | None = None
+    forget_thread: bool = False  # it was stateless: its thread goes when everyone has read the answer
+
+
+@dataclass(frozen=True, slots=True)
+class Committed:
+    """What a commit made durable.
+
+    ready    to publish: the next node executions, or the first of the run that waited behind this one
+    leased   the next execution, already leased to this worker in the same transaction
+    advance  this was the last of a wider superstep: apply it (a claim that no other worker can get)
+    ended    the run is over
+    """
+
+    ready: tuple[ExecuteNode, ...] = ()
+    leased: Claimed | None = None
+    advance: Claimed | None = None
+    ended: Ended | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class NewRun:
+    """A run as a client asked for it, read and checked."""
+
+    run_id: UUID
+    thread_id: UUID
+    assistant_id: UUID
+    graph_id: str
+    spec: RunSpec
+    strategy: Strategy = "enqueue"
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+    create_thread: bool = False  # if_not_exists="create", and every stateless run
+    forget_thread: bool = False  # stateless with on_completion="delete"
+    is_resume: bool = False  # carries a Command: needs a thread that exists
+
+
+@dataclass(frozen=True, slots=True)
+class Admitted:
+    """The run's row is durable. ready: what to publish now; ended: runs that it stopped or undid."""
+
+    run: "RunRow"
+    ready: tuple[ExecuteNode, ...]
+    ended: tuple[Ended, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class RunRow:
+    run_id: UUID
+    thread_id: UUID
+    assistant_id: UUID
+    graph_id: str
+    status: RunStatus
+    strategy: Strategy
+    metadata: Mapping[str, Any]
+    error: Mapping[str, Any] | None
+    created_at: datetime
+    updated_at: datetime
+    finished_at: datetime | None
+    forget_thread: bool
+    spec: RunSpec | None = None  # None where the list did not ask for it
+
+
+@dataclass(frozen=True, slots=True)
+class ExecutionRow:
+    """A node execution as operators see it: ids, times and names, no state.
+
+    lost_to  [{worker, attempt, at}] of workers that died or fell silent while they held it
+    """
+
+    execution_id: UUID
+    checkpoint_id: UUID
+    node: str
+    status: str
+    outcome: str | None
+    attempts: int
+    worker: str | None
+    started_at: datetime | None
+    finished_at: datetime | None
+    error: str | None
+    lost_to: Sequence[Mapping[str, Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class ThreadRow:
+    thread_id: UUID
+    status: ThreadStatus
+    metadata: Mapping[str, Any]
+    config: Mapping[str, Any]
+    graph_id: str | None
+    error: str | None
+    created_at: datetime
+    updated_at: datetime
+    state_updated_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class ThreadQuery:
+    ids: Sequence[UUID] = ()
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+    status: ThreadStatus | None = None
+    limit: int = 10
+    offset: int = 0
+    sort_by: Literal["thread_id", "status", "created_at", "updated_at", "state_updated_at"] = "created_at"
+    sort_order: Literal["asc", "desc"] = "desc"
+
+
+@dataclass(frozen=True, slots=True)
+class Sweep:
+    """What one sweep of a home found. again: published once more; dead: buried after their last attempt."""
+
+    again: tuple[ExecuteNode, ...] = ()
+    dead: tuple[ExecuteNode, ...] = ()
+    ended: tuple[Ended, ...] = ()  # runs buried now, and ended ones that nobody announced
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One event of a run's stream.
+
+    id    unique and growing within the run ("milliseconds-sequence"); "" until the log gave it one
+    name  as the Agent Server spells it: "values", "updates|child:…", "messages", "custom", "error", "metadata", "end"
+    data  JSON
+    """
+
+    name: str
+    data: bytes
+    id: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class RunRequest:
+    """A run as the Agent Server API spells it, parsed and bounded; None or empty: not given.
+
+    assistant_id  a UUID or a graph's name
+    stateless     made by POST /runs…: on a thread of its own, which goes with it unless on_completion is "keep"
+    streamed      the client reads events: what stream_mode is when not given (values), and whether events are kept
+    """
+
+    assistant_id: str
+    input: Any = None
+    command: Mapping[str, Any] | None = None
+    config: Mapping[str, Any] = field(default_factory=dict)
+    context: Mapping[str, Any] | None = None
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+    checkpoint: Mapping[str, Any] | None = None
+    checkpoint_id: str | None = None
+    interrupt_before: Literal["*"] | Sequence[str] | None = None
+    interrupt_after: Literal["*"] | Sequence[str] | None = None
+    stream_mode: Sequence[str] = ()
+    stream_subgraphs: bool = False
+    multitask_strategy: Strategy = "enqueue"
+    if_not_exists: Literal["create", "reject"] = "reject"
+    on_completion: Literal["delete", "keep"] = "delete"
+    durability: Literal["sync", "async", "exit"] | None = None
+    stateless: bool = False
+    streamed: bool = False
