@@ -115,7 +115,11 @@ class Healing(Protocol):
     def stalled(self, *, limit: int = 100) -> tuple[ExecuteNode, ...]:
         """Advance messages for supersteps that are complete and that nobody moved on."""
 
-    def unannounced(self, *, limit: int = 100) -> tuple[Ended, ...]: ...
+    def unannounced(self, *, limit: int = 100) -> tuple[Ended, ...]:
+        """Runs that are over for more than a moment and whose stream nobody closed."""
+
+    def forgettable(self, *, grace_seconds: float = 60.0, limit: int = 100) -> tuple[Ended, ...]:
+        """Stateless runs that were over that long ago: their threads may go."""
 
 
 class Publisher(Protocol):

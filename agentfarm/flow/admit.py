@@ -1,0 +1,200 @@
+"""Stations 1 and 2: what a client asked for becomes a durable run and its first message.
+
+`build_run` reads the request against the graph and refuses what cannot be done, before anything is written. `admit_run`
+makes it durable in one transaction; only then is the message published and the client answered, so that an acknowledged
+run can be lost by nobody.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+from uuid import UUID
+
+from langgraph.types import Command, Send
+
+from agentfarm import ids
+from agentfarm.engine.graphs import LoadedGraph
+from agentfarm.engine.segment import inline_reason
+from agentfarm.engine.steps import RunSpec
+from agentfarm.errors import BadRequest, GraphNotFound, InvalidInput, UnsupportedField
+from agentfarm.flow.dispatch import dispatch
+from agentfarm.flow.farm import Farm
+from agentfarm.flow.settle import announce
+from agentfarm.records import Admitted, NewRun, RunRequest, RunRow
+from agentfarm.tenancy import Tenant
+
+#: How the Agent Server's stream modes are made from LangGraph's own.
+STREAM_MODES: Mapping[str, str] = {
+    "values": "values",
+    "updates": "updates",
+    "messages": "messages",
+    "messages-tuple": "messages",
+    "custom": "custom",
+    "tasks": "tasks",
+    "checkpoints": "checkpoints",
+    "debug": "debug",
+}
+
+#: Keys of `configurable` that the server sets; a client's are dropped, as the Agent Server drops them.
+RESERVED = frozenset({"thread_id", "run_id", "graph_id", "assistant_id", "checkpoint_ns", "checkpoint_id", "checkpoint_map"})
+
+
+def admit_run(farm: Farm, tenant: Tenant, new: NewRun) -> RunRow:
+    """Make the run durable, then publish its first message.
+
+    raises  NotFound (no such thread), ThreadBusy (strategy reject, or too many wait), StoreUnavailable
+    """
+    return _publish(farm, farm.runs.admit(tenant, new))
+
+
+def retry_run(farm: Farm, tenant: Tenant, thread_id: UUID, run_id: UUID) -> RunRow:
+    """Go on with a failed run from its last checkpoint: finished nodes are not executed again. A new run, with a new id."""
+    return _publish(farm, farm.runs.retry(tenant, thread_id, run_id))
+
+
+def _publish(farm: Farm, admitted: Admitted) -> RunRow:
+    announce(farm, admitted.ended)
+    dispatch(farm, admitted.ready)
+    return admitted.run
+
+
+def find_graph_id(farm: Farm, assistant_id: str) -> str:
+    """The graph behind an assistant's id or a graph's name. Raises GraphNotFound."""
+    served = farm.graphs.ids()
+    if assistant_id in served:
+        return assistant_id
+    for graph_id in served:
+        if str(ids.assistant_id(graph_id)) == assistant_id.lower():
+            return graph_id
+    # What was asked for is not repeated: it may be anything. What is served is no secret.
+    raise GraphNotFound("Assistant not found. Send the id of an assistant, or a graph's name: " + ", ".join(served))
+
+
+def build_run(farm: Farm, tenant: Tenant, request: RunRequest, *, thread_id: UUID) -> NewRun:
+    """The run that a request describes, checked against its graph. Touches nothing.
+
+    raises  GraphNotFound, GraphLoadFailed, InvalidInput, UnsupportedField, BadRequest
+    """
+    graph_id = find_graph_id(farm, request.assistant_id)
+    loaded = farm.graphs.get(graph_id)
+    if request.stateless and request.command is not None and request.command.get("resume") is not None:
+        raise BadRequest(why="a run without a thread has nothing to resume; send it to /threads/{thread_id}/runs")
+    run_id = ids.new_id()
+    kwargs = _stream_kwargs(request, loaded)
+    spec = RunSpec(
+        run_id=str(run_id),
+        thread_id=str(thread_id),
+        graph_id=graph_id,
+        input=_input(request),
+        config=_config(request, run_id=run_id, thread_id=thread_id, graph_id=graph_id, tenant=tenant),
+        kwargs=kwargs,
+        inline=inline_reason(loaded.graph, kwargs),
+        modes=_requested_modes(request),
+    )
+    return NewRun(
+        run_id=run_id,
+        thread_id=thread_id,
+        assistant_id=ids.assistant_id(graph_id),
+        graph_id=graph_id,
+        spec=spec,
+        strategy=request.multitask_strategy,
+        metadata=dict(request.metadata),
+        create_thread=request.stateless or request.if_not_exists == "create",
+        forget_thread=request.stateless and request.on_completion == "delete",
+        is_resume=request.command is not None,
+    )
+
+
+def _requested_modes(request: RunRequest) -> tuple[str, ...]:
+    """The Agent Server's modes whose events are kept. A run that nobody streams keeps none but its end."""
+    modes = tuple(dict.fromkeys(request.stream_mode)) or (("values",) if request.streamed else ())
+    for mode in modes:
+        if mode not in STREAM_MODES:
+            raise UnsupportedField(field=f"stream_mode {mode!r}")
+    return modes
+
+
+def _stream_kwargs(request: RunRequest, loaded: LoadedGraph) -> dict[str, Any]:
+    kwargs: dict[str, Any] = {
+        "stream_mode": sorted({STREAM_MODES[mode] for mode in _requested_modes(request)}),
+        "subgraphs": request.stream_subgraphs,
+        "durability": request.durability or "async",
+    }
+    for name in ("interrupt_before", "interrupt_after"):
+        if (nodes := getattr(request, name)) is not None:
+            kwargs[name] = _breakpoints(name, nodes, loaded)
+    context = request.context
+    if context is None and loaded.graph.context_schema is not None:
+        context = {k: v for k, v in request.config.get("configurable", {}).items() if k not in RESERVED}
+    if context is not None:
+        kwargs["context"] = dict(context)
+    return kwargs
+
+
+def _breakpoints(name: str, nodes: str | Sequence[str], loaded: LoadedGraph) -> str | list[str]:
+    if nodes == "*":
+        return "*"
+    unknown = [node for node in nodes if node not in loaded.graph.nodes]
+    if unknown:
+        known = ", ".join(node for node in loaded.graph.nodes if not node.startswith("__"))
+        raise InvalidInput(where=name, why=f"names a node that the graph lacks; it has {known}")
+    return list(nodes)
+
+
+def _config(
+    request: RunRequest, *, run_id: UUID, thread_id: UUID, graph_id: str, tenant: Tenant
+) -> dict[str, Any]:
+    given = dict(request.config)
+    configurable = dict(given.get("configurable") or {})
+    if configurable and request.context:
+        raise BadRequest(why="config.configurable and context say the same thing twice; send context alone")
+    checkpoint = {**({"checkpoint_id": request.checkpoint_id} if request.checkpoint_id else {}), **(request.checkpoint or {})}
+    kept = {k: v for k, v in configurable.items() if k not in RESERVED and not k.startswith("__")}
+    kept.update(request.context or {})
+    kept.update(
+        thread_id=str(thread_id),
+        run_id=str(run_id),
+        graph_id=graph_id,
+        assistant_id=str(ids.assistant_id(graph_id)),
+        langgraph_auth_user_id=str(tenant.id),
+    )
+    if checkpoint_id := checkpoint.get("checkpoint_id"):
+        kept["checkpoint_id"] = str(ids.parse_uuid(checkpoint_id, what="checkpoint_id"))
+    if checkpoint_map := checkpoint.get("checkpoint_map"):
+        kept["checkpoint_map"] = checkpoint_map
+    # The run's id is in the metadata of every checkpoint: LangGraph tells by it a retried attempt from a new input.
+    metadata = {
+        **(given.get("metadata") or {}),
+        **request.metadata,
+        "run_id": str(run_id),
+        "graph_id": graph_id,
+        "assistant_id": str(ids.assistant_id(graph_id)),
+    }
+    return {**given, "configurable": kept, "metadata": metadata}
+
+
+def _input(request: RunRequest) -> Any:
+    if request.command is None:
+        return request.input
+    if request.input is not None:
+        raise BadRequest(why="input and command were both given; a command brings its own update")
+    known = {"update", "resume", "goto"}
+    if unknown := set(request.command) - known:
+        raise InvalidInput(where="command", why=f"has unknown keys ({len(unknown)}); it takes update, resume and goto")
+    given = {k: v for k, v in request.command.items() if v is not None}
+    if not given:
+        raise InvalidInput(where="command", why="is empty; give update, resume or goto")
+    if "goto" in given:
+        given["goto"] = _goto(given["goto"])
+    if isinstance(given.get("update"), list):
+        given["update"] = [tuple(pair) for pair in given["update"]]
+    return Command(**given)
+
+
+def _goto(goto: Any) -> Any:
+    if isinstance(goto, list):
+        return [_goto(one) for one in goto]
+    if isinstance(goto, str):
+        return goto
+    if isinstance(goto, dict) and set(goto) == {"node", "input"} and isinstance(goto["node"], str):
+        return Send(goto["node"], goto["input"])
+    raise InvalidInput(where="command.goto", why="takes a node's name, {node, input}, or a list of these")

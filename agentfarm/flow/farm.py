@@ -1,0 +1,40 @@
+"""The farm as a process holds it: the graphs it serves and its ways to the stores, the queue and the streams.
+
+Built by `agentfarm.wiring` and handed to every station; nothing in the flow reaches for it.
+"""
+
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from agentfarm.engine.graphs import GraphRegistry
+from agentfarm.flow.ports import EventLog, Executions, Healing, Publisher, Runs, Threads
+from agentfarm.tenancy import Tenant
+
+
+class Keys(Protocol):
+    """tenants/keys.py over a function that looks a key's id up."""
+
+    def find(self, raw_key: str) -> Tenant | None:
+        """Whose key this is, in constant time; None for a wrong or revoked one (revoked is dead within a second)."""
+
+    def anonymous(self) -> Tenant | None:
+        """The tenant of requests without a key, for development on loopback; None where a key is needed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Farm:
+    """Everything a station needs.
+
+    run_async  runs a coroutine on the process's one event loop and waits for it: async nodes of a worker
+    """
+
+    graphs: GraphRegistry
+    executions: Executions
+    runs: Runs
+    threads: Threads
+    healing: Healing
+    publisher: Publisher
+    log: EventLog
+    keys: Keys
+    run_async: Callable[[Coroutine[Any, Any, Any]], Any]

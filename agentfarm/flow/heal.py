@@ -1,0 +1,63 @@
+"""The detour: what died, got lost or stands still goes on.
+
+Runs in beat, once a second, and may run in several places at once: every step is a transaction that skips what another
+healer holds. Bounded work a sweep; what remains is the next one's.
+"""
+
+import logging
+from dataclasses import dataclass
+
+from agentfarm.flow.dispatch import dispatch
+from agentfarm.flow.farm import Farm
+from agentfarm.flow.settle import announce
+from agentfarm.tenancy import Tenant
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Healed:
+    """How much one sweep found; all zero on a quiet farm."""
+
+    taken_over: int = 0
+    buried: int = 0
+    published_again: int = 0
+    advanced: int = 0
+    announced: int = 0
+    forgotten: int = 0
+
+    @property
+    def is_quiet(self) -> bool:
+        return self == Healed()
+
+
+def sweep_once(farm: Farm) -> Healed:
+    """One sweep over a home. Raises Unavailable when the database did not answer; the next sweep finds the same."""
+    sweep = farm.healing.sweep()
+    dispatch(farm, sweep.again)
+    announce(farm, sweep.ended)
+    lost = farm.healing.lost(farm.publisher.queue_length)
+    dispatch(farm, lost)
+    stalled = farm.healing.stalled()
+    dispatch(farm, stalled)
+    unannounced = farm.healing.unannounced()
+    announce(farm, unannounced)
+    healed = Healed(
+        taken_over=len(sweep.again),
+        buried=len(sweep.dead),
+        published_again=len(lost),
+        advanced=len(stalled),
+        announced=len(unannounced),
+        forgotten=_forget(farm),
+    )
+    if not healed.is_quiet:
+        logger.info("healed", extra={name: getattr(healed, name) for name in Healed.__dataclass_fields__})
+    return healed
+
+
+def _forget(farm: Farm) -> int:
+    """Remove the threads of stateless runs whose answer has been there long enough to be read."""
+    over = farm.healing.forgettable()
+    for run in over:
+        farm.threads.delete(Tenant(id=run.tenant_id, slug="", home=run.home), run.thread_id)
+    return len(over)

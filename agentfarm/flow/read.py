@@ -1,0 +1,210 @@
+"""Beside the line: a thread's state and history, and changing it by hand. LangGraph's own reading over the tenant's saver.
+
+Answers are plain dicts in the Agent Server's shape; values inside are as the graph left them (messages, models), and
+become JSON at the edge.
+"""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from typing import Any
+from uuid import UUID
+
+from langchain_core.runnables import RunnableConfig
+from langgraph.errors import EmptyInputError, InvalidUpdateError
+from langgraph.pregel import Pregel
+from langgraph.types import StateSnapshot
+
+from agentfarm import ids
+from agentfarm.errors import GraphNotFound, InvalidInput, NotFound
+from agentfarm.flow.farm import Farm
+from agentfarm.records import ThreadRow
+from agentfarm.tenancy import Tenant
+
+
+def get_state(
+    farm: Farm, tenant: Tenant, thread_id: UUID, *, checkpoint: Mapping[str, Any] | None = None, subgraphs: bool = False
+) -> dict[str, Any]:
+    """The ThreadState at the head, or at a checkpoint. A thread that never ran: values {} and next [].
+
+    raises  NotFound (thread, or checkpoint), GraphNotFound
+    """
+    row = farm.threads.get(tenant, thread_id)
+    if row.graph_id is None:
+        return _empty_state(row)
+    config = _config(thread_id, checkpoint)
+    snapshot = _graph(farm, tenant, row).get_state(config, subgraphs=subgraphs)
+    if checkpoint and checkpoint.get("checkpoint_id") and snapshot.metadata is None:
+        raise NotFound(what="Checkpoint")
+    return render_state(snapshot)
+
+
+def get_history(
+    farm: Farm,
+    tenant: Tenant,
+    thread_id: UUID,
+    *,
+    limit: int = 10,
+    before: Mapping[str, Any] | None = None,
+    metadata: Mapping[str, Any] | None = None,
+    checkpoint: Mapping[str, Any] | None = None,
+) -> list[dict[str, Any]]:
+    """ThreadStates, newest first. Raises NotFound, GraphNotFound."""
+    row = farm.threads.get(tenant, thread_id)
+    if row.graph_id is None:
+        return []
+    states = _graph(farm, tenant, row).get_state_history(
+        _config(thread_id, checkpoint),
+        filter=dict(metadata) if metadata else None,
+        before=_config(thread_id, before) if before else None,
+        limit=limit,
+    )
+    return [render_state(snapshot) for snapshot in states]
+
+
+def update_state(
+    farm: Farm,
+    tenant: Tenant,
+    thread_id: UUID,
+    *,
+    values: Any,
+    as_node: str | None = None,
+    checkpoint: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """Write to the state as a node would, on top of the head or of a checkpoint (which forks).
+
+    returns  {"checkpoint": {thread_id, checkpoint_ns, checkpoint_id}} of the new checkpoint
+    raises   NotFound, GraphNotFound, InvalidInput (unknown node, values that its channels refuse), ThreadBusy
+    """
+    row = farm.threads.get(tenant, thread_id)
+    if row.graph_id is None:
+        raise InvalidInput(where="thread", why="it never ran, so no graph is known; create it with a graph_id first")
+    graph, config = _graph(farm, tenant, row, guard_idle=True), _config(thread_id, checkpoint)
+    if as_node is not None and as_node not in graph.nodes and as_node not in ("__start__", "__end__", "__input__", "__copy__"):
+        raise InvalidInput(where="as_node", why="the graph has no such node")
+    try:
+        if farm.graphs.get(row.graph_id).is_async:
+            config = asyncio.run(graph.aupdate_state(config, values, as_node))
+        else:
+            config = graph.update_state(config, values, as_node)
+    except (InvalidUpdateError, EmptyInputError) as error:
+        raise InvalidInput(where="values", why="the graph does not take this update here") from error
+    return {"checkpoint": _checkpoint(config), **(config.get("configurable") or {})}
+
+
+def read_answer(farm: Farm, tenant: Tenant, thread_id: UUID, run_id: UUID) -> Any:
+    """What a client that waited gets: final values, with `__interrupt__`, or {"__error__": …}. Raises NotFound."""
+    run = farm.runs.get(tenant, thread_id, run_id)
+    if run.error is not None:
+        return {"__error__": {key: run.error.get(key) for key in ("error", "message")}}
+    state = get_state(farm, tenant, thread_id)
+    if not state["interrupts"]:
+        return state["values"]
+    values = state["values"] if isinstance(state["values"], dict) else {}
+    return {**values, "__interrupt__": state["interrupts"]}
+
+
+def thread_view(farm: Farm, tenant: Tenant, row: ThreadRow) -> dict[str, Any]:
+    """The Thread of the API: the row, with values and interrupts of its head. Null values where no graph can read them."""
+    values: Any = None
+    interrupts: dict[str, list[Any]] = {}
+    if row.graph_id is not None:
+        try:
+            snapshot = _graph(farm, tenant, row).get_state(_config(row.thread_id, None))
+        except GraphNotFound:
+            snapshot = None  # served by another build: the row is still true
+        if snapshot is not None and snapshot.metadata is not None:
+            values = snapshot.values
+            interrupts = {task.id: list(task.interrupts) for task in snapshot.tasks if task.interrupts}
+    return {
+        "thread_id": str(row.thread_id),
+        "created_at": row.created_at,
+        "updated_at": row.updated_at,
+        "state_updated_at": row.state_updated_at or row.updated_at,
+        "metadata": row.metadata,
+        "status": row.status,
+        "config": row.config,
+        "values": values,
+        "interrupts": interrupts,
+        "error": row.error,
+    }
+
+
+# --------------------------------------------------------------------------- LangGraph's side
+
+
+def _graph(farm: Farm, tenant: Tenant, row: ThreadRow, *, guard_idle: bool = False) -> Pregel:
+    assert row.graph_id is not None  # noqa: S101  # callers have looked
+    saver = farm.threads.saver(tenant, row.graph_id, guard_idle=guard_idle)
+    graph = farm.graphs.get(row.graph_id).graph.copy(update={"checkpointer": saver})
+    assert isinstance(graph, Pregel)  # noqa: S101
+    return graph
+
+
+def _config(thread_id: UUID, checkpoint: Mapping[str, Any] | None) -> RunnableConfig:
+    given = checkpoint or {}
+    configurable: dict[str, Any] = {"thread_id": str(thread_id), "checkpoint_ns": given.get("checkpoint_ns") or ""}
+    if checkpoint_id := given.get("checkpoint_id"):
+        configurable["checkpoint_id"] = str(ids.parse_uuid(checkpoint_id, what="checkpoint_id"))
+    if checkpoint_map := given.get("checkpoint_map"):
+        configurable["checkpoint_map"] = checkpoint_map
+    return {"configurable": configurable}
+
+
+# --------------------------------------------------------------------------- rendering
+
+
+def render_state(snapshot: StateSnapshot) -> dict[str, Any]:
+    """The Agent Server's ThreadState."""
+    checkpoint, parent = _checkpoint(snapshot.config), _find_checkpoint(snapshot.parent_config)
+    return {
+        "values": snapshot.values,
+        "next": list(snapshot.next),
+        "tasks": [_task(task) for task in snapshot.tasks],
+        "metadata": snapshot.metadata or {},
+        "created_at": snapshot.created_at,
+        "checkpoint": checkpoint,
+        "parent_checkpoint": parent,
+        "interrupts": [interrupt for task in snapshot.tasks for interrupt in task.interrupts],
+        "checkpoint_id": checkpoint.get("checkpoint_id"),
+        "parent_checkpoint_id": parent.get("checkpoint_id") if parent else None,
+    }
+
+
+def _task(task: Any) -> dict[str, Any]:
+    state: Any = task.state
+    nested = isinstance(state, StateSnapshot)
+    return {
+        "id": task.id,
+        "name": task.name,
+        "path": list(task.path),
+        "error": repr(task.error) if isinstance(task.error, BaseException) else task.error,
+        "interrupts": list(task.interrupts),
+        "checkpoint": None if nested or state is None else _checkpoint(state),
+        "state": render_state(state) if nested else None,
+        "result": task.result,
+    }
+
+
+def _checkpoint(config: Mapping[str, Any]) -> dict[str, Any]:
+    configurable = config.get("configurable") or {}
+    keys: Sequence[str] = ("thread_id", "checkpoint_ns", "checkpoint_id", "checkpoint_map")
+    return {key: configurable[key] for key in keys if key in configurable}
+
+
+def _find_checkpoint(config: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    return _checkpoint(config) if config else None
+
+
+def _empty_state(row: ThreadRow) -> dict[str, Any]:
+    return {
+        "values": {},
+        "next": [],
+        "tasks": [],
+        "metadata": {},
+        "created_at": row.created_at,
+        "checkpoint": {"thread_id": str(row.thread_id), "checkpoint_ns": "", "checkpoint_id": None},
+        "parent_checkpoint": None,
+        "interrupts": [],
+        "checkpoint_id": None,
+        "parent_checkpoint_id": None,
+    }

@@ -1,0 +1,134 @@
+"""Stations 4 to 6: claim one node execution, execute it, commit what it wrote, send what is next.
+
+No transaction and no connection is open while the node runs. Whatever goes wrong in between leaves one of two things: a
+lease that another worker takes over (this process died), or a run that ended with an error that says why. Never a lease
+that nobody works on.
+"""
+
+import logging
+from typing import Literal
+
+from agentfarm.engine.events import EventRenderer
+from agentfarm.engine.jsonable import to_json
+from agentfarm.engine.segment import SegmentRequest, arun_segment, run_segment
+from agentfarm.engine.steps import SegmentResult
+from agentfarm.errors import HeadMoved, LeaseLost, Stale, Unavailable
+from agentfarm.flow.dispatch import dispatch
+from agentfarm.flow.farm import Farm
+from agentfarm.flow.settle import announce
+from agentfarm.messages import ExecuteNode
+from agentfarm.records import Claimed, Committed, Event, Refused
+
+logger = logging.getLogger(__name__)
+
+Outcome = Literal["committed", "gone", "busy", "fenced"]
+
+
+def execute_node(farm: Farm, message: ExecuteNode, *, redelivered: bool = False) -> Outcome:
+    """One message: usually one node execution; a start goes on with its first node, a last sibling with the advance.
+
+    returns  "committed"; "gone": there was nothing left to do; "busy": a living worker holds it (the healer watches that
+             worker, so the message may go); "fenced": another worker took it over while it ran here, nothing was saved
+    raises   Unavailable, when the database did not answer: the message is to be delivered again
+    """
+    claimed = farm.executions.claim(message)
+    if isinstance(claimed, Refused):
+        if redelivered and claimed.why == "gone":
+            # The first delivery may have died after its commit and before it published what came next.
+            dispatch(farm, farm.executions.open_at_head(message))
+        return claimed.why
+    work: Claimed | None = claimed
+    while work is not None:
+        committed = _execute_and_commit(farm, work)
+        if committed is None:
+            return "fenced"
+        _publish_events(farm)
+        dispatch(farm, committed.ready)
+        if committed.ended is not None:
+            announce(farm, [committed.ended])
+        work = committed.leased or committed.advance
+    return "committed"
+
+
+def _execute_and_commit(farm: Farm, claimed: Claimed) -> Committed | None:
+    """None: fenced out, nothing was saved."""
+    result = _run_segment(farm, claimed)
+    try:
+        return farm.executions.commit(claimed, result, lease_next=claimed.kind == "start")
+    except (LeaseLost, HeadMoved) as error:
+        logger.warning("fenced out", extra={"code": error.code, **_ids(claimed)})
+        return None
+    except Unavailable:
+        raise
+    except Exception as error:  # what cannot be saved ends the run: a lease kept for ever would be worse
+        logger.exception("a segment could not be saved", extra=_ids(claimed))
+        return farm.executions.commit(claimed, _failed(error))
+
+
+def _run_segment(farm: Farm, claimed: Claimed) -> SegmentResult:
+    """Execute, sending events as they are made. The node's own errors are in the result."""
+    request = SegmentRequest(
+        kind=claimed.kind,
+        run=claimed.run,
+        call=claimed.call,
+        attempt=claimed.attempt,
+        settled=dict(claimed.settled),
+        failed=claimed.failed,
+    )
+    sink = _Sink(farm, claimed)
+    if claimed.kind == "start":
+        sink.tell_metadata()
+    try:
+        loaded = farm.graphs.get(claimed.run.graph_id)
+        if loaded.is_async:
+            result = farm.run_async(arun_segment(loaded.graph, request, saver=claimed.saver, sink=sink))
+        else:
+            result = run_segment(loaded.graph, request, saver=claimed.saver, sink=sink)
+    except (Stale, Unavailable):
+        raise
+    except Exception as error:  # a bug of ours or a graph that this worker cannot load; the node's errors are caught inside
+        logger.exception("a segment failed outside of its node", extra=_ids(claimed))
+        return _failed(error)
+    assert isinstance(result, SegmentResult)  # noqa: S101  # run_async is typed for any coroutine
+    return result
+
+
+class _Sink:
+    """Takes each chunk the moment the node makes it, from whatever thread. Must neither block nor raise."""
+
+    def __init__(self, farm: Farm, claimed: Claimed) -> None:
+        self.log = farm.log
+        self.tenant_id, self.run_id = claimed.message.tenant_id, claimed.message.run_id
+        self.attempt = claimed.attempt
+        self.renderer = EventRenderer(claimed.run.modes, subgraphs=bool(claimed.run.kwargs.get("subgraphs")))
+
+    def tell_metadata(self) -> None:
+        self._append("metadata", {"run_id": str(self.run_id), "attempt": self.attempt})
+
+    def __call__(self, chunk: object) -> None:
+        for name, payload in self.renderer.render(chunk):
+            self._append(name, payload)
+
+    def _append(self, name: str, payload: object) -> None:
+        self.log.append(self.tenant_id, self.run_id, Event(name, to_json(payload)))
+
+
+def _publish_events(farm: Farm) -> None:
+    """Before anybody else writes to the run's stream, what this segment said must be in it."""
+    try:
+        farm.log.flush()
+    except Unavailable as error:
+        logger.warning("events of a stream are late or lost", extra={"code": error.code})
+
+
+def _failed(error: BaseException) -> SegmentResult:
+    return SegmentResult(status="error", error=error)
+
+
+def _ids(claimed: Claimed) -> dict[str, str]:
+    message = claimed.message
+    return {
+        "run_id": str(message.run_id),
+        "execution_id": str(message.execution_id),
+        "node": claimed.call.name if claimed.call else claimed.kind,
+    }

@@ -1,0 +1,74 @@
+"""Station 8: replay what was missed, then follow. Streams and joins.
+
+Nothing here polls: a follower sleeps until the run's stream has something new. It holds no thread and no database
+connection while it waits.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Collection
+from typing import Any
+from uuid import UUID
+
+from agentfarm.engine.jsonable import to_json
+from agentfarm.errors import NotFound
+from agentfarm.flow.farm import Farm
+from agentfarm.flow.read import read_answer
+from agentfarm.flow.settle import last_events
+from agentfarm.records import Ended, Event, RunRow
+from agentfarm.tenancy import Tenant
+
+#: Before the first event: everything.
+FROM_THE_START = "0-0"
+
+#: Of every stream, whatever modes were asked for.
+ALWAYS = frozenset({"metadata", "error", "end"})
+
+TERMINAL = frozenset({"success", "error", "interrupted", "timeout"})
+
+
+async def stream_run(
+    farm: Farm, tenant: Tenant, run_id: UUID, *, after: str = FROM_THE_START, modes: Collection[str] | None = None
+) -> AsyncIterator[Event | None]:
+    """The run's events after the one with that id, then the new ones; ends with `end`. None is a heartbeat.
+
+    modes   the Agent Server's stream modes to pass on; None: all that the run keeps
+    raises  NotFound, StreamUnavailable
+    """
+    await asyncio.to_thread(_close_if_over, farm, tenant, run_id)
+    async for event in farm.log.follow(tenant.id, run_id, after=after):
+        if event is None or _is_wanted(event.name, modes):
+            yield event
+
+
+async def wait_run(farm: Farm, tenant: Tenant, thread_id: UUID, run_id: UUID) -> AsyncIterator[bytes]:
+    """A newline each heartbeat, which keeps proxies from giving up, then the answer as one JSON value.
+
+    The answer: the final values; with `__interrupt__` when the run waits for a human; {"__error__": {error, message}}.
+    """
+    async for event in stream_run(farm, tenant, run_id, modes=()):
+        if event is None:
+            yield b"\n"
+    yield to_json(await asyncio.to_thread(read_answer, farm, tenant, thread_id, run_id))
+
+
+def _close_if_over(farm: Farm, tenant: Tenant, run_id: UUID) -> None:
+    """A run that is over may have a stream that expired, or that nobody closed: its followers would wait for ever."""
+    row = farm.runs.find(tenant, run_id)
+    if row is None:
+        raise NotFound(what="Run")
+    if row.status in TERMINAL:
+        farm.log.close_run(tenant.id, run_id, last_events(_ended(tenant, row)))
+
+
+def _ended(tenant: Tenant, row: RunRow) -> Ended:
+    error: Any = row.error
+    return Ended(tenant.id, tenant.home, row.run_id, row.thread_id, row.status, error, row.forget_thread)
+
+
+def _is_wanted(name: str, modes: Collection[str] | None) -> bool:
+    base = name.split("|", 1)[0]
+    if modes is None or base in ALWAYS:
+        return True
+    if base == "messages":
+        return "messages-tuple" in modes
+    return base.split("/", 1)[0] in modes
