@@ -1,0 +1,103 @@
+"""The graphs that are measured. Their nodes do nothing, or wait as long as they are told: what is left is the farm."""
+
+import operator
+import time
+from typing import Annotated, Protocol
+
+from langgraph.graph import END, START, StateGraph
+from langgraph.types import Send
+from typing_extensions import TypedDict
+
+CHAIN_NODES = 10
+DEFAULT_WIDTH = 100
+DEFAULT_NAP_SECONDS = 2.5
+
+
+class Chain(TypedDict, total=False):
+    steps: Annotated[list[str], operator.add]
+    note: str
+
+
+class Step(Protocol):
+    def __call__(self, state: Chain) -> Chain: ...
+
+
+class Fan(TypedDict, total=False):
+    width: int
+    results: Annotated[list[int], operator.add]
+    total: int
+
+
+class Work(TypedDict):
+    number: int
+
+
+class Nap(TypedDict, total=False):
+    seconds: float
+    slept: Annotated[list[str], operator.add]
+
+
+def make_step(name: str) -> Step:
+    def step(state: Chain) -> Chain:
+        return {"steps": [name]}
+
+    return step
+
+
+def chain_builder() -> StateGraph[Chain, None, Chain, Chain]:
+    """START -> n0 -> … -> n9 -> END."""
+    names = [f"n{number}" for number in range(CHAIN_NODES)]
+    builder = StateGraph(Chain)
+    for name in names:
+        builder.add_node(name, make_step(name))
+    for before, after in zip((START, *names), (*names, END), strict=True):
+        builder.add_edge(before, after)
+    return builder
+
+
+def plan(state: Fan) -> Fan:
+    return {"width": state.get("width") or DEFAULT_WIDTH}
+
+
+def spread(state: Fan) -> list[Send]:
+    return [Send("work", Work(number=number)) for number in range(state["width"])]
+
+
+def work(state: Work) -> Fan:
+    return {"results": [state["number"]]}
+
+
+def gather(state: Fan) -> Fan:
+    return {"total": sum(state["results"])}
+
+
+def fanout_builder() -> StateGraph[Fan, None, Fan, Fan]:
+    """plan -> `width` times work -> gather."""
+    builder = StateGraph(Fan)
+    builder.add_node("plan", plan)
+    builder.add_node("work", work, input_schema=Work)
+    builder.add_node("gather", gather)
+    builder.add_edge(START, "plan")
+    builder.add_conditional_edges("plan", spread, ["work"])
+    builder.add_edge("work", "gather")
+    builder.add_edge("gather", END)
+    return builder
+
+
+def nap(state: Nap) -> Nap:
+    time.sleep(state.get("seconds", DEFAULT_NAP_SECONDS))
+    return {"slept": ["nap"]}
+
+
+def nap_builder() -> StateGraph[Nap, None, Nap, Nap]:
+    """One node that waits: to be killed in the middle of it."""
+    builder = StateGraph(Nap)
+    builder.add_node("nap", nap)
+    builder.add_edge(START, "nap")
+    builder.add_edge("nap", END)
+    return builder
+
+
+chain10 = chain_builder().compile(name="chain10")
+fanout = fanout_builder().compile(name="fanout")
+one_nap = nap_builder().compile(name="one_nap")

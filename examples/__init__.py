@@ -1,0 +1,1 @@
+"""Small complete agents, served by the langgraph.json beside this folder. Each has a README that shows how to run it."""
