@@ -1,0 +1,69 @@
+"""Starts runs as the web process does, from this process, and waits for their end.
+
+Straight into `flow.admit`, without HTTP: what is measured is the workers, and a web process beside them would take a
+share of the same cores. benchmarks/runs.py measures with HTTP.
+"""
+
+import time
+from collections.abc import Sequence
+from typing import Any
+from uuid import UUID
+
+from agentfarm import ids
+from agentfarm.flow.admit import admit_run, build_run
+from agentfarm.flow.farm import Farm
+from agentfarm.records import RunRequest
+from agentfarm.tenancy import Tenant
+from benchmarks.stock import INPUTS
+from benchmarks.watcher import Watcher
+
+#: Between two looks at the database. One look costs Postgres about 0.2 ms.
+LOOK_SECONDS = 0.02
+
+#: A run that takes longer is lost, and the measurement with it.
+PATIENCE_SECONDS = 60.0
+
+
+class Driver:
+    def __init__(self, farm: Farm, tenant: Tenant, watcher: Watcher) -> None:
+        self.farm, self.tenant, self.watcher = farm, tenant, watcher
+
+    def start(self, graph_id: str, run_input: Any = None) -> UUID:
+        request = RunRequest(
+            assistant_id=graph_id,
+            input=INPUTS[graph_id] if run_input is None else run_input,
+            durability="sync",
+            if_not_exists="create",
+        )
+        new = build_run(self.farm, self.tenant, request, thread_id=ids.new_id())
+        return admit_run(self.farm, self.tenant, new).run_id
+
+    def wait(self, run_ids: Sequence[UUID]) -> None:
+        """Until all are over. Raises TimeoutError, or RuntimeError for one that did not succeed."""
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        while still := self.watcher.open_runs(run_ids):
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"{len(still)} of {len(run_ids)} runs are not over after {PATIENCE_SECONDS:.0f} s")
+            time.sleep(LOOK_SECONDS)
+        if failed := self.watcher.failed_runs(run_ids):
+            raise RuntimeError(f"{len(failed)} runs did not succeed: {failed}")
+
+    def run(self, graph_id: str) -> UUID:
+        run_id = self.start(graph_id)
+        self.wait([run_id])
+        return run_id
+
+    def keep_running(self, graph_id: str, *, in_flight: int, seconds: float) -> list[UUID]:
+        """As many runs at once for that long, then their end. Answers all of them."""
+        started: list[UUID] = []
+        live: list[UUID] = []
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            while len(live) < in_flight:
+                live.append(self.start(graph_id))
+                started.append(live[-1])
+            time.sleep(LOOK_SECONDS)
+            still = self.watcher.open_runs(live)
+            live = [run_id for run_id in live if run_id in still]
+        self.wait(started)
+        return started

@@ -1,0 +1,133 @@
+"""The baseline: stock LangGraph in process over its own PostgresSaver, on the farm's Postgres server.
+
+Two processes of four threads, each thread with a connection and a saver of its own, a new thread id a run,
+durability="sync": the arrangement that got most out of two cores. Its tables lie in a schema of their own.
+"""
+
+import multiprocessing
+import queue
+import threading
+import time
+import uuid
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from typing import Any, LiteralString
+
+import psycopg
+from langgraph.checkpoint.postgres import PostgresSaver
+from psycopg.rows import DictRow, dict_row
+
+from benchmarks import cpu
+from benchmarks.graphs import chain_builder, fanout_builder
+
+SCHEMA: LiteralString = "stock_baseline"
+PROCESSES = 2
+THREADS = 4
+
+BUILDERS = {"chain10": chain_builder, "fanout": fanout_builder}
+INPUTS: dict[str, Any] = {"chain10": {"steps": ["in"], "note": "x"}, "fanout": {"width": 100}}
+
+
+@dataclass(frozen=True, slots=True)
+class Ran:
+    """runs: [(when it ended, how long it took)], seconds."""
+
+    runs: list[tuple[float, float]]
+    cpu_ms: float
+
+
+def connect(url: str) -> psycopg.Connection[DictRow]:
+    # As LangGraph's documentation says to: autocommit, prepared at first use.
+    options = f"-c search_path={SCHEMA}"
+    return psycopg.connect(url, autocommit=True, prepare_threshold=0, row_factory=dict_row, options=options)
+
+
+def prepare(owner_url: str) -> None:
+    """The baseline's tables. The owner's connection: the farm's own role may create nothing."""
+    with psycopg.connect(owner_url, autocommit=True) as connection:
+        connection.execute(f"create schema if not exists {SCHEMA}")
+    with connect(owner_url) as connection:
+        PostgresSaver(connection).setup()
+
+
+class StockRunner:
+    """One graph over one connection, in one OS thread."""
+
+    def __init__(self, url: str) -> None:
+        self.connection = connect(url)
+        saver = PostgresSaver(self.connection)
+        self.graphs: dict[str, Any] = {name: build().compile(checkpointer=saver) for name, build in BUILDERS.items()}
+
+    def run(self, graph_id: str) -> None:
+        config = {"configurable": {"thread_id": uuid.uuid4().hex}}
+        for _ in self.graphs[graph_id].stream(INPUTS[graph_id], config, stream_mode="updates", durability="sync"):
+            pass
+
+
+class StockProcesses:
+    """The processes, started once: what a cell measures is their work, not their imports."""
+
+    def __init__(self, url: str) -> None:
+        context = multiprocessing.get_context("spawn")
+        self.pipes: list[Connection] = []
+        self.processes = []
+        for _ in range(PROCESSES):
+            ours, theirs = context.Pipe()
+            process = context.Process(target=_serve, args=(theirs, url), daemon=True)
+            process.start()
+            theirs.close()
+            self.processes.append(process)
+            self.pipes.append(ours)
+        for pipe in self.pipes:
+            pipe.recv()  # it has imported and connected
+
+    def run_for(self, graph_id: str, seconds: float) -> list[Ran]:
+        for pipe in self.pipes:
+            pipe.send((graph_id, seconds))
+        return [pipe.recv() for pipe in self.pipes]
+
+    def stop(self) -> None:
+        for pipe in self.pipes:
+            pipe.send(None)
+        for process in self.processes:
+            process.join()
+
+
+def _serve(pipe: Connection, url: str) -> None:
+    jobs: queue.Queue[tuple[str, float]] = queue.Queue()
+    answers: queue.Queue[list[tuple[float, float]] | BaseException] = queue.Queue()
+    runners = [StockRunner(url) for _ in range(THREADS)]
+    for runner in runners:
+        threading.Thread(target=_work, args=(runner, jobs, answers), daemon=True).start()
+    pipe.send("ready")
+    while (order := pipe.recv()) is not None:
+        graph_id, seconds = order
+        used, end = cpu.milliseconds([multiprocessing.current_process().pid or 0]), time.time() + seconds
+        for _ in range(THREADS):
+            jobs.put((graph_id, end))
+        runs: list[tuple[float, float]] = []
+        for _ in range(THREADS):
+            answer = answers.get()
+            if isinstance(answer, BaseException):
+                raise answer
+            runs += answer
+        pipe.send(Ran(runs, cpu.milliseconds([multiprocessing.current_process().pid or 0]) - used))
+
+
+def _work(
+    runner: StockRunner,
+    jobs: "queue.Queue[tuple[str, float]]",
+    answers: "queue.Queue[list[tuple[float, float]] | BaseException]",
+) -> None:
+    while True:
+        graph_id, end = jobs.get()
+        runs = []
+        try:
+            while (began := time.time()) < end:
+                runner.run(graph_id)
+                ended = time.time()
+                runs.append((ended, ended - began))
+        except Exception as error:  # handed to the process's main thread, which raises it
+            answers.put(error)
+        else:
+            answers.put(runs)

@@ -1,0 +1,62 @@
+"""1: nodes a second through the farm ÷ stock LangGraph in process on the same cores."""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+
+from benchmarks import cpu
+from benchmarks.driver import Driver
+from benchmarks.rounds import Cell, Figures, Ratio, Table, alternate
+from benchmarks.stock import StockProcesses
+
+IN_FLIGHT = 30
+NODES = 10
+STOCK = "stock in process"
+FARM = "farm, a Celery task a node"
+
+
+def measure_throughput(
+    driver: Driver,
+    stock: StockProcesses,
+    *,
+    servers: Mapping[str, Callable[[], Sequence[int]]],
+    rounds: int,
+    seconds: float,
+) -> Table:
+    """servers: {"worker": its pids, now, …}: whose CPU is told besides. Warmed up by one short round of each."""
+    cells = [
+        Cell(STOCK, lambda: stock_cell(stock, servers, seconds)),
+        Cell(FARM, lambda: farm_cell(driver, servers, seconds)),
+    ]
+    stock_cell(stock, servers, 0.5)
+    farm_cell(driver, servers, 0.5)
+    rows = alternate(cells, rounds)
+    notes = [
+        f"Chain of {NODES} no-op nodes. Stock: 2 processes of 4 threads, PostgresSaver, durability sync.",
+        f"Farm: 2 worker processes of 8 threads, {IN_FLIGHT} runs in flight, every node leased, fenced and committed.",
+        "CPU in ms a node, by kind of process; the starting of runs is not in it.",
+    ]
+    return Table("1 Node throughput", rows, Ratio("nodes/s", STOCK, "at least 0.5"), notes)
+
+
+def stock_cell(stock: StockProcesses, servers: Mapping[str, Callable[[], Sequence[int]]], seconds: float) -> Figures:
+    pids = servers["postgres"]
+    before, began = cpu.milliseconds(pids()), time.time()
+    answers = stock.run_for("chain10", seconds)
+    ends = [ended for answer in answers for ended, _ in answer.runs]
+    nodes = len(ends) * NODES
+    used = {"python": sum(answer.cpu_ms for answer in answers), "postgres": cpu.milliseconds(pids()) - before}
+    return {"nodes/s": nodes / (max(ends) - began), **{f"{name} CPU": value / nodes for name, value in used.items()}}
+
+
+def farm_cell(driver: Driver, servers: Mapping[str, Callable[[], Sequence[int]]], seconds: float) -> Figures:
+    before = {name: cpu.milliseconds(pids()) for name, pids in servers.items()}
+    began = time.time()
+    runs = driver.keep_running("chain10", in_flight=IN_FLIGHT, seconds=seconds)
+    used = {name: cpu.milliseconds(pids()) - before[name] for name, pids in servers.items()}
+    spans = [span for spans in driver.watcher.spans(runs).values() for span in spans]
+    if len(spans) != len(runs) * NODES:
+        raise RuntimeError(f"{len(runs)} runs have {len(spans)} node executions that are done, not {len(runs) * NODES}")
+    # Within the window alone: while the last runs drain, the workers are no longer full.
+    inside = sum(span.finished <= began + seconds for span in spans)
+    cost = {f"{'python' if name == 'worker' else name} CPU": value / len(spans) for name, value in used.items()}
+    return {"nodes/s": inside / seconds, **cost}
