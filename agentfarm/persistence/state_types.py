@@ -1,0 +1,152 @@
+"""The classes that a graph's state may be made of: what its serializer may write and call.
+
+A class is known because the operator's graph names it, never because stored bytes do. Three places are looked at:
+the schemas and channels, the modules in which the node functions were written, and what these functions close over
+(`create_agent` keeps its response format there). Only classes of data count: models, dataclasses, named tuples, enums.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Iterable, Iterator, Mapping
+from enum import Enum
+from itertools import islice
+from types import FunctionType, MethodType
+from typing import Any
+
+from langchain_core.runnables import Runnable
+from pydantic import BaseModel
+
+from agentfarm.engine._langgraph_serde import classes_in, type_hints
+
+#: How far to look into the closures of node functions: a node, its wrapper, its settings, the schema in them.
+CLOSURE_DEPTH = 6
+
+#: Elements of a list or dict in a closure that are looked at. It may be a table of data.
+CLOSURE_WIDTH = 200
+
+#: Where a runnable or a tool keeps the functions that it calls.
+_FUNCTIONS = ("func", "afunc", "coroutine", "steps", "tools_by_name", "bound")
+
+#: Whose modules are full of classes that no state holds. A graph that puts one into its state says so in its schema.
+_LIBRARIES = frozenset({"langgraph", "langchain", "langchain_core"})
+
+
+def types_of(graph: Any) -> frozenset[type]:
+    """Every class of data that the graph, its nodes or its subgraphs name.
+
+    graph  a compiled Pregel; left unchanged
+    """
+    found = _from_schemas(graph) | _from_functions(graph)
+    for _, subgraph in graph.get_subgraphs():
+        found |= types_of(subgraph)
+    return frozenset(cls for cls in found if isinstance(cls, type) and cls.__module__ != "builtins")
+
+
+def is_named_tuple(cls: object) -> bool:
+    return isinstance(cls, type) and issubclass(cls, tuple) and hasattr(cls, "_fields")
+
+
+def is_data_class(cls: object) -> bool:
+    if not isinstance(cls, type):
+        return False
+    return issubclass(cls, BaseModel | Enum) or dataclasses.is_dataclass(cls) or is_named_tuple(cls)
+
+
+# --------------------------------------------------------------------------- schemas
+
+
+def _from_schemas(graph: Any) -> set[Any]:
+    schemas: list[Any] = []
+    if (builder := getattr(graph, "builder", None)) is not None:
+        schemas += [builder.state_schema, builder.input_schema, builder.output_schema]
+        schemas += [node.input_schema for node in builder.nodes.values()]
+    for channel in graph.channels.values():
+        schemas += [getattr(channel, "ValueType", None), getattr(channel, "UpdateType", None)]
+    return _walk(schema for schema in schemas if schema is not None)
+
+
+def _walk(schemas: Iterable[Any]) -> set[Any]:
+    """Stock's walk, which enters neither named tuples nor the subclasses that a field of a base class may hold."""
+    seen: set[Any] = set()
+    todo = list(schemas)
+    while todo:
+        new = {found for schema in todo for found in _hashable(classes_in(schema)) if found not in seen}
+        seen |= new
+        todo = [hint for cls in new if is_named_tuple(cls) for hint in type_hints(cls).values()]
+        todo += [sub for cls in new if _is_model(cls) for sub in cls.__subclasses__() if sub not in seen]
+    return seen
+
+
+def _hashable(found: Iterable[Any]) -> Iterator[Any]:
+    return (one for one in found if isinstance(one, type))
+
+
+def _is_model(cls: Any) -> bool:
+    return isinstance(cls, type) and issubclass(cls, BaseModel) and cls is not BaseModel
+
+
+# --------------------------------------------------------------------------- functions
+
+
+def _from_functions(graph: Any) -> set[Any]:
+    found: set[Any] = set()
+    for node in graph.nodes.values():
+        for reached in _reach(node.bound, CLOSURE_DEPTH, set()):
+            found |= {reached} if isinstance(reached, type) else _own_classes(reached)
+    return _walk(found)
+
+
+def _own_classes(function: FunctionType) -> set[type]:
+    """Classes of data in the function's module which were defined in the same package."""
+    names = function.__globals__
+    package = _package(names.get("__name__", ""))
+    if package in _LIBRARIES:
+        return set()
+    return {value for value in list(names.values()) if is_data_class(value) and _package(value.__module__) == package}
+
+
+def _package(module: str) -> str:
+    return module.partition(".")[0]
+
+
+def _reach(thing: Any, depth: int, seen: set[int]) -> Iterator[FunctionType | type]:
+    """The functions behind a runnable, and the classes of data that they close over."""
+    if depth < 0 or id(thing) in seen:
+        return
+    seen.add(id(thing))
+    if isinstance(thing, type):
+        if is_data_class(thing):
+            yield thing
+        return
+    if isinstance(thing, FunctionType):
+        yield thing
+    for inner in _inside(thing):
+        yield from _reach(inner, depth - 1, seen)
+
+
+def _inside(thing: Any) -> Iterable[Any]:
+    if isinstance(thing, FunctionType):
+        return [*_cells(thing), *(thing.__defaults__ or ()), *vars(thing).values()]  # the last: what it wraps
+    if isinstance(thing, MethodType):
+        return (thing.__func__, thing.__self__)
+    if isinstance(thing, functools.partial):
+        return (thing.func, *thing.args, *thing.keywords.values())
+    if isinstance(thing, Mapping):
+        return list(islice(thing.values(), CLOSURE_WIDTH))
+    if isinstance(thing, list | tuple | set | frozenset):
+        return list(islice(thing, CLOSURE_WIDTH))
+    if isinstance(thing, Runnable):
+        return [value for name in _FUNCTIONS if (value := getattr(thing, name, None)) is not None]
+    if dataclasses.is_dataclass(thing):
+        return [getattr(thing, field.name, None) for field in dataclasses.fields(thing)]
+    return ()
+
+
+def _cells(function: FunctionType) -> list[Any]:
+    cells = []
+    for cell in function.__closure__ or ():
+        try:
+            cells.append(cell.cell_contents)
+        except ValueError:  # a name that the enclosing function never bound
+            continue
+    return cells

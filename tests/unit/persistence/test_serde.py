@@ -1,0 +1,313 @@
+"""The serializer calls nothing that the graph does not name, and says what it cannot keep."""
+
+import dataclasses
+import enum
+import logging
+import threading
+from typing import Annotated, Any, NamedTuple, TypedDict
+
+import ormsgpack
+import pytest
+from langchain.agents import create_agent
+from langchain.agents.structured_output import ToolStrategy
+from langchain_core.language_models.fake_chat_models import FakeMessagesListChatModel
+from langchain_core.messages import AIMessage, HumanMessage
+from langgraph.checkpoint.serde.event_hooks import register_serde_event_listener
+from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
+from langgraph.func import entrypoint
+from langgraph.graph import START, MessagesState, StateGraph
+from pydantic import BaseModel
+
+from agentfarm.errors import ValueLost
+from agentfarm.persistence.serde import FaithfulSerializer, dump_channel, serde_of, types_of
+
+HERE = __name__
+
+
+class Unknown(BaseModel):
+    a: int = 0
+
+
+class Holder(BaseModel):
+    u: Unknown
+    anything: Any = None
+
+
+class Shade(enum.Enum):
+    DARK = "dark"
+
+
+class Point(NamedTuple):
+    x: int
+    shade: Shade
+
+
+@dataclasses.dataclass
+class Note:
+    text: str
+
+
+class Connection:
+    """Something that no serializer can keep."""
+
+
+def trip(serde: JsonPlusSerializer, value: Any) -> Any:
+    return serde.loads_typed(serde.dumps_typed(value))
+
+
+def extension(code: int, *envelope: Any) -> tuple[str, bytes]:
+    return "msgpack", ormsgpack.packb(ormsgpack.Ext(code, ormsgpack.packb(list(envelope))))
+
+
+# --------------------------------------------------------------------------- what may be called
+
+
+@pytest.mark.parametrize(
+    ("code", "envelope", "payload"),
+    [
+        (0, ("os", "system", "echo called"), "echo called"),
+        (1, ("builtins", "eval", ["1+1"]), ["1+1"]),
+        (1, ("subprocess", "check_call", [["true"]]), [["true"]]),
+        (2, ("builtins", "dict", {"a": 1}), {"a": 1}),
+        (3, ("datetime", "datetime", 0, "fromtimestamp"), 0),
+        (0, (HERE, "Unknown.__init__.__globals__", 1), 1),
+        (5, (HERE, "Unknown", {"a": 1}, "model_validate_json"), {"a": 1}),
+        (0, (HERE, "Note.__class__", 1), 1),
+    ],
+    ids=str,
+)
+def test_a_stored_value_calls_nothing_that_the_graph_does_not_name(
+    code: int, envelope: tuple[Any, ...], payload: Any
+) -> None:
+    assert FaithfulSerializer(types=[Note]).loads_typed(extension(code, *envelope)) == payload
+
+
+def test_every_call_may_not_be_allowed() -> None:
+    with pytest.raises(ValueError, match="any function"):
+        FaithfulSerializer(allowed_msgpack_modules=True)
+
+
+def test_pickled_bytes_are_refused() -> None:
+    with pytest.raises(NotImplementedError):
+        FaithfulSerializer().loads_typed(("pickle", b"\x80\x04N."))
+
+
+def test_a_refused_class_is_reported_to_the_listeners() -> None:
+    heard: list[Any] = []
+    stop = register_serde_event_listener(heard.append)
+
+    FaithfulSerializer().loads_typed(extension(0, "os", "system", "true"))
+
+    stop()
+    assert [(event["kind"], event["module"], event["name"]) for event in heard] == [("msgpack_blocked", "os", "system")]
+
+
+def test_what_a_client_sends_as_a_constructor_stays_data() -> None:
+    sent = {
+        "lc": 1,
+        "type": "constructor",
+        "id": ["langchain_core", "messages", "HumanMessage"],
+        "kwargs": {"content": "x"},
+    }
+
+    assert trip(FaithfulSerializer(), sent) == sent
+
+
+# --------------------------------------------------------------------------- what cannot be kept
+
+
+@pytest.mark.parametrize(
+    ("value", "named"),
+    [
+        (Connection(), f"{HERE}.Connection"),
+        ({"deep": [(Connection(),)]}, f"{HERE}.Connection"),
+        (Unknown(a=1), f"{HERE}.Unknown"),
+        ([Note("x")], f"{HERE}.Note"),
+        ({"p": Point(1, Shade.DARK)}, f"{HERE}."),
+        (Connection, f"class ({HERE}.Connection)"),
+        (lambda: 1, "function"),
+    ],
+    ids=["object", "object deep inside", "model", "dataclass", "named tuple", "class", "function"],
+)
+def test_a_value_that_would_not_come_back_is_refused_by_name_when_it_is_saved(value: Any, named: str) -> None:
+    with pytest.raises(ValueLost) as refused:
+        FaithfulSerializer().dumps_typed(value)
+
+    assert named in str(refused.value)
+    assert named in str(refused.value.facts["type"])
+
+
+def test_the_error_names_the_channel_where_the_caller_knows_it() -> None:
+    with pytest.raises(ValueLost) as refused:
+        dump_channel(FaithfulSerializer(), "sessions", {"db": Connection()})
+
+    assert refused.value.facts == {"channel": "sessions", "type": f"{HERE}.Connection"}
+    assert "'sessions'" in str(refused.value)
+
+
+def test_the_error_repeats_nothing_of_the_value() -> None:
+    secret = "sk-secret"
+
+    for value in ({secret: Connection()}, {Connection(): secret}, [secret, lambda: secret]):
+        with pytest.raises(ValueLost) as refused:
+            FaithfulSerializer().dumps_typed(value)
+        assert secret not in str(refused.value)
+        assert secret not in repr(refused.value.facts)
+        assert refused.value.__cause__ is None
+
+
+def test_a_value_that_contains_itself_is_refused() -> None:
+    value: list[Any] = []
+    value.append(value)
+
+    with pytest.raises(ValueLost, match="nested too deeply"):
+        FaithfulSerializer().dumps_typed(value)
+
+
+def test_a_refusal_in_one_thread_is_not_told_in_another() -> None:
+    serde, errors = FaithfulSerializer(), list[str]()
+    both = threading.Barrier(2, timeout=10)
+
+    def save(value: Any) -> None:
+        both.wait()
+        for _ in range(200):
+            with pytest.raises(ValueLost) as refused:
+                serde.dumps_typed(value)
+            errors.append(f"{type(value[0]).__name__}: {refused.value.facts['type']}")
+
+    threads = [threading.Thread(target=save, args=([value],)) for value in (Connection(), Note("x"))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    assert set(errors) == {f"Connection: {HERE}.Connection", f"Note: {HERE}.Note"}
+    assert len(errors) == 400
+
+
+# --------------------------------------------------------------------------- models that changed, allowlists
+
+
+def test_a_model_with_an_unknown_one_inside_is_made_whole_by_its_fields(caplog: pytest.LogCaptureFixture) -> None:
+    back = trip(FaithfulSerializer(types=[Holder]), Holder(u=Unknown(a=4)))
+
+    assert type(back) is Holder
+    assert back.u == Unknown(a=4)
+
+
+def test_an_unknown_model_behind_any_is_saved_as_plain_data_and_the_log_says_so_once(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    class Loud(BaseModel):
+        inside: Any
+
+    serde = FaithfulSerializer(types=[Loud])
+    with caplog.at_level(logging.WARNING, logger="agentfarm"):
+        back = [trip(serde, Loud(inside=Unknown(a=4))) for _ in range(3)]
+
+    assert all(type(one) is Loud and one.inside == {"a": 4} for one in back)
+    assert len(caplog.records) == 1
+
+
+def test_a_model_gets_the_defaults_of_fields_that_it_has_gained() -> None:
+    data = FaithfulSerializer(types=[Unknown]).dumps_typed(Unknown(a=1))
+
+    class Newer(BaseModel):
+        a: int = 0
+        b: int = 7
+
+    Newer.__module__, Newer.__qualname__ = HERE, "Unknown"
+    back = FaithfulSerializer(types=[Newer]).loads_typed(data)
+
+    assert type(back) is Newer
+    assert (back.a, back.b) == (1, 7)
+
+
+def test_an_allowlist_as_compile_hands_it_over_is_added_and_the_way_of_reading_stays() -> None:
+    serde = FaithfulSerializer().with_msgpack_allowlist([(HERE, "Unknown")])
+
+    assert trip(serde, (Unknown(a=1),)) == (Unknown(a=1),)
+
+
+def test_an_allowlist_that_adds_nothing_makes_no_copy() -> None:
+    serde = FaithfulSerializer(allowed_msgpack_modules=[(HERE, "Unknown")])
+
+    assert serde.with_msgpack_allowlist([(HERE, "Unknown")]) is serde
+
+
+# --------------------------------------------------------------------------- the classes of a graph
+
+
+def echo(state: Any) -> Any:
+    return state
+
+
+class State(TypedDict):
+    shade: Shade
+    point: Annotated[Point, "a note"]
+    holders: list[Holder | None]
+
+
+def test_the_schemas_of_a_graph_name_its_classes() -> None:
+    graph = StateGraph(State).add_node("n", echo).add_edge(START, "n").compile()
+
+    assert types_of(graph) >= {Shade, Point, Holder, Unknown}
+
+
+def test_a_subgraph_that_is_a_node_names_its_classes() -> None:
+    class Inner(TypedDict):
+        local: "list[Any]"
+
+    class Hidden(BaseModel):
+        x: int
+
+    class InnerInput(TypedDict):
+        hidden: Hidden
+
+    child = StateGraph(Inner, input_schema=InnerInput).add_node("n", echo).add_edge(START, "n").compile()
+    parent = StateGraph(MessagesState).add_node("child", child).add_edge(START, "child").compile()
+
+    assert Hidden in types_of(parent)
+
+
+def test_classes_of_data_beside_a_node_function_are_known_though_no_schema_names_them() -> None:
+    graph = StateGraph(MessagesState).add_node("n", echo).add_edge(START, "n").compile()
+
+    found = types_of(graph)
+
+    assert {Unknown, Note, Point, Shade} <= found
+    assert Connection not in found  # no class of data
+    assert FakeMessagesListChatModel not in found  # of a library, though this module has imported it
+
+
+def test_the_response_format_of_a_prebuilt_agent_is_known() -> None:
+    def build() -> Any:
+        class Answer(BaseModel):
+            x: int
+
+        return create_agent(FakeMessagesListChatModel(responses=[]), response_format=ToolStrategy(Answer)), Answer
+
+    agent, answer = build()
+
+    assert answer in types_of(agent)
+
+
+def test_a_functional_workflow_names_the_classes_beside_it() -> None:
+    @entrypoint()
+    def flow(x: Note) -> Note:
+        return x
+
+    assert Note in types_of(flow)
+
+
+def test_the_serializer_of_a_graph_is_made_once() -> None:
+    graph = StateGraph(State).add_node("n", echo).add_edge(START, "n").compile()
+
+    assert serde_of(graph) is serde_of(graph)
+    assert trip(serde_of(graph), [Shade.DARK, Point(1, Shade.DARK)]) == [Shade.DARK, Point(1, Shade.DARK)]
+
+
+def test_without_a_graph_messages_and_plain_values_are_kept() -> None:
+    messages = [HumanMessage("a", id="1"), AIMessage("b", id="2")]
+
+    assert trip(serde_of(None), {"messages": messages}) == {"messages": messages}
