@@ -1,0 +1,60 @@
+"""How this package reaches Redis: time limits everywhere, and no silent second try that would add an event twice."""
+
+from typing import Any, Final
+
+import redis
+import redis.asyncio
+from redis.asyncio.retry import Retry as AsyncRetry
+from redis.backoff import ExponentialWithJitterBackoff, NoBackoff
+from redis.retry import Retry
+
+#: Seconds an answer may take. Longer than a failover's hiccup, shorter than a client's patience.
+ANSWER_SECONDS: Final = 5.0
+
+#: Connections of one process that read streams. A read takes a fraction of a millisecond.
+MAX_READERS: Final = 8
+
+
+def redis_url(url: str) -> str:
+    """Valkey speaks Redis, and redis-py knows its own schemes only."""
+    scheme, _, rest = url.partition("://")
+    return f"{scheme.replace('valkeys', 'rediss').replace('valkey', 'redis')}://{rest}"
+
+
+def writing_client(url: str, *, connect_seconds: float) -> redis.Redis:
+    """For appends. Tries once: writer.py knows when a second time is safe."""
+    return redis.Redis.from_url(redis_url(url), retry=Retry(NoBackoff(), 0), **_limits(connect_seconds))
+
+
+def reading_client(url: str, *, connect_seconds: float) -> redis.asyncio.Redis:
+    """For reads, of the event loop that runs now. Tries again, since reading twice does no harm."""
+    pool = redis.asyncio.BlockingConnectionPool.from_url(
+        redis_url(url),
+        max_connections=MAX_READERS,
+        timeout=ANSWER_SECONDS,
+        retry=AsyncRetry(ExponentialWithJitterBackoff(base=0.02, cap=0.5), 2),
+        **_limits(connect_seconds),
+    )
+    return redis.asyncio.Redis.from_pool(pool)
+
+
+def subscribing_connection(url: str, *, connect_seconds: float) -> redis.asyncio.Connection:
+    """One bare connection, not yet connected. Bare, because a client would reconnect without telling us,
+    and a subscription that was lost is something its readers must know."""
+    pool = redis.asyncio.ConnectionPool.from_url(
+        redis_url(url), retry=AsyncRetry(NoBackoff(), 0), **_limits(connect_seconds)
+    )
+    connection = pool.make_connection()  # type: ignore[no-untyped-call]
+    assert isinstance(connection, redis.asyncio.Connection)
+    return connection
+
+
+def _limits(connect_seconds: float) -> dict[str, Any]:
+    # RESP2: a subscription's messages come as plain arrays, on every server from Redis 6.2 on.
+    return {
+        "protocol": 2,
+        "socket_timeout": ANSWER_SECONDS,
+        "socket_connect_timeout": connect_seconds,
+        "socket_keepalive": True,
+        "health_check_interval": 0,
+    }

@@ -1,0 +1,151 @@
+"""A stream outlives the request that authorised it, and keeps neither its thread nor its database connection.
+
+Django keeps an OS thread for as long as a request is open, and a view that asked the database keeps that connection
+too: 5,000 open streams would be 5,000 threads. So a view that wants to stream calls `hand_off(request.scope, …)` and
+returns an empty response with the headers. This outer ASGI app sends those, lets Django finish with the request, and
+only then sends the stream, on the event loop alone.
+"""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+logger = logging.getLogger(__name__)
+
+Message = MutableMapping[str, Any]
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+ASGIApp = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+_BOX: Final = "agentfarm.stream"
+
+OK: Final = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Stream:
+    """A body to be sent after the view has returned.
+
+    body      the bytes, chunk by chunk; closed in any case
+    on_gone   called when the client left before the end (not when the server stops)
+    can_stop  whether an early end is one that the client understands and comes back from, as with SSE; else the
+              connection is cut, so that half a JSON document is not taken for a whole one
+    """
+
+    body: AsyncIterator[bytes]
+    on_gone: Callable[[], Awaitable[None]] | None = None
+    can_stop: bool = True
+
+
+def hand_off(scope: Scope, stream: Stream) -> None:
+    """Have `stream` sent as the body of the response that the view is about to return.
+
+    raises  RuntimeError when the server has no StreamHandoff around Django, so that nobody would send it
+    """
+    if _BOX not in scope:
+        raise RuntimeError("streams need the ASGI application agentfarm.asgi:application")
+    scope[_BOX].append(stream)
+
+
+class StreamHandoff:
+    """The outer app. `end_streams()` ends all that are open, for a server that stops."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+        self._stopping = asyncio.Event()
+        self.open_streams = 0
+
+    def end_streams(self) -> None:
+        """Let every stream end at its next chunk boundary. Call on the event loop."""
+        self._stopping.set()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        box: list[Stream] = []
+        head: Message | None = None
+
+        async def send_head(message: Message) -> None:
+            """Pass on what Django answers; where that is the empty response of a stream, keep it."""
+            nonlocal head
+            if box and message["type"] == "http.response.start" and message["status"] == OK:
+                headers = [header for header in message["headers"] if header[0].lower() != b"content-length"]
+                head = {**message, "headers": headers}
+            elif head is None:
+                await send(message)
+
+        await self._app({**scope, _BOX: box}, receive_once(receive), send_head)
+        if head is not None:
+            await self._send_stream(box[0], head, receive, send)
+
+    async def _send_stream(self, stream: Stream, head: Message, receive: Receive, send: Send) -> None:
+        self.open_streams += 1
+        pump = asyncio.create_task(_pump(stream, head, send), name="stream-pump")
+        gone = asyncio.create_task(_gone(receive), name="stream-gone")
+        stopping = asyncio.create_task(self._stopping.wait(), name="stream-stopping")
+        try:
+            await asyncio.wait({pump, gone, stopping}, return_when=asyncio.FIRST_COMPLETED)
+            if pump.done():
+                pump.result()
+            elif gone.done():
+                if stream.on_gone is not None:
+                    await stream.on_gone()
+            else:
+                await self._stop(stream, pump, send)
+        finally:
+            self.open_streams -= 1
+            for task in (pump, gone, stopping):
+                task.cancel()
+            await asyncio.gather(pump, gone, stopping, return_exceptions=True)
+
+    async def _stop(self, stream: Stream, pump: "asyncio.Task[None]", send: Send) -> None:
+        pump.cancel()
+        await asyncio.gather(pump, return_exceptions=True)
+        if stream.can_stop:
+            await send({"type": "http.response.body", "body": b"", "more_body": False})
+        # else: a response that is never completed; the server cuts the connection, and the client asks another one
+
+
+async def _pump(stream: Stream, head: Message, send: Send) -> None:
+    try:
+        await send(head)
+        async for chunk in stream.body:
+            await send({"type": "http.response.body", "body": chunk, "more_body": True})
+    except Exception as error:
+        if not stream.can_stop:
+            raise
+        # The head has gone out, so that the status cannot tell any more. An end without the event "end" does: the
+        # client asks for the run, and comes back with the last id it has.
+        logger.warning("a stream ended early", extra={"error": type(error).__name__})
+    finally:
+        if (aclose := getattr(stream.body, "aclose", None)) is not None:
+            await aclose()
+    await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+
+async def _gone(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+def receive_once(receive: Receive) -> Receive:
+    """The request's body, and then nothing for ever.
+
+    Django drops its answer when it learns that the client has left, while the view, in its thread, goes on: a run may
+    be admitted whose `on_disconnect` nobody would carry out. So Django is not told; requests without a stream are short.
+    """
+    is_read = False
+
+    async def receive_body() -> Message:
+        nonlocal is_read
+        if is_read:
+            await asyncio.Event().wait()
+        message = await receive()
+        is_read = message["type"] != "http.request" or not message.get("more_body", False)
+        return message
+
+    return receive_body
