@@ -23,7 +23,7 @@ PATIENCE_SECONDS = 30
 #: When each task of a chain began, in seconds since 1970.
 Chain = list[float]
 
-app = make_app(settings(), queues=(QUEUE,))
+app = make_app(settings(), queues=(settings().default_queue, QUEUE))
 
 
 @app.task(name="benchmarks.hop")

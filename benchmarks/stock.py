@@ -9,6 +9,7 @@ import queue
 import threading
 import time
 import uuid
+from collections.abc import Callable
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from typing import Any, LiteralString
@@ -24,7 +25,7 @@ SCHEMA: LiteralString = "stock_baseline"
 PROCESSES = 2
 THREADS = 4
 
-BUILDERS = {"chain10": chain_builder, "fanout": fanout_builder}
+BUILDERS: dict[str, Callable[[], Any]] = {"chain10": chain_builder, "fanout": fanout_builder}
 INPUTS: dict[str, Any] = {"chain10": {"steps": ["in"], "note": "x"}, "fanout": {"width": 100}}
 
 

@@ -1,0 +1,67 @@
+"""benchmarks/rounds.py and cpu.py: figures are compared within a round, and printed as they were measured."""
+
+import os
+from itertools import count
+
+import pytest
+
+from benchmarks import cpu
+from benchmarks.rounds import Cell, Figures, Ratio, Table, alternate, percentile, render, round_ratios
+
+
+def test_cells_are_measured_by_turns_and_backwards_every_other_round() -> None:
+    order: list[str] = []
+
+    def cell(name: str) -> Cell:
+        def measure() -> Figures:
+            order.append(name)
+            return {"x": 1.0}
+
+        return Cell(name, measure)
+
+    alternate([cell("a"), cell("b"), cell("c")], rounds=3, tell=lambda _: None)
+
+    assert "".join(order) == "abccbaabc"
+
+
+def test_a_ratio_is_the_median_of_the_rounds_own_ratios() -> None:
+    # The machine was twice as slow in the second round: both cells were, so their ratio is not.
+    rows = {"stock": [{"nodes/s": 1000.0}, {"nodes/s": 500.0}], "farm": [{"nodes/s": 600.0}, {"nodes/s": 300.0}]}
+
+    assert round_ratios(rows, Ratio("nodes/s", "stock"), "farm") == [0.6, 0.6]
+
+
+def test_a_table_shows_median_range_ratio_and_what_is_asked_for() -> None:
+    rows: dict[str, list[Figures]] = {
+        "stock": [{"ms": 10.0}, {"ms": 20.0}, {"ms": 30.0}],
+        "farm": [{"ms": 20.0}, {"ms": 30.0}, {"ms": 90.0}],
+    }
+
+    lines = render(Table("A run", rows, Ratio("ms", "stock", "at most 2"), ["A note."])).splitlines()
+
+    assert lines[0] == "## A run"
+    assert [cell.strip() for cell in lines[2].split("|")[1:-1]] == ["", "ms", "ms ÷ stock"]
+    assert [cell.strip() for cell in lines[4].split("|")[1:-1]] == ["stock", "20.0 (10.0-30.0)", "1 (baseline)"]
+    assert [cell.strip() for cell in lines[5].split("|")[1:-1]] == ["farm", "30.0 (20.0-90.0)", "2.00 (1.50-3.00)"]
+    assert lines[-2:] == ["* A note.", "* Asked for: at most 2."]
+
+
+@pytest.mark.parametrize(("share", "value"), [(0.5, 51.0), (0.99, 100.0), (1.0, 100.0)])
+def test_percentiles(share: float, value: float) -> None:
+    assert percentile([float(number) for number in range(1, 101)], share) == value
+
+
+def test_a_percentile_of_nothing_is_refused() -> None:
+    with pytest.raises(ValueError, match="nothing"):
+        percentile([], 0.5)
+
+
+@pytest.mark.skipif(not cpu.is_known(), reason="this system has no schedstat")
+def test_cpu_time_grows_with_work_and_is_nothing_for_a_process_that_is_gone() -> None:
+    before = cpu.milliseconds([os.getpid()])
+
+    grew = next(number for number in count() if cpu.milliseconds([os.getpid()]) > before or number > 100_000)
+
+    assert grew <= 100_000
+    assert cpu.milliseconds([2**22 + 1]) == 0
+    assert cpu.family(os.getpid())[0] == os.getpid()
