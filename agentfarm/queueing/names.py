@@ -1,0 +1,47 @@
+"""Which queues there are. A graph says "io" or "gpu"; the broker knows "io.v1" or "gpu.v1".
+
+The version is for the day on which a message's form, or a queue's arguments, change: the new workers then read new queues
+while the old ones empty theirs, since RabbitMQ refuses to declare a queue with other arguments than it has.
+"""
+
+import re
+from collections.abc import Iterable
+
+from agentfarm.conf import Settings
+from agentfarm.errors import Misconfigured
+
+VERSION = "v1"
+
+#: Threads: nodes that wait for models and services. The default of every node that names no queue.
+IO = "io"
+
+#: Prefork: nodes that compute, or whose code one does not trust with a whole worker.
+CPU = "cpu"
+
+#: No dot: RabbitMQ's topic exchanges split routing keys there, and a delayed message for "a.io" would reach "io" too.
+_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,47}")
+
+
+def queue_names(settings: Settings, of_graphs: Iterable[str] = ()) -> tuple[str, ...]:
+    """Every queue of this farm, as graphs name them: the two defaults, the operator's, and those that nodes ask for.
+
+    raises  Misconfigured for a name that no broker would take
+    """
+    names = dict.fromkeys((settings.default_queue, IO, CPU, *settings.extra_queues, *sorted(of_graphs)))
+    for name in names:
+        if not _NAME.fullmatch(name):
+            raise Misconfigured(
+                f"Queue {name!r} cannot be: a queue's name has 1 to 48 of a-z, 0-9, '_' and '-'. Queues are named by "
+                "AGENTFARM_DEFAULT_QUEUE, by AGENTFARM_QUEUES and by add_node(…, metadata={'queue': …})."
+            )
+    return tuple(names)
+
+
+def broker_name(queue: str) -> str:
+    """How the broker names the queue."""
+    return f"{queue}.{VERSION}"
+
+
+def graph_name(broker_queue: str) -> str:
+    """How graphs name the broker's queue."""
+    return broker_queue.removesuffix(f".{VERSION}")
