@@ -1,0 +1,186 @@
+-- Who may move a thread: admission, cancelling, undoing, and which run is next. Called by persistence/runs.py, always inside a
+-- transaction that knows its tenant.
+--
+-- Lock order, for everyone who begins or ends a run: the thread's row FIRST (farm.lock_thread), then its run, then executions.
+-- Whoever holds the thread's row sees every run of it that was admitted, so a run that is to wait cannot miss the end of the one
+-- it waits for, and two of these never wait for each other.
+
+-- Whether the thread exists; it is this transaction's from here on.
+CREATE OR REPLACE FUNCTION farm.lock_thread(p_tenant uuid, p_thread uuid) RETURNS boolean LANGUAGE plpgsql AS $$
+BEGIN
+  PERFORM FROM farm.thread t WHERE t.tenant_id = p_tenant AND t.thread_id = p_thread FOR NO KEY UPDATE;
+  RETURN FOUND;
+END $$;
+
+-- Make a run the one that moves its thread: status running, and its start in the outbox. The thread's lock is held, no run is active.
+CREATE OR REPLACE FUNCTION farm.start_run(p_tenant uuid, p_run uuid) RETURNS void LANGUAGE plpgsql AS $$
+DECLARE v_thread uuid; v_graph text; v_assistant uuid;
+BEGIN
+  UPDATE farm.run r
+     SET status = 'running', started_at = clock_timestamp(), updated_at = clock_timestamp(),
+         started_head = (SELECT h.head FROM farm.thread_head h WHERE h.tenant_id = p_tenant AND h.thread_id = r.thread_id)
+   WHERE r.tenant_id = p_tenant AND r.run_id = p_run AND r.status = 'pending'
+  RETURNING r.thread_id, r.graph_id, r.assistant_id INTO STRICT v_thread, v_graph, v_assistant;
+  INSERT INTO farm.node_execution (tenant_id, thread_id, run_id, checkpoint_id, execution_id, node, spec, published_at)
+    VALUES (p_tenant, v_thread, p_run, '00000000-0000-0000-0000-000000000000', p_run, '__start__', '', clock_timestamp());
+  UPDATE farm.thread t
+     SET status = 'busy', error = NULL, updated_at = clock_timestamp(), graph_id = v_graph, assistant_id = v_assistant,
+         metadata = t.metadata || jsonb_build_object('graph_id', v_graph, 'assistant_id', v_assistant)
+   WHERE t.tenant_id = p_tenant AND t.thread_id = v_thread;
+END $$;
+
+-- The one rule for who is next: the oldest waiting run of a thread that no run moves. Its id, to publish its start; NULL: nobody waits.
+-- The thread's lock is held. Whoever ends a run calls this in the same transaction.
+CREATE OR REPLACE FUNCTION farm.start_next(p_tenant uuid, p_thread uuid) RETURNS uuid LANGUAGE plpgsql AS $$
+DECLARE v_run uuid;
+BEGIN
+  SELECT r.run_id INTO v_run FROM farm.run r
+   WHERE r.tenant_id = p_tenant AND r.thread_id = p_thread AND r.status = 'pending'
+     AND NOT EXISTS (SELECT FROM farm.run a WHERE a.tenant_id = p_tenant AND a.thread_id = p_thread AND a.status = 'running')
+   ORDER BY r.created_at, r.run_id LIMIT 1;
+  IF v_run IS NOT NULL THEN PERFORM farm.start_run(p_tenant, v_run); END IF;
+  RETURN v_run;
+END $$;
+
+-- Nobody who executes for this run may save anything any more: what is open is cancelled, and its fence has moved on.
+CREATE OR REPLACE FUNCTION farm.fence_out(p_tenant uuid, p_run uuid) RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+  -- Twice: the first waits for a commit under way, the second, a new statement, sees the executions that this commit has added.
+  PERFORM FROM farm.node_execution e
+    WHERE e.tenant_id = p_tenant AND e.run_id = p_run AND e.status IN ('held', 'ready', 'leased') FOR UPDATE;
+  UPDATE farm.node_execution e SET status = 'cancelled', fence = e.fence + 1, finished_at = clock_timestamp()
+   WHERE e.tenant_id = p_tenant AND e.run_id = p_run AND e.status IN ('held', 'ready', 'leased');
+  DELETE FROM farm.superstep s WHERE s.tenant_id = p_tenant AND s.run_id = p_run;
+END $$;
+
+-- End a run from outside, with what it finished: interrupted, and the thread is free (not: waiting for a human). The thread's lock is held.
+CREATE OR REPLACE FUNCTION farm.stop_run(p_tenant uuid, p_run uuid) RETURNS void LANGUAGE plpgsql AS $$
+DECLARE v_thread uuid;
+BEGIN
+  UPDATE farm.run r SET status = 'interrupted', finished_at = clock_timestamp(), updated_at = clock_timestamp()
+   WHERE r.tenant_id = p_tenant AND r.run_id = p_run AND r.status IN ('pending', 'running')
+  RETURNING r.thread_id INTO STRICT v_thread;
+  PERFORM farm.fence_out(p_tenant, p_run);
+  UPDATE farm.thread t SET status = 'idle', updated_at = clock_timestamp(), state_updated_at = clock_timestamp()
+   WHERE t.tenant_id = p_tenant AND t.thread_id = v_thread
+     AND NOT EXISTS (SELECT FROM farm.run a WHERE a.tenant_id = p_tenant AND a.thread_id = v_thread AND a.status = 'running');
+END $$;
+
+-- Undo a run: what it made is removed, the thread's head goes back to where it found it, its row is deleted. The thread's lock is held.
+-- What it wrote to the checkpoint that it started from goes too (answers to interrupts, results of nodes executed again), but for the
+-- interrupts themselves: they were there before and are asked again.
+CREATE OR REPLACE FUNCTION farm.undo_run(p_tenant uuid, p_run uuid) RETURNS void LANGUAGE plpgsql AS $$
+DECLARE v farm.run; c_zero constant uuid := '00000000-0000-0000-0000-000000000000';
+BEGIN
+  SELECT * INTO STRICT v FROM farm.run r WHERE r.tenant_id = p_tenant AND r.run_id = p_run FOR UPDATE;
+  IF v.started_at IS NOT NULL THEN
+    PERFORM farm.fence_out(p_tenant, p_run);
+    DELETE FROM farm.checkpoint_blob b
+     USING (SELECT c.ns, unnest(c.refs) AS key FROM farm.checkpoint c
+             WHERE c.tenant_id = p_tenant AND c.thread_id = v.thread_id AND c.run_id = p_run
+            EXCEPT                                    -- what they took over from checkpoints that stay
+            SELECT p.ns, unnest(p.refs) FROM farm.checkpoint p
+              JOIN farm.checkpoint c ON c.tenant_id = p_tenant AND c.thread_id = p.thread_id AND c.ns = p.ns AND c.parent_id = p.checkpoint_id
+             WHERE p.tenant_id = p_tenant AND p.thread_id = v.thread_id AND c.run_id = p_run AND p.run_id IS DISTINCT FROM p_run) gone
+     WHERE b.tenant_id = p_tenant AND b.thread_id = v.thread_id AND b.ns = gone.ns AND b.key = gone.key;
+    DELETE FROM farm.checkpoint_write w
+     USING farm.checkpoint c
+     WHERE c.tenant_id = p_tenant AND c.thread_id = v.thread_id AND c.run_id = p_run
+       AND w.tenant_id = p_tenant AND w.thread_id = v.thread_id AND w.ns = c.ns AND w.checkpoint_id = c.checkpoint_id;
+    DELETE FROM farm.checkpoint_write w
+     WHERE w.tenant_id = p_tenant AND w.thread_id = v.thread_id AND w.checkpoint_id = v.started_head
+       AND (w.execution_id = c_zero
+            OR w.idx <> -3 AND w.execution_id IN (SELECT e.execution_id FROM farm.node_execution e
+                                                   WHERE e.tenant_id = p_tenant AND e.run_id = p_run));
+    DELETE FROM farm.checkpoint c WHERE c.tenant_id = p_tenant AND c.thread_id = v.thread_id AND c.run_id = p_run;
+    UPDATE farm.thread_head h
+       SET head = v.started_head,
+           step = coalesce((SELECT c.step FROM farm.checkpoint c WHERE c.tenant_id = p_tenant AND c.thread_id = v.thread_id
+                                                                   AND c.ns = '' AND c.checkpoint_id = v.started_head), -2)
+     WHERE h.tenant_id = p_tenant AND h.thread_id = v.thread_id;
+  END IF;
+  DELETE FROM farm.node_execution e WHERE e.tenant_id = p_tenant AND e.run_id = p_run;
+  DELETE FROM farm.run r WHERE r.tenant_id = p_tenant AND r.run_id = p_run;
+  UPDATE farm.thread t SET status = 'idle', updated_at = clock_timestamp(), state_updated_at = clock_timestamp()
+   WHERE t.tenant_id = p_tenant AND t.thread_id = v.thread_id
+     AND NOT EXISTS (SELECT FROM farm.run a WHERE a.tenant_id = p_tenant AND a.thread_id = v.thread_id AND a.status = 'running');
+END $$;
+
+-- Admit a run. p_then NULL: start it if the thread is free, else change nothing and answer how the thread is. Else carry out the
+-- decision (engine/contention.py) that was made of that answer, in the same transaction and so under the same lock:
+--   wait       it is pending
+--   stop undo  every run before it is ended or undone, then it starts
+-- verdict: missing (no such thread) | exists (that run id is taken) | busy (nothing was done) | started | waits
+-- started: the run whose start is to be published; ended: runs that this ended, ended_forget: whether their threads go with them
+CREATE OR REPLACE FUNCTION farm.admit(
+  p_tenant uuid, p_thread uuid, p_run uuid, p_assistant uuid, p_graph text, p_strategy text, p_spec bytea, p_metadata jsonb,
+  p_inline text, p_create boolean, p_forget boolean, p_then text,
+  OUT verdict text, OUT is_busy boolean, OUT waiting int, OUT started uuid, OUT ended uuid[])
+LANGUAGE plpgsql AS $$
+DECLARE v_open uuid;
+BEGIN
+  IF p_create THEN
+    INSERT INTO farm.thread (tenant_id, thread_id) VALUES (p_tenant, p_thread) ON CONFLICT DO NOTHING;
+    INSERT INTO farm.thread_head (tenant_id, thread_id) VALUES (p_tenant, p_thread) ON CONFLICT DO NOTHING;
+  END IF;
+  IF NOT farm.lock_thread(p_tenant, p_thread) THEN verdict := 'missing'; RETURN; END IF;
+  SELECT count(*) FILTER (WHERE r.status = 'running') > 0, count(*) FILTER (WHERE r.status = 'pending') INTO is_busy, waiting
+    FROM farm.run r WHERE r.tenant_id = p_tenant AND r.thread_id = p_thread AND r.status IN ('running', 'pending');
+  IF p_then IS NULL AND (is_busy OR waiting > 0) THEN verdict := 'busy'; RETURN; END IF;
+  IF p_then IN ('stop', 'undo') THEN
+    -- Those that wait come first: ending the one that runs must find nobody to start.
+    FOR v_open IN SELECT r.run_id FROM farm.run r WHERE r.tenant_id = p_tenant AND r.thread_id = p_thread
+                     AND r.status IN ('running', 'pending') ORDER BY r.status = 'running', r.created_at LOOP
+      IF p_then = 'stop' THEN PERFORM farm.stop_run(p_tenant, v_open); ELSE PERFORM farm.undo_run(p_tenant, v_open); END IF;
+      ended := ended || v_open;
+    END LOOP;
+  END IF;
+  INSERT INTO farm.run (tenant_id, run_id, thread_id, assistant_id, graph_id, status, strategy, spec, metadata, inline_reason, forget_thread)
+    VALUES (p_tenant, p_run, p_thread, p_assistant, p_graph, 'pending', p_strategy, p_spec, p_metadata, p_inline, p_forget)
+    ON CONFLICT DO NOTHING;
+  IF NOT FOUND THEN verdict := 'exists'; RETURN; END IF;
+  started := farm.start_next(p_tenant, p_thread);
+  verdict := CASE WHEN started IS NOT DISTINCT FROM p_run THEN 'started' ELSE 'waits' END;
+END $$;
+
+-- Stop or undo one run, and start who waited behind it. verdict: missing (no such thread, run, or it is over) | stopped | undone
+CREATE OR REPLACE FUNCTION farm.cancel_run(
+  p_tenant uuid, p_thread uuid, p_run uuid, p_undo boolean, OUT verdict text, OUT forget boolean, OUT started uuid)
+LANGUAGE plpgsql AS $$
+BEGIN
+  verdict := 'missing';
+  IF NOT farm.lock_thread(p_tenant, p_thread) THEN RETURN; END IF;
+  SELECT r.forget_thread INTO forget FROM farm.run r
+   WHERE r.tenant_id = p_tenant AND r.run_id = p_run AND r.thread_id = p_thread AND r.status IN ('pending', 'running');
+  IF NOT FOUND THEN RETURN; END IF;
+  IF p_undo THEN
+    PERFORM farm.undo_run(p_tenant, p_run);
+    verdict := 'undone';
+  ELSE
+    PERFORM farm.stop_run(p_tenant, p_run);
+    verdict := 'stopped';
+  END IF;
+  started := farm.start_next(p_tenant, p_thread);
+END $$;
+
+-- Remove a thread with all that is its own; its open runs are fenced out first. ended: the runs that were open.
+CREATE OR REPLACE FUNCTION farm.forget_thread(p_tenant uuid, p_thread uuid, OUT was_there boolean, OUT ended uuid[]) LANGUAGE plpgsql AS $$
+BEGIN
+  was_there := farm.lock_thread(p_tenant, p_thread);
+  IF NOT was_there THEN RETURN; END IF;
+  SELECT coalesce(array_agg(r.run_id ORDER BY r.created_at), '{}') INTO ended FROM farm.run r
+   WHERE r.tenant_id = p_tenant AND r.thread_id = p_thread AND r.status IN ('pending', 'running');
+  -- A worker that commits for this thread right now holds its execution's row: it ends first, or finds nothing.
+  PERFORM FROM farm.node_execution e JOIN farm.run r ON r.tenant_id = p_tenant AND r.run_id = e.run_id
+    WHERE e.tenant_id = p_tenant AND r.thread_id = p_thread FOR UPDATE OF e;
+  DELETE FROM farm.superstep s USING farm.run r
+   WHERE r.tenant_id = p_tenant AND r.thread_id = p_thread AND s.tenant_id = p_tenant AND s.run_id = r.run_id;
+  DELETE FROM farm.node_execution e USING farm.run r
+   WHERE r.tenant_id = p_tenant AND r.thread_id = p_thread AND e.tenant_id = p_tenant AND e.run_id = r.run_id;
+  DELETE FROM farm.run r WHERE r.tenant_id = p_tenant AND r.thread_id = p_thread;
+  DELETE FROM farm.checkpoint_write w WHERE w.tenant_id = p_tenant AND w.thread_id = p_thread;
+  DELETE FROM farm.checkpoint_blob b WHERE b.tenant_id = p_tenant AND b.thread_id = p_thread;
+  DELETE FROM farm.checkpoint c WHERE c.tenant_id = p_tenant AND c.thread_id = p_thread;
+  DELETE FROM farm.thread_head h WHERE h.tenant_id = p_tenant AND h.thread_id = p_thread;
+  DELETE FROM farm.thread t WHERE t.tenant_id = p_tenant AND t.thread_id = p_thread;
+END $$;
