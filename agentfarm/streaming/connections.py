@@ -41,9 +41,10 @@ def reading_client(url: str, *, connect_seconds: float) -> redis.asyncio.Redis:
 def subscribing_connection(url: str, *, connect_seconds: float) -> redis.asyncio.Connection:
     """One bare connection, not yet connected. Bare, because a client would reconnect without telling us,
     and a subscription that was lost is something its readers must know."""
-    pool = redis.asyncio.ConnectionPool.from_url(
-        redis_url(url), retry=AsyncRetry(NoBackoff(), 0), **_limits(connect_seconds)
-    )
+    # No socket_timeout: redis-py would send under asyncio.wait_for, which in Python 3.11 can swallow a cancellation.
+    # wakeups.py limits the connect, and finds a dead connection by its pings.
+    limits = {**_limits(connect_seconds), "socket_timeout": None}
+    pool = redis.asyncio.ConnectionPool.from_url(redis_url(url), retry=AsyncRetry(NoBackoff(), 0), **limits)
     connection = pool.make_connection()  # type: ignore[no-untyped-call]
     assert isinstance(connection, redis.asyncio.Connection)
     return connection

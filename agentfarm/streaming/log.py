@@ -8,7 +8,8 @@ So an event is read from the stream or not at all, whatever happened to the ring
 import asyncio
 import re
 import weakref
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncGenerator, Iterator, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Final
 from uuid import UUID
@@ -117,7 +118,7 @@ class RedisEventLog:
 
     async def follow(
         self, tenant_id: UUID, run_id: UUID, *, after: str = FROM_THE_START
-    ) -> AsyncIterator[Event | None]:
+    ) -> AsyncGenerator[Event | None, None]:
         """Events after `after`, then new ones as they come; None each heartbeat; ends after "end".
 
         after   an event's id; FROM_THE_START, or FROM_NOW (of a run that is over: its end alone)
@@ -130,8 +131,9 @@ class RedisEventLog:
         key = stream_key(tenant_id, run_id)
         async with loop.wakeups.on(key) as wakeup:
             reader = _Reader(loop.client, key, wakeup, after=after, heartbeat_seconds=self._heartbeat_seconds)
-            async for event in reader.events():
-                yield event
+            async with aclosing(reader.events()) as events:
+                async for event in events:
+                    yield event
 
     async def aclose(self) -> None:
         """End this event loop's subscription and connections."""
@@ -167,7 +169,7 @@ class _Reader:
         self._next_beat = self._clock() + heartbeat_seconds
         self._beats = 0
 
-    async def events(self) -> AsyncIterator[Event | None]:
+    async def events(self) -> AsyncGenerator[Event | None, None]:
         pauses: Iterator[float] = iter(PAUSES)
         must_look = True  # at once: the id may be that of the end, after which nothing comes
         while True:

@@ -122,11 +122,13 @@ class Wakeups:
     # ----------------------------------------------------------------------- the connection
 
     async def _run(self) -> None:
+        task = asyncio.current_task()
         pause = FIRST_PAUSE
         while True:
             connection = self._connect()
             try:
-                await connection.connect()  # type: ignore[no-untyped-call]
+                async with asyncio.timeout(self._patience_seconds):
+                    await connection.connect()  # type: ignore[no-untyped-call]
                 pause = FIRST_PAUSE
                 self._wanted = dict.fromkeys(self._channels, True)
                 self._has_wanted.set()
@@ -142,6 +144,8 @@ class Wakeups:
                 await connection.disconnect(nowait=True)
                 for channel in self._channels.values():
                     channel.is_subscribed.clear()
+            if task is not None and task.cancelling():  # a task group that also failed tells of the failure alone
+                raise asyncio.CancelledError
             await asyncio.sleep(pause)
             pause = min(pause * 2, LAST_PAUSE)
 
