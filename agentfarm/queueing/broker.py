@@ -26,12 +26,12 @@ logger = logging.getLogger(__name__)
 #: The one task there is.
 EXECUTE_NODE = "agentfarm.execute_node"
 
-#: Redis gives a message to another worker when nobody renewed it for this long; LeaseKeeper renews it while its node runs.
-#: The healer is faster: this is the second net.
+#: Redis gives a message to another worker when nobody renewed it for this long; LeaseKeeper renews it while its node
+#: runs. The healer is faster: this is the second net.
 VISIBILITY_SECONDS = 30
 
-#: A message that was handed out this often and never acknowledged goes to the dead letters. The run is not lost by that:
-#: the healer counts attempts of its own, buries the node execution and ends the run with a reason.
+#: A message that was handed out this often and never acknowledged goes to the dead letters. The run is not lost by
+#: that: the healer counts attempts of its own, buries the node execution and ends the run with a reason.
 DELIVERY_LIMIT = 20
 
 DEAD_LETTERS = "agentfarm.dead"
@@ -122,7 +122,8 @@ def _redis_options() -> dict[str, Any]:
 
 
 _COMMON: dict[str, Any] = {
-    # A queue is declared, not guessed: a typo would make a classic queue, and a delayed message to an unbound one is gone.
+    # A queue is declared, not guessed: a typo would make a classic queue, and a delayed message to an unbound one is
+    # gone.
     "task_create_missing_queues": False,
     # The message is the retry of a dead worker: acknowledged after the commit, put back when a child is killed.
     "task_acks_late": True,
@@ -157,8 +158,8 @@ _COMMON: dict[str, Any] = {
 def declare_all(app: Celery) -> None:
     """Make every queue, the dead letters and the bindings for delayed messages. Idempotent; waits for the broker.
 
-    A delayed message to a queue that no worker has bound yet would be lost in silence, so this runs at deploy and at the
-    start of each worker, before anything is consumed.
+    A delayed message to a queue that no worker has bound yet would be lost in silence, so this runs at deploy and at
+    the start of each worker, before anything is consumed.
 
     raises  OperationalError of kombu when the broker does not answer
     """

@@ -1,11 +1,11 @@
 """Keeps a message away from other workers while its node runs, on Redis.
 
-RabbitMQ knows who holds a message by its connection. Redis does not: kombu notes in a sorted set when a message was handed
-out, and gives it to another worker after the visibility timeout, whether or not its node still runs; a node of 20 s ran
-four times with a timeout of 6 s. This step notes again, every third of the timeout, what this worker holds.
+RabbitMQ knows who holds a message by its connection. Redis does not: kombu notes in a sorted set when a message was
+handed out, and gives it to another worker after the visibility timeout, whether or not its node still runs; a node
+of 20 s ran four times with a timeout of 6 s. This step notes again, every third of the timeout, what this worker holds.
 
-The worker's main process does it. Where that is blocked for longer than the timeout, a message comes twice, and the lease
-in Postgres lets only one of the two through.
+The worker's main process does it. Where that is blocked for longer than the timeout, a message comes twice, and the
+lease in Postgres lets only one of the two through.
 """
 
 import logging

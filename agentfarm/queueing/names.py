@@ -1,7 +1,7 @@
 """Which queues there are. A graph says "io" or "gpu"; the broker knows "io.v1" or "gpu.v1".
 
-The version is for the day on which a message's form, or a queue's arguments, change: the new workers then read new queues
-while the old ones empty theirs, since RabbitMQ refuses to declare a queue with other arguments than it has.
+The version is for the day on which a message's form, or a queue's arguments, change: the new workers then read new
+queues while the old ones empty theirs, since RabbitMQ refuses to declare a queue with other arguments than it has.
 """
 
 import re

@@ -1,0 +1,9 @@
+"""The Celery processes: `celery -A workers worker|beat|flower`. They decide nothing; the flow does.
+
+celery        the app, found by `-A workers`
+tasks         the one task, three lines
+loop          one event loop a process, for async nodes
+lifecycle     what a worker process does before its first message and after its last
+schedule      beat: the healer
+flowerconfig  Flower
+"""

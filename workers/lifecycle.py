@@ -1,0 +1,72 @@
+"""What a worker process does before its first message and after its last.
+
+Before: the queues exist, the process is fit to serve (role, schema, serializer), it is registered and beats, its
+graphs are loaded. With threads that is the worker's one process; with prefork each child, anew after the fork, since
+neither a connection nor a thread survives one. After: running nodes are over, then the lease ends, so that nobody
+waits for it.
+"""
+
+import logging
+import os
+from typing import Any
+
+from celery import Celery, bootsteps, concurrency, signals
+
+from agentfarm import wiring
+from agentfarm.errors import AgentFarmError
+from agentfarm.queueing.broker import declare_all
+
+logger = logging.getLogger(__name__)
+
+
+class Begin(bootsteps.StartStopStep):
+    """A step of Celery's worker: it starts before the consumer, and what it raises ends the process.
+
+    A signal's receiver could not do this: Celery logs what it raises and goes on, a worker without a lease.
+    """
+
+    def __init__(self, parent: Any, **kwargs: Any) -> None:
+        self.forks = concurrency.get_implementation(parent.pool_cls).__module__ == "celery.concurrency.prefork"
+        super().__init__(parent, **kwargs)
+
+    def start(self, parent: Any) -> None:
+        declare_all(parent.app)
+        if not self.forks:
+            begin_process(parent.hostname)
+
+
+def begin_process(node_name: str) -> None:
+    """Register this process and load its graphs, or end it with a sentence that says why not.
+
+    node_name  Celery's, as Flower shows it; the pid tells the children of one worker apart
+    """
+    name = f"{node_name}/{os.getpid()}"
+    try:
+        wiring.start_worker(name)
+    except AgentFarmError as error:
+        logger.critical("worker process %s does not start: %s", name, error)
+        raise SystemExit(1) from error
+
+
+def install(app: Celery) -> None:
+    """Connect it all to this app."""
+    app.steps["worker"].add(Begin)
+    signals.setup_logging.connect(_setup_logging)
+    signals.worker_process_init.connect(_begin_child)
+    signals.worker_process_shutdown.connect(_end)
+    signals.worker_shutdown.connect(_end)
+
+
+def _begin_child(sender: Any = None, **_: object) -> None:
+    # SystemExit passes through Celery's signals; the pool then starts another child, at most as fast as one starts.
+    begin_process(str(sender))
+
+
+def _end(**_: object) -> None:
+    """The nodes of this process are over: end its lease, send its last events. Nothing, where none began."""
+    wiring.stop_worker()
+
+
+def _setup_logging(**_: object) -> None:
+    """That somebody is connected keeps Celery from setting up the log in its own way."""
+    wiring.setup_logging()
