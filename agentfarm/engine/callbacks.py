@@ -1,0 +1,108 @@
+"""One run for the callbacks, however many segments it is executed in.
+
+`on_chain_start` of the graph is told in the start segment only; later segments go on under the same run id, and
+`on_chain_end` comes in the segment that ends the run. Handlers come from the worker's environment: a tracer that keeps
+runs in memory sees the end without the start when they happen in two processes.
+"""
+
+from collections.abc import Callable
+from typing import Any
+from uuid import UUID
+
+from langchain_core.callbacks.manager import (
+    AsyncCallbackManager,
+    AsyncCallbackManagerForChainRun,
+    CallbackManager,
+    CallbackManagerForChainRun,
+)
+
+from agentfarm.engine import _langgraph as lg
+from agentfarm.engine.levels import Segment
+
+#: Where the config brings the segment to the loop and to the callbacks; the loop takes it out.
+SEGMENT = "__agentfarm_segment"
+
+
+def sync_manager(config: Any) -> CallbackManager:
+    """Stands in for stock's `get_callback_manager_for_config` in a segment's own stream."""
+    segment: Segment = config[lg.CONF][SEGMENT]
+    manager = _bare(CallbackManager, config) or lg.get_callback_manager_for_config(config).copy()
+    start = manager.on_chain_start
+
+    def on_chain_start(*args: Any, **kwargs: Any) -> CallbackManagerForChainRun:
+        if segment.top.kind == "start":
+            run = start(*args, **kwargs)
+        else:
+            run = _continued(CallbackManagerForChainRun, manager, segment)
+        segment.root_run_id = str(run.run_id)
+        run.on_chain_end = _only_if(lambda: segment.is_over, run.on_chain_end)  # type: ignore[method-assign]
+        run.on_chain_error = _only_if(lambda: _has_failed(segment), run.on_chain_error)  # type: ignore[method-assign]
+        return run
+
+    manager.on_chain_start = on_chain_start  # type: ignore[method-assign]
+    return manager
+
+
+def async_manager(config: Any) -> AsyncCallbackManager:
+    """Stands in for stock's `get_async_callback_manager_for_config` in a segment's own stream."""
+    segment: Segment = config[lg.CONF][SEGMENT]
+    manager = _bare(AsyncCallbackManager, config) or lg.get_async_callback_manager_for_config(config).copy()
+    start = manager.on_chain_start
+
+    async def on_chain_start(*args: Any, **kwargs: Any) -> AsyncCallbackManagerForChainRun:
+        if segment.top.kind == "start":
+            run = await start(*args, **kwargs)
+        else:
+            run = _continued(AsyncCallbackManagerForChainRun, manager, segment)
+        segment.root_run_id = str(run.run_id)
+        run.on_chain_end = _only_if_async(lambda: segment.is_over, run.on_chain_end)  # type: ignore[method-assign]
+        run.on_chain_error = _only_if_async(lambda: _has_failed(segment), run.on_chain_error)  # type: ignore[method-assign]
+        return run
+
+    manager.on_chain_start = on_chain_start  # type: ignore[method-assign]
+    return manager
+
+
+def _has_failed(segment: Segment) -> bool:
+    """An exception leaves stock `stream`. One node of several settles alone; the others' segments tell the end."""
+    return segment.top.decides_run or segment.outcome == "error"
+
+
+def _bare(cls: Any, config: Any) -> Any:
+    """What `configure` comes to where nobody listens, at half its cost; None where somebody may."""
+    if lg.listeners_may_exist(config):
+        return None
+    manager = cls(handlers=[], parent_run_id=None)
+    if tags := config.get("tags"):
+        manager.add_tags(tags)
+    if metadata := config.get("metadata"):
+        manager.add_metadata(metadata)
+    return manager
+
+
+def _continued(cls: Any, manager: Any, segment: Segment) -> Any:
+    """The run that an earlier segment, perhaps in another process, has begun."""
+    if segment.root_run_id is None:
+        raise RuntimeError("a call came without the callbacks' id of its run")
+    return cls(
+        run_id=UUID(segment.root_run_id),
+        handlers=list(manager.handlers),
+        inheritable_handlers=list(manager.inheritable_handlers),
+        parent_run_id=manager.parent_run_id,
+        tags=list(manager.tags),
+        inheritable_tags=list(manager.inheritable_tags),
+        metadata=dict(manager.metadata),
+        inheritable_metadata=dict(manager.inheritable_metadata),
+    )
+
+
+def _only_if(holds: Callable[[], bool], tell: Callable[..., Any]) -> Callable[..., Any]:
+    return lambda *args, **kwargs: tell(*args, **kwargs) if holds() else None
+
+
+def _only_if_async(holds: Callable[[], bool], tell: Callable[..., Any]) -> Callable[..., Any]:
+    async def told(*args: Any, **kwargs: Any) -> None:
+        if holds():
+            await tell(*args, **kwargs)
+
+    return told

@@ -1,0 +1,393 @@
+"""LangGraph's own loop, cut at the message: one node, then stop where the next would start.
+
+A subclass of the stock loop, run by stock `stream`. It loads the checkpoint that the call names instead of applying
+input (`_first`), executes one node of the superstep (`tick`), records what it would save (`_record_writes`,
+`_checkpointer_put_after_previous`), and names the nodes that are next instead of running them (handover.py). Superstep
+semantics, retries, timeouts, error handlers, caching, interrupts and delta channels stay LangGraph's. Knows nothing of
+queues and stores; what it overrides is listed in _langgraph.py.
+"""
+
+import asyncio
+import concurrent.futures
+import contextlib
+import threading
+import uuid
+import weakref
+from collections.abc import Callable
+from typing import Any
+
+from langchain_core.messages import BaseMessage
+from langgraph.constants import START
+from langgraph.errors import GraphBubbleUp, GraphInterrupt
+
+from agentfarm.engine import _langgraph as lg
+from agentfarm.engine.checkpoint_ids import create_checkpoint
+from agentfarm.engine.handover import next_calls, nodes_to_run
+from agentfarm.engine.levels import Level, has_scalar
+from agentfarm.engine.node import RetryLater, prepare
+from agentfarm.engine.steps import PutCheckpoint, PutWrites
+from agentfarm.errors import Stale
+
+
+class HandedOver(GraphBubbleUp):
+    """A subgraph stopped where its next nodes are other workers' business."""
+
+
+class SegmentLoop:
+    """Mixed into the stock loops. Attributes without a definition here are theirs."""
+
+    _stock_init: Callable[..., None]
+    _done: Callable[[], Any]
+
+    def __init__(self, level: Level, input: Any, *, config: Any, **kwargs: Any) -> None:
+        self.level, self.segment = level, level.segment
+        #: Until the superstep that the call names is applied.
+        self._loading = level.kind != "start"
+        self._just_loaded = False
+        self._handed_over = False
+        self._own_stream = kwargs["stream"]
+        if self._loading and level.is_nested:
+            config = lg.patch_configurable(config, {lg.CONFIG_KEY_REPLAY_STATE: None})
+        self._stock_init(input, config=config, **kwargs)
+        if self._loading:
+            # None: the head. Naming it would make LangGraph read it twice.
+            call = level.named
+            addressed = {lg.CONFIG_KEY_CHECKPOINT_ID: call.checkpoint_id if call.addressed else None}
+            self.checkpoint_config = lg.patch_configurable(self.checkpoint_config, addressed)
+
+    # -- saving: recorded, to become durable with everything else that the segment did
+
+    @property
+    def checkpointer_put_writes(self) -> Any:
+        return self._save_writes if self.segment.run.inline else self._record_writes
+
+    @checkpointer_put_writes.setter
+    def checkpointer_put_writes(self, stock: Any) -> None:
+        self._save_writes = stock
+
+    def _record_writes(self, config: Any, writes: Any, task_id: str, task_path: str = "") -> None:
+        # Savers replace a control write only in a list that holds nothing else, so the second
+        # `Command(resume=…, update=…)` at a checkpoint would keep the first's answer where the next worker reads it.
+        parts = [writes]
+        if task_id == lg.NULL_TASK_ID:
+            plain = [write for write in writes if write[0] not in lg.WRITES_IDX_MAP]
+            parts = [plain, [write for write in writes if write[0] in lg.WRITES_IDX_MAP]]
+        conf = config[lg.CONF]
+        ns, checkpoint_id = conf[lg.CONFIG_KEY_CHECKPOINT_NS], conf[lg.CONFIG_KEY_CHECKPOINT_ID]
+        for part in filter(None, parts):
+            self.segment.ops.append(PutWrites(ns, checkpoint_id, task_id, task_path, tuple(part)))
+
+    def _checkpointer_put_after_previous(self, *args: Any) -> Any:
+        if self.segment.run.inline:
+            return super()._checkpointer_put_after_previous(*args)  # type: ignore[misc]
+        *_waited_for, config, checkpoint, metadata, new_versions = args
+        conf = config[lg.CONF]
+        parent_id = conf.get(lg.CONFIG_KEY_CHECKPOINT_ID) or None
+        ns = conf.get(lg.CONFIG_KEY_CHECKPOINT_NS, "")
+        self.segment.ops.append(PutCheckpoint(config, checkpoint, metadata, new_versions, parent_id, ns))
+        return None
+
+    def must_save_now(self, config: Any, writes: Any, task_id: str, *_: Any) -> bool:
+        """Progress inside of a node that a second attempt must find: results of `@task` calls, and the mark that a
+        node's error handler took over. What belongs to a checkpoint that is itself not saved yet goes with it."""
+        task = getattr(self, "tasks", {}).get(task_id)
+        is_progress = (task is not None and task.path[-1] is True) or any(c == lg.ERROR_SOURCE_NODE for c, _ in writes)
+        checkpoint_id = config[lg.CONF][lg.CONFIG_KEY_CHECKPOINT_ID]
+        return is_progress and not any(
+            isinstance(op, PutCheckpoint) and op.checkpoint["id"] == checkpoint_id for op in self.segment.ops
+        )
+
+    def put_writes(self, task_id: str, writes: Any, **kwargs: Any) -> None:
+        if self._loading and not self.level.is_sole:
+            # `add_messages` gives missing ids when it is applied: here that is later, elsewhere, and to other
+            # objects than those that were streamed as this node's update.
+            for channel, value in writes:
+                if getattr(self.specs.get(channel), "operator", None) is lg.add_messages:
+                    _give_ids(value)
+        super().put_writes(task_id, writes, **kwargs)  # type: ignore[misc]
+
+    # -- entering
+
+    def _first(self, *, input_keys: Any, updated_channels: Any) -> Any:
+        if self.segment.run.inline:
+            return super()._first(input_keys=input_keys, updated_channels=updated_channels)  # type: ignore[misc]
+        # Held here: stock keeps a weak method of `submit`, and the loop must not hold itself.
+        self._recorder = _Recorder(self, self.submit)
+        self.submit = self._recorder.submit
+        self._put_checkpoint_fut = self._done()
+        if self._loading:
+            return self._enter_again(input_keys, updated_channels)
+        self._loaded_id = self.checkpoint["id"]
+        return super()._first(input_keys=input_keys, updated_channels=updated_channels)  # type: ignore[misc]
+
+    def _enter_again(self, input_keys: Any, updated_channels: Any) -> Any:
+        """Let stock code do what it does when a checkpoint is entered again (apply the run's own writes, delta
+        bookkeeping), then take back what belongs only to the moment when a run resumes: the pass over breakpoints,
+        the events, the flags."""
+        call = self.level.named
+        if self.checkpoint["id"] != call.checkpoint_id:
+            raise Stale(where=f"checkpoint {call.checkpoint_id}")
+        seen = self.checkpoint["versions_seen"].get(lg.INTERRUPT)
+        seen = None if seen is None else dict(seen)
+        self.config[lg.CONF][lg.CONFIG_KEY_RESUMING] = True
+        with self._muted():
+            updated_channels = super()._first(  # type: ignore[misc]
+                input_keys=input_keys, updated_channels=updated_channels
+            )
+        self._graph_lifecycle_events.clear()
+        if not call.resuming:
+            if seen is None:
+                self.checkpoint["versions_seen"].pop(lg.INTERRUPT, None)
+            else:
+                self.checkpoint["versions_seen"][lg.INTERRUPT] = seen
+        self._set_flags()
+        if self.level.is_nested and "values" in self._own_stream.modes:
+            # A subgraph's result is the last values its stream gave: maybe in an earlier segment, if the nodes of
+            # this one change nothing.
+            values = lg.read_channels(self.channels, self.output_keys)
+            self._own_stream((self.checkpoint_ns, "values", values))
+        return updated_channels
+
+    def _set_flags(self) -> None:
+        """As they were when the node was handed over."""
+        call, last = self.level.named, self.segment.last.call
+        replay = (last and last.replay) or call.replay
+        state = None
+        if replay:
+            state = lg.ReplayState(replay.checkpoint_id)
+            state._visited_ns = set(replay.visited)
+        self.config = lg.patch_configurable(self.config, {lg.CONFIG_KEY_REPLAY_STATE: state})
+        conf = self.config[lg.CONF]
+        conf.pop(lg.CONFIG_KEY_RESUMING)
+        if call.resuming is not None:
+            conf[lg.CONFIG_KEY_RESUMING] = call.resuming
+        if resume_map := self.level.resume_map:
+            conf[lg.CONFIG_KEY_RESUME_MAP] = resume_map
+        self.is_replaying = call.replaying and self.level.kind == "node"
+        self.stop = call.stop
+
+    @contextlib.contextmanager
+    def _muted(self) -> Any:
+        stream, self.stream = self.stream, None
+        try:
+            yield
+        finally:
+            self.stream = stream
+
+    # -- one superstep
+
+    def tick(self) -> bool:
+        if self._handed_over:
+            if self.level.is_nested:
+                raise HandedOver
+            return False
+        if self._loading:
+            self._just_loaded = True
+            if self.level.kind == "node":
+                self._load_node()
+            else:
+                self._load_superstep()
+            return True
+        more: bool = super().tick()  # type: ignore[misc]
+        if not more and not self.level.is_nested and self.status == "done":
+            self.segment.status = "success"
+        return more
+
+    def _load_node(self) -> None:
+        if not self.level.named.answered:
+            self.checkpoint_pending_writes = [
+                write for write in self.checkpoint_pending_writes if write[:2] != (lg.NULL_TASK_ID, lg.RESUME)
+            ]
+        if has_scalar(self.checkpoint_pending_writes):
+            self.level.scalar_in = self.checkpoint_pending_writes
+        task = prepare(self, self.level)
+        self.tasks = {task.id: task}
+        if self.checkpoint_pending_writes and not self.is_replaying:
+            self._resume_error_handlers_if_applicable()
+
+    def _load_superstep(self) -> None:
+        """Stock `tick` hands the stored writes back to the executions that made them."""
+        control, self.control = self.control, None
+        with self._muted():
+            super().tick()  # type: ignore[misc]
+        self.control = control
+        handlers = {t.id: t for t in self.tasks.values() if "node_error_handler" in t.path and not t.writes}
+        if handlers:
+            self._reapply_writes_to_succeeded_nodes(handlers)
+        settled = self.segment.settled
+        for execution_id, outcome in settled.items():
+            if outcome == "invalid":
+                raise self.segment.failed or self._stored_error(execution_id)
+        asked = [t.id for t in self.tasks.values() if settled.get(t.id) == "interrupt"]
+        if asked:
+            stored = {(tid, chan): value for tid, chan, value in self.checkpoint_pending_writes}
+            raise GraphInterrupt(tuple(i for tid in asked for i in stored.get((tid, lg.INTERRUPT), ())))
+
+    def _stored_error(self, execution_id: str) -> BaseException:
+        """What an execution on another machine failed with, as far as it was saved."""
+        saved = [w[2] for w in self.checkpoint_pending_writes if w[:2] == (execution_id, lg.ERROR)]
+        error = lg.error_from_write(saved[-1] if saved else "an answer did not fit its interrupt")
+        lg.mark_invalid_resume(error)
+        return error
+
+    def _after_match(self, matched: Any) -> Any:
+        """Stock has asked the cache for this superstep: what has no writes now would be executed next."""
+        if not self._loading and not self.segment.run.inline:
+            self._hand_over()
+        return matched
+
+    def _hand_over(self) -> None:
+        todo, handlers = nodes_to_run(self)
+        if not todo or all(task.name == START for task in todo):
+            return
+        if self.is_replaying and self._has_results_of(todo):
+            # Nodes are executed again whose first results are stored under the same ids. Savers keep the first, so
+            # the second must not go through them: this superstep is executed here.
+            return
+        self.segment.hand_over(next_calls(self, todo), self.config.get("max_concurrency"))
+        gone = {task.id for task in (*todo, *handlers)}
+        self.tasks = {id_: task for id_, task in self.tasks.items() if id_ not in gone}
+        self._handed_over = True
+
+    def _has_results_of(self, todo: Any) -> bool:
+        control = (lg.INTERRUPT, lg.RESUME, lg.ERROR, lg.ERROR_SOURCE_NODE)
+        with_results = {write[0] for write in self.checkpoint_pending_writes if write[1] not in control}
+        return any(task.id in with_results for task in todo)
+
+    def after_tick(self) -> None:
+        if self._handed_over:
+            return
+        if self._loading and self.level.kind == "node" and not self.level.is_sole:
+            self.segment.decide(self.level, "done")
+            self._handed_over = True
+            return
+        self._loading = False
+        super().after_tick()  # type: ignore[misc]
+
+    # -- leaving
+
+    def _suppress_interrupt(self, exc_type: Any, exc: Any, traceback: Any) -> bool | None:
+        nested = self.level.is_nested
+        if isinstance(exc, HandedOver):
+            return not nested
+        if isinstance(exc, RetryLater):
+            self.segment.decide(self.level, "retry")
+            self.segment.retry_in = exc.seconds
+            if nested:
+                raise HandedOver
+            return True
+        if exc is not None and not self.level.decides_run:
+            return self._settle_one_of_several(exc)
+        suppressed: bool | None = super()._suppress_interrupt(exc_type, exc, traceback)  # type: ignore[misc]
+        if isinstance(exc, GraphInterrupt) and not nested:
+            self.segment.status = "interrupted"
+            self.segment.interrupts = tuple(
+                (execution_id, status.pending_interrupts)
+                for execution_id, status in lg.read_task_statuses(self.checkpoint_pending_writes).items()
+                if status.pending_interrupts
+            )
+        return suppressed
+
+    def _settle_one_of_several(self, exc: BaseException) -> bool:
+        """The run goes on until all of the superstep are settled. An invalid answer fails it, but cuts nobody off."""
+        asked, invalid = isinstance(exc, GraphInterrupt), lg.is_invalid_resume(exc)
+        if asked:
+            self.segment.decide(self.level, "interrupt")
+        elif invalid:
+            self.segment.decide(self.level, "invalid", exc)
+        elif not self.level.is_nested:
+            self.segment.decide(self.level, "error", exc)
+        if (asked or invalid) and self.level.is_nested:
+            raise HandedOver
+        return asked or invalid
+
+
+class _Recorder:
+    """Stands in for the loop's executor: recording is done on the spot, the rest goes to stock's."""
+
+    def __init__(self, loop: SegmentLoop, stock: Callable[..., Any]) -> None:
+        self.loop, self.stock = weakref.ref(loop), stock
+
+    def submit(self, fn: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        function, loop = getattr(fn, "__func__", None), self.loop()
+        if loop is not None and function is SegmentLoop._record_writes:
+            if loop.must_save_now(*args):
+                return self.stock(loop._save_writes, *args, **kwargs)
+            fn(*args)
+            return loop._done()
+        if loop is not None and function is SegmentLoop._checkpointer_put_after_previous:
+            fn(*args)
+            return loop._done()
+        return self.stock(fn, *args, **kwargs)
+
+
+def _give_ids(value: Any) -> None:
+    for message in value if isinstance(value, list) else [value]:
+        if isinstance(message, BaseMessage) and message.id is None:
+            message.id = str(uuid.uuid4())
+
+
+# --------------------------------------------------------------------------- over the stock loops
+
+
+_takes_path: weakref.WeakKeyDictionary[Any, bool] = weakref.WeakKeyDictionary()
+
+
+def _put_writes_takes_path(put_writes: Callable[..., Any]) -> bool:
+    """Stock asks `inspect.signature` in every loop (0.1 ms); it is the same for all savers of a class."""
+    function = getattr(put_writes, "__func__", None)
+    if function is None:
+        return lg.put_writes_accepts_task_path(put_writes)
+    if function not in _takes_path:
+        _takes_path[function] = lg.put_writes_accepts_task_path(put_writes)
+    return _takes_path[function]
+
+
+class _LazyExecutor(lg.BackgroundExecutor):
+    """The thread pool is made when something is submitted: for a lone node, never."""
+
+    def __init__(self, config: Any) -> None:
+        self._config, self._making = config, threading.Lock()
+        self._pool: Any = None
+        self.stack, self.tasks = contextlib.ExitStack(), {}
+
+    @property
+    def executor(self) -> Any:
+        with self._making:
+            if self._pool is None:
+                self._pool = self.stack.enter_context(lg.get_executor_for_config(self._config))
+        return self._pool
+
+
+_NOTHING_TO_WAIT_FOR: concurrent.futures.Future[None] = concurrent.futures.Future()
+_NOTHING_TO_WAIT_FOR.set_result(None)
+
+_put_checkpoint = lg.rebind(lg.SyncPregelLoop._put_checkpoint, create_checkpoint=create_checkpoint)
+
+
+class SyncSegmentLoop(SegmentLoop, lg.SyncPregelLoop):
+    _stock_init = lg.rebind(lg.SyncPregelLoop.__init__, put_writes_accepts_task_path=_put_writes_takes_path)
+    __enter__ = lg.rebind(lg.SyncPregelLoop.__enter__, BackgroundExecutor=_LazyExecutor)
+    _put_checkpoint = _put_checkpoint
+
+    def _done(self) -> Any:
+        return _NOTHING_TO_WAIT_FOR
+
+    def match_cached_writes(self) -> Any:
+        # Of a node that was just loaded, the cache was asked before it was handed over.
+        loaded, self._just_loaded = self._just_loaded, False
+        return self._after_match(() if loaded else super().match_cached_writes())
+
+
+class AsyncSegmentLoop(SegmentLoop, lg.AsyncPregelLoop):
+    _stock_init = lg.rebind(lg.AsyncPregelLoop.__init__, put_writes_accepts_task_path=_put_writes_takes_path)
+    _put_checkpoint = _put_checkpoint
+
+    def _done(self) -> Any:
+        future = asyncio.get_running_loop().create_future()
+        future.set_result(None)
+        return future
+
+    async def amatch_cached_writes(self) -> Any:
+        loaded, self._just_loaded = self._just_loaded, False
+        return self._after_match(() if loaded else await super().amatch_cached_writes())
