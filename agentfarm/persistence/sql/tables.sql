@@ -5,7 +5,7 @@
 CREATE SCHEMA IF NOT EXISTS farm;
 
 -- STABLE, never IMMUTABLE: a folded constant would answer with the last tenant. nullif: after a SET LOCAL the setting is '', not NULL.
-CREATE FUNCTION farm.tenant() RETURNS uuid LANGUAGE sql STABLE PARALLEL SAFE
+CREATE OR REPLACE FUNCTION farm.tenant() RETURNS uuid LANGUAGE sql STABLE PARALLEL SAFE
   AS $$ SELECT nullif(current_setting('farm.tenant', true), '')::uuid $$;
 
 CREATE TABLE farm.thread (
@@ -57,6 +57,7 @@ CREATE UNIQUE INDEX run_active ON farm.run (tenant_id, thread_id) WHERE status =
 CREATE INDEX run_waiting ON farm.run (tenant_id, thread_id, run_id) WHERE status = 'pending';
 CREATE INDEX run_thread ON farm.run (tenant_id, thread_id, created_at DESC);
 CREATE INDEX run_unannounced ON farm.run (finished_at) WHERE finished_at IS NOT NULL AND announced_at IS NULL;
+CREATE INDEX run_forgettable ON farm.run (finished_at) WHERE finished_at IS NOT NULL AND forget_thread;
 
 CREATE TABLE farm.checkpoint (
   tenant_id     uuid NOT NULL,
@@ -103,7 +104,7 @@ CREATE TABLE farm.node_execution (
   node          text NOT NULL,
   queue         text NOT NULL DEFAULT '',
   status        text NOT NULL DEFAULT 'ready' CHECK (status IN ('held', 'ready', 'leased', 'done', 'dead', 'cancelled')),
-  outcome       text,                              -- done interrupt invalid error, of a node that was not alone in its superstep
+  outcome       text,                              -- done interrupt invalid error retry: how the last attempt of a node ended that was not alone
   alone         boolean NOT NULL DEFAULT true,
   fence         bigint NOT NULL DEFAULT 0,         -- grows with each claim
   attempts      int NOT NULL DEFAULT 0,
@@ -119,18 +120,24 @@ CREATE TABLE farm.node_execution (
   created_at    timestamptz NOT NULL DEFAULT clock_timestamp(),
   PRIMARY KEY (tenant_id, run_id, checkpoint_id, execution_id)) WITH (fillfactor = 50);
 
-CREATE TABLE farm.superstep (                      -- of the supersteps wider than one; deleting the row elects who advances
+-- Of the supersteps wider than one. Whoever takes the row once all siblings are settled advances the superstep, under a lease and
+-- a fence as a node has; the commit of the advance deletes it.
+CREATE TABLE farm.superstep (
   tenant_id     uuid NOT NULL,
   run_id        uuid NOT NULL,
   checkpoint_id uuid NOT NULL,
   width         int NOT NULL,
   taken         boolean NOT NULL DEFAULT false,    -- an interrupt() got the answer without an id
+  fence         bigint NOT NULL DEFAULT 0,
+  attempts      int NOT NULL DEFAULT 0,
+  worker        bigint,                            -- who advances it; NULL: nobody yet
+  published_at  timestamptz,                       -- the healer asked for somebody
   PRIMARY KEY (tenant_id, run_id, checkpoint_id)) WITH (fillfactor = 50);
 
 -- No tenant's data. A row a worker process (each prefork child): its lease is that the row is fresh; `worker` is also the key of
 -- the session advisory lock that the process holds while it lives.
 CREATE TABLE farm.worker (
-  worker     bigint PRIMARY KEY,
+  worker     bigint PRIMARY KEY,                   -- random: a process that lost its connection comes back under another
   name       text NOT NULL,                        -- celery's node name and pid, as Flower shows it
   host       text NOT NULL,
   pid        int NOT NULL,

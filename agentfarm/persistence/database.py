@@ -1,0 +1,310 @@
+"""The way to Postgres: one pool a process and home, transactions that are born with their tenant, and the hot calls.
+
+Drivers' errors end here. `StoreUnavailable` says that trying again can help, `LeaseLost` and `HeadMoved` are what the
+functions of sql/hot.sql refuse with, and everything else is a bug of ours, which `StoreFailed` names by its SQLSTATE
+and without the row that Postgres would show.
+"""
+
+import select
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, Final, Literal, cast
+from uuid import UUID
+
+import psycopg
+from psycopg import pq
+from pydantic import SecretStr
+from sqlalchemy import Connection, Engine, create_engine, event, text
+from sqlalchemy import exc as sa_errors
+from sqlalchemy.engine import make_url
+from sqlalchemy.pool import PoolProxiedConnection
+
+from agentfarm.conf import Settings
+from agentfarm.engine._langgraph_serde import STRICT_MSGPACK_ENABLED
+from agentfarm.errors import (
+    AgentFarmError,
+    HeadMoved,
+    LeaseLost,
+    Misconfigured,
+    RoleCanBypassIsolation,
+    SchemaNotMigrated,
+    StoreUnavailable,
+    StrictSerializerOff,
+)
+from agentfarm.persistence.tables import metadata
+from agentfarm.persistence.wire import Param, Prepared
+from agentfarm.tenancy import Tenant
+
+#: Bounds for what a connection may do. A statement of ours takes milliseconds; one that takes this long is stuck behind
+#: a lock or a dead disk, and its caller is better told.
+STATEMENT_TIMEOUT_SECONDS: Final = 30
+IDLE_IN_TRANSACTION_SECONDS: Final = 60
+POOL_TIMEOUT_SECONDS: Final = 10.0
+
+#: A peer that vanished without a word (cut cable, lost host) is noticed after 5 + 3 x 2 seconds.
+KEEPALIVES: Final = {"keepalives_idle": 5, "keepalives_interval": 2, "keepalives_count": 3, "tcp_user_timeout": 15_000}
+
+#: Generic plans: with the default, Postgres plans the blob lookup of a claim anew at each call (0.40, not 0.20 ms CPU).
+OPTIONS: Final = (
+    "-c plan_cache_mode=force_generic_plan"
+    f" -c statement_timeout={STATEMENT_TIMEOUT_SECONDS}s"
+    f" -c idle_in_transaction_session_timeout={IDLE_IN_TRANSACTION_SECONDS}s"
+    " -c timezone=UTC"
+)
+
+#: SQLSTATEs, or their first two letters, after which trying again can help: lost connections, too many of them,
+#: shutdowns, timeouts (57014: statement, 55P03: lock, 25P03: idle), deadlocks, serialisation, a full disk.
+MAY_SUCCEED_LATER: Final = ("08", "53", "57", "58", "40001", "40P01", "55P03", "25P03")
+
+_OK: Final = (pq.ExecStatus.TUPLES_OK, pq.ExecStatus.COMMAND_OK)
+
+
+class StoreFailed(AgentFarmError):
+    """Postgres refused a statement: a bug of ours. The row that it complains about is not repeated."""
+
+    code = "store_failed"
+    says = "The database refused a statement (SQLSTATE {sqlstate}, {where}). Nothing was saved."
+
+
+class CheckpointOutOfOrder(AgentFarmError):
+    """A checkpoint would come before its parent, and so would never be the latest of its thread."""
+
+    code = "checkpoint_out_of_order"
+
+
+#: What the functions of sql/ raise. Their texts are ours, and hold ids only.
+_OURS: Final[Mapping[str, type[AgentFarmError]]] = {
+    "AF001": HeadMoved,
+    "AF002": LeaseLost,
+    "AF003": CheckpointOutOfOrder,
+}
+
+
+class Database:
+    """One home, as one role.
+
+    home  its name
+    url   who connects; DATABASE_URL when not given
+    """
+
+    def __init__(self, settings: Settings, home: str = "main", *, url: SecretStr | None = None) -> None:
+        self.home = home
+        self.engine = _make_engine((url or settings.database_url).get_secret_value(), settings)
+
+    @contextmanager
+    def transaction(self, tenant: Tenant | UUID) -> Iterator[Connection]:
+        """A transaction that sees and writes this tenant's rows, and nobody else's. All of it is committed, or nothing.
+
+        raises  StoreUnavailable, StoreFailed, and what the functions of sql/ refuse with
+        """
+        tenant_id = tenant.id if isinstance(tenant, Tenant) else tenant
+        with _translated(), self.engine.begin() as connection:
+            connection.execute(_SET_TENANT, {"tenant": str(tenant_id)})
+            yield connection
+
+    @contextmanager
+    def transaction_of_nobody(self) -> Iterator[Connection]:
+        """A transaction without a tenant: row-level security shows it no row. For the healer and for checks."""
+        with _translated(), self.engine.begin() as connection:
+            yield connection
+
+    def call(self, statement: Prepared, params: Sequence[Param], *, again: bool = False) -> pq.abc.PGresult:
+        """A hot call: one round trip, outside of a transaction block, which the function opens and its end commits.
+
+        params  in Postgres' binary format (wire.py), as the answer is
+        again   it may be sent a second time when the connection turns out to be gone
+        raises  StoreUnavailable: it may have been carried out; LeaseLost, HeadMoved, StoreFailed: it was not
+        """
+        try:
+            return self._call(statement, params)
+        except StoreUnavailable:
+            if not again:
+                raise
+        return self._call(statement, params)
+
+    def _call(self, statement: Prepared, params: Sequence[Param]) -> pq.abc.PGresult:
+        with _translated():
+            pooled = self.engine.raw_connection()
+        try:
+            connection = cast("psycopg.Connection[Any]", pooled.driver_connection)
+            result = _execute(connection.pgconn, pooled.info, statement, params)
+            if result.status not in _OK:
+                if connection.pgconn.status != pq.ConnStatus.OK:
+                    pooled.invalidate()
+                raise _refusal(result)
+        except psycopg.Error as error:
+            pooled.invalidate()
+            raise _translate(error) from None
+        finally:
+            _give_back(pooled)
+        return result
+
+    def dispose(self, *, close: bool = True) -> None:
+        """Give all connections up. close=False in a forked child: the sockets are its parent's."""
+        self.engine.dispose(close=close)
+
+
+class Homes(Mapping[str, Database]):
+    """The homes that this process can reach, by name."""
+
+    def __init__(self, *databases: Database) -> None:
+        self._databases = {database.home: database for database in databases}
+
+    def __getitem__(self, home: str) -> Database:
+        try:
+            return self._databases[home]
+        except KeyError:
+            raise Misconfigured(
+                f"No home {home!r} is configured here; there is {', '.join(self._databases)}."
+            ) from None
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._databases)
+
+    def __len__(self) -> int:
+        return len(self._databases)
+
+
+# --------------------------------------------------------------------------- connections
+
+_SET_TENANT = text("SELECT set_config('farm.tenant', :tenant, true)")
+
+
+def _make_engine(url: str, settings: Settings) -> Engine:
+    engine = create_engine(
+        make_url(url).set(drivername="postgresql+psycopg"),
+        pool_size=settings.database_pool_size,
+        max_overflow=settings.database_pool_size,
+        pool_timeout=POOL_TIMEOUT_SECONDS,
+        pool_use_lifo=True,  # what is not needed ages out at the other end
+        pool_recycle=1800,
+        hide_parameters=True,
+        connect_args={
+            "connect_timeout": max(1, round(settings.connect_timeout_seconds)),
+            "application_name": "agentfarm",
+            "options": OPTIONS,
+            **KEEPALIVES,
+        },
+    )
+    event.listen(engine, "checkout", _refuse_dead)
+    return engine
+
+
+def _refuse_dead(connection: Any, record: Any, proxy: Any) -> None:
+    """A ping without a round trip: an idle connection has nothing to read, but for the end of a server that is gone."""
+    if connection.closed:
+        raise sa_errors.DisconnectionError
+    poll = select.poll()
+    poll.register(connection.pgconn.socket, select.POLLIN)
+    if poll.poll(0):
+        raise sa_errors.DisconnectionError
+
+
+def _execute(
+    pgconn: pq.abc.PGconn, info: dict[Any, Any], statement: Prepared, params: Sequence[Param]
+) -> pq.abc.PGresult:
+    name = statement.name.encode()
+    prepared: set[bytes] = info.setdefault("farm_prepared", set())
+    if name not in prepared:
+        result = pgconn.prepare(name, statement.sql.encode(), list(statement.oids))
+        if result.status not in _OK:
+            return result
+        prepared.add(name)
+    return pgconn.exec_prepared(name, params, statement.formats, 1)  # type: ignore[arg-type]  # None is NULL
+
+
+def _give_back(pooled: PoolProxiedConnection) -> None:
+    if pooled.is_valid:
+        pooled.close()
+
+
+# --------------------------------------------------------------------------- errors
+
+
+@contextmanager
+def _translated() -> Iterator[None]:
+    try:
+        yield
+    except sa_errors.TimeoutError as error:
+        raise StoreUnavailable(
+            "No connection to the database came free in time. Raise AGENTFARM_DATABASE_POOL_SIZE if this is common."
+        ) from error
+    except sa_errors.DBAPIError as error:
+        # `from None`: the driver's text may show the row that it complains about.
+        raise _translate(error.orig, gone=error.connection_invalidated) from None
+    except psycopg.Error as error:
+        raise _translate(error) from None
+
+
+def _translate(error: BaseException | None, *, gone: bool = False) -> AgentFarmError:
+    if not isinstance(error, psycopg.Error):
+        return StoreFailed(sqlstate="none", where=type(error).__name__)
+    state = error.sqlstate or ""
+    if gone or (not state and isinstance(error, psycopg.OperationalError | psycopg.InterfaceError)):
+        return StoreUnavailable()
+    constraint = error.diag.constraint_name or error.diag.table_name or type(error).__name__
+    return _error_of(state, error.diag.message_primary or "", constraint)
+
+
+def _refusal(result: pq.abc.PGresult) -> AgentFarmError:
+    def told(field: pq.DiagnosticField) -> str:
+        return (result.error_field(field) or b"").decode(errors="replace")
+
+    state = told(pq.DiagnosticField.SQLSTATE)
+    if not state:  # libpq's own: the connection broke
+        return StoreUnavailable()
+    where = (
+        told(pq.DiagnosticField.CONSTRAINT_NAME) or told(pq.DiagnosticField.TABLE_NAME) or "a function of schema farm"
+    )
+    return _error_of(state, told(pq.DiagnosticField.MESSAGE_PRIMARY), where)
+
+
+def _error_of(state: str, message: str, where: str) -> AgentFarmError:
+    if state in _OURS:
+        return _OURS[state](message)
+    if state.startswith(MAY_SUCCEED_LATER):
+        return StoreUnavailable()
+    return StoreFailed(sqlstate=state, where=where)
+
+
+# --------------------------------------------------------------------------- at start
+
+#: What each role cannot work without.
+_FUNCTIONS: Final[Mapping[str, frozenset[str]]] = {
+    "app": frozenset({"tenant", "claim", "commit", "settle", "admit", "end_run", "register", "beat"}),
+    "ops": frozenset({"ops_sweep", "ops_lost", "ops_stalled", "ops_unannounced"}),
+}
+
+_ROLE = text(
+    """
+    SELECT r.rolname, r.rolsuper, r.rolbypassrls,
+           EXISTS (SELECT FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+                    WHERE n.nspname = 'farm' AND pg_has_role(r.oid, c.relowner, 'MEMBER')) AS owns
+      FROM pg_roles r WHERE r.rolname = current_user
+    """
+)
+_MISSING_TABLES = text("SELECT t FROM unnest(CAST(:tables AS text[])) t WHERE to_regclass(t) IS NULL ORDER BY t")
+_HAVE_FUNCTIONS = text(
+    "SELECT p.proname FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace WHERE n.nspname = 'farm'"
+)
+
+
+def check_at_start(database: Database, *, setting: str = "DATABASE_URL", role: Literal["app", "ops"] = "app") -> None:
+    """Refuse to start where tenants would not be safe from each other, or where the schema is not there.
+
+    setting  the variable that the connection came from, for the error
+    raises   RoleCanBypassIsolation, SchemaNotMigrated, StrictSerializerOff, StoreUnavailable
+    """
+    if not STRICT_MSGPACK_ENABLED:
+        raise StrictSerializerOff
+    with database.transaction_of_nobody() as connection:
+        name, is_super, bypasses, owns = connection.execute(_ROLE).one()
+        for is_so, why in ((is_super, "is a superuser"), (bypasses, "has BYPASSRLS"), (owns, "owns our tables")):
+            if is_so:
+                raise RoleCanBypassIsolation(role=name, setting=setting, why=why)
+        tables = [f"farm.{table.name}" for table in metadata.sorted_tables]
+        missing = [f"table {row[0]}" for row in connection.execute(_MISSING_TABLES, {"tables": tables})]
+        have = {row[0] for row in connection.execute(_HAVE_FUNCTIONS)}
+        missing += [f"function farm.{function}" for function in sorted(_FUNCTIONS[role] - have)]
+    if missing:
+        raise SchemaNotMigrated(setting=setting, missing=", ".join(missing))

@@ -1,0 +1,35 @@
+"""What was asked for, as bytes and back: a run's RunSpec and an execution's NodeCall.
+
+Fields that this build does not know are left out when read, so that two builds can share a farm while one replaces the
+other.
+"""
+
+from dataclasses import fields
+from typing import Any
+
+from langgraph.checkpoint.serde.base import SerializerProtocol
+
+from agentfarm.engine.steps import NodeCall, RunSpec
+from agentfarm.persistence.bodies import dump_value, load_value
+
+_RUN_FIELDS = tuple(field.name for field in fields(RunSpec))
+
+
+def encode_run(serde: SerializerProtocol, spec: RunSpec) -> bytes:
+    """farm.run.spec. Raises ValueLost for an input that would not come back."""
+    return dump_value(serde, {name: getattr(spec, name) for name in _RUN_FIELDS}, channel="input")
+
+
+def decode_run(serde: SerializerProtocol, data: bytes) -> RunSpec:
+    given: dict[str, Any] = load_value(serde, data)
+    return RunSpec(**{name: given[name] for name in _RUN_FIELDS if name in given})
+
+
+def encode_call(serde: SerializerProtocol, call: NodeCall) -> bytes:
+    """farm.node_execution.spec."""
+    return dump_value(serde, call.to_dict(), channel=call.name)
+
+
+def decode_call(serde: SerializerProtocol, data: bytes) -> NodeCall | None:
+    """None for a start, whose spec is empty."""
+    return NodeCall.from_dict(load_value(serde, data)) if data else None

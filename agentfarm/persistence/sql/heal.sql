@@ -1,0 +1,116 @@
+-- What the healer finds, over all tenants of a home, as farm_ops: ids and times. Safe to run several at once, bounded work a call.
+-- Open executions are found by way of the runs that are active (partial index, few rows) and their threads' heads, so that
+-- node_execution needs no index but its key. What has to be decided under a thread's lock is done as the tenant (hot.sql: bury,
+-- start_waiting). May be run again: drops what it defines.
+DO $$
+DECLARE v_function regprocedure;
+BEGIN
+  FOR v_function IN SELECT p.oid::regprocedure FROM pg_proc p WHERE p.pronamespace = 'farm'::regnamespace AND p.proname LIKE 'ops\_%' LOOP
+    EXECUTE format('DROP ROUTINE %s', v_function);
+  END LOOP;
+END $$;
+
+-- Executions of workers that died (their lock is free) or fell silent (their row is older than the lease).
+--  action  again: it is ready once more, fence + 1 | bury: as many workers were lost as may be; nothing was changed
+CREATE FUNCTION farm.ops_sweep(p_lease interval, p_max int, p_limit int)
+RETURNS TABLE (action text, tenant_id uuid, run_id uuid, checkpoint_id uuid, execution_id uuid, graph_id text, node text, queue text)
+LANGUAGE plpgsql SET enable_hashjoin = off SET enable_mergejoin = off AS $$
+#variable_conflict use_column
+DECLARE v_live bigint[];
+BEGIN
+  UPDATE farm.worker w SET ended_at = clock_timestamp() WHERE w.ended_at IS NULL AND pg_try_advisory_xact_lock_shared(w.worker);
+  DELETE FROM farm.worker w WHERE w.ended_at < clock_timestamp() - interval '7 days';
+  SELECT coalesce(array_agg(w.worker), '{}') INTO v_live FROM farm.worker w WHERE w.ended_at IS NULL AND w.beat_at > clock_timestamp() - p_lease;
+  RETURN QUERY
+  WITH bad AS MATERIALIZED (
+    SELECT e.tenant_id, e.run_id, e.checkpoint_id, e.execution_id, r.graph_id,
+           farm.losses(e.lost_to) + CASE e.status WHEN 'leased' THEN 1 ELSE 0 END >= p_max AS is_over
+      FROM farm.run r
+      LEFT JOIN farm.thread_head h ON h.tenant_id = r.tenant_id AND h.thread_id = r.thread_id
+      JOIN farm.node_execution e ON e.tenant_id = r.tenant_id AND e.run_id = r.run_id
+                                AND e.checkpoint_id = ANY (ARRAY['00000000-0000-0000-0000-000000000000', h.head])
+     WHERE r.status = 'running'
+       AND (e.status = 'leased' AND NOT e.worker = ANY (v_live) OR e.status = 'ready' AND farm.losses(e.lost_to) >= p_max)
+     LIMIT p_limit FOR UPDATE OF e SKIP LOCKED),
+  again AS (
+    UPDATE farm.node_execution e
+       SET status = 'ready', fence = e.fence + 1, worker = NULL, available_at = clock_timestamp(), published_at = clock_timestamp(),
+           publishes = 1, lost_to = farm.note_loss(e.lost_to, e.worker, e.attempts)
+      FROM bad b
+     WHERE NOT b.is_over AND e.tenant_id = b.tenant_id AND e.run_id = b.run_id AND e.checkpoint_id = b.checkpoint_id AND e.execution_id = b.execution_id
+    RETURNING e.tenant_id, e.run_id, e.checkpoint_id, e.execution_id, b.graph_id, e.node, e.queue)
+  SELECT 'again', a.tenant_id, a.run_id, a.checkpoint_id, a.execution_id, a.graph_id, a.node, a.queue FROM again a
+  UNION ALL
+  SELECT 'bury', b.tenant_id, b.run_id, b.checkpoint_id, b.execution_id, b.graph_id, '', '' FROM bad b WHERE b.is_over;
+END $$;
+
+-- Executions whose message is overdue. Only finds: whether the queue is short enough to believe that it was lost is the caller's to judge.
+--  why  unpublished: nobody has sent it since it was due | old: published p_age ago, twice that after a second time, and so on
+--       held: no sibling is left that would let it go
+CREATE FUNCTION farm.ops_lost(p_age interval, p_limit int)
+RETURNS TABLE (why text, age_seconds float8, tenant_id uuid, run_id uuid, checkpoint_id uuid, execution_id uuid, queue text)
+LANGUAGE sql STABLE SET enable_hashjoin = off SET enable_mergejoin = off AS $$
+  SELECT CASE WHEN e.status = 'held' THEN 'held' WHEN e.published_at IS NULL OR e.published_at < e.available_at - interval '1 s' THEN 'unpublished' ELSE 'old' END,
+         extract(epoch FROM clock_timestamp() - coalesce(e.published_at, e.available_at))::float8,
+         e.tenant_id, e.run_id, e.checkpoint_id, e.execution_id, e.queue
+    FROM farm.run r
+    LEFT JOIN farm.thread_head h ON h.tenant_id = r.tenant_id AND h.thread_id = r.thread_id
+    JOIN farm.node_execution e ON e.tenant_id = r.tenant_id AND e.run_id = r.run_id
+                              AND e.checkpoint_id = ANY (ARRAY['00000000-0000-0000-0000-000000000000', h.head])
+   WHERE r.status = 'running' AND e.available_at <= clock_timestamp()
+     AND (e.status = 'ready' AND (e.published_at IS NULL OR e.published_at < e.available_at - interval '1 s'
+                                  OR e.published_at < clock_timestamp() - p_age * power(2, least(e.publishes - 1, 6)))
+          OR e.status = 'held' AND NOT EXISTS (SELECT FROM farm.node_execution o WHERE o.tenant_id = e.tenant_id AND o.run_id = e.run_id
+                                                  AND o.checkpoint_id = e.checkpoint_id AND o.status IN ('ready', 'leased')))
+   ORDER BY e.available_at LIMIT p_limit $$;
+
+-- Mark these as published now, and answer with those that nobody took in the meantime.
+CREATE FUNCTION farm.ops_publish(p_tenant uuid[], p_run uuid[], p_ckpt uuid[], p_exec uuid[])
+RETURNS TABLE (tenant_id uuid, run_id uuid, checkpoint_id uuid, execution_id uuid, graph_id text, node text, queue text)
+LANGUAGE sql SET enable_hashjoin = off SET enable_mergejoin = off AS $$
+  UPDATE farm.node_execution e SET status = 'ready', published_at = clock_timestamp(), publishes = least(e.publishes + 1, 20)
+    FROM unnest(p_tenant, p_run, p_ckpt, p_exec) u(t, r, c, x) JOIN farm.run ON run.tenant_id = u.t AND run.run_id = u.r
+   WHERE e.tenant_id = u.t AND e.run_id = u.r AND e.checkpoint_id = u.c AND e.execution_id = u.x AND e.status IN ('held', 'ready')
+  RETURNING e.tenant_id, e.run_id, e.checkpoint_id, e.execution_id, run.graph_id, e.node, e.queue $$;
+
+-- Threads on which runs wait and none runs: whoever ended the last one did not start the next.
+CREATE FUNCTION farm.ops_waiting(p_limit int) RETURNS TABLE (tenant_id uuid, thread_id uuid) LANGUAGE sql STABLE AS $$
+  SELECT DISTINCT r.tenant_id, r.thread_id FROM farm.run r
+   WHERE r.status = 'pending' AND NOT EXISTS (SELECT FROM farm.run a WHERE a.tenant_id = r.tenant_id AND a.thread_id = r.thread_id AND a.status = 'running')
+   LIMIT p_limit $$;
+
+-- Supersteps that are complete, and that nobody advances or whose advancing worker is lost. As ops_sweep: again, or bury.
+CREATE FUNCTION farm.ops_stalled(p_lease interval, p_max int, p_age interval, p_limit int)
+RETURNS TABLE (action text, tenant_id uuid, run_id uuid, checkpoint_id uuid, graph_id text)
+LANGUAGE sql SET enable_hashjoin = off SET enable_mergejoin = off AS $$
+  WITH bad AS MATERIALIZED (
+    SELECT s.tenant_id, s.run_id, s.checkpoint_id, r.graph_id, s.attempts >= p_max AS is_over
+      FROM farm.run r JOIN farm.superstep s ON s.tenant_id = r.tenant_id AND s.run_id = r.run_id
+     WHERE r.status = 'running' AND (s.published_at IS NULL OR s.published_at < clock_timestamp() - p_age)
+       AND NOT EXISTS (SELECT FROM farm.node_execution e WHERE e.tenant_id = s.tenant_id AND e.run_id = s.run_id AND e.checkpoint_id = s.checkpoint_id
+                          AND (e.status IN ('held', 'ready', 'leased') OR s.worker IS NULL AND e.finished_at > clock_timestamp() - interval '1 s'))
+       AND farm.is_lost(s.worker, p_lease)
+     LIMIT p_limit FOR UPDATE OF s SKIP LOCKED),
+  again AS (
+    UPDATE farm.superstep s SET worker = NULL, fence = s.fence + 1, published_at = clock_timestamp()
+      FROM bad b WHERE NOT b.is_over AND s.tenant_id = b.tenant_id AND s.run_id = b.run_id AND s.checkpoint_id = b.checkpoint_id
+    RETURNING s.tenant_id, s.run_id, s.checkpoint_id, b.graph_id)
+  SELECT 'again', a.tenant_id, a.run_id, a.checkpoint_id, a.graph_id FROM again a
+  UNION ALL
+  SELECT 'bury', b.tenant_id, b.run_id, b.checkpoint_id, b.graph_id FROM bad b WHERE b.is_over $$;
+
+-- Runs that are over and whose stream nobody closed.
+CREATE FUNCTION farm.ops_unannounced(p_age interval, p_limit int)
+RETURNS TABLE (tenant_id uuid, run_id uuid, thread_id uuid, status text, forget_thread boolean) LANGUAGE sql STABLE AS $$
+  SELECT r.tenant_id, r.run_id, r.thread_id, r.status, r.forget_thread FROM farm.run r
+   WHERE r.finished_at IS NOT NULL AND r.announced_at IS NULL AND r.finished_at < clock_timestamp() - p_age
+   ORDER BY r.finished_at LIMIT p_limit $$;
+
+-- Stateless runs that were over, and said so, that long ago: their threads may go, unless a later run uses them.
+CREATE FUNCTION farm.ops_forgettable(p_age interval, p_limit int)
+RETURNS TABLE (tenant_id uuid, run_id uuid, thread_id uuid, status text, forget_thread boolean) LANGUAGE sql STABLE AS $$
+  SELECT r.tenant_id, r.run_id, r.thread_id, r.status, r.forget_thread FROM farm.run r
+   WHERE r.finished_at IS NOT NULL AND r.forget_thread AND r.announced_at IS NOT NULL AND r.finished_at < clock_timestamp() - p_age
+     AND NOT EXISTS (SELECT FROM farm.run o WHERE o.tenant_id = r.tenant_id AND o.thread_id = r.thread_id AND o.run_id <> r.run_id AND NOT o.forget_thread)
+     AND NOT EXISTS (SELECT FROM farm.run o WHERE o.tenant_id = r.tenant_id AND o.thread_id = r.thread_id AND o.status IN ('pending', 'running'))
+   ORDER BY r.finished_at LIMIT p_limit $$;

@@ -1,0 +1,508 @@
+-- The hot path: what a worker does with a node execution. Each is one round trip, sets its tenant itself and is called outside of a
+-- transaction, as farm_app; see persistence/executions.py. May be run again: drops what it defines.
+--
+-- Errors: AF001 the head has moved; AF002 the lease is lost or the run is over; AF003 a checkpoint id does not come after its parent's.
+-- Each means that nothing was written. Their texts hold ids only.
+--
+-- Lock order: who ends a run takes the thread's row first (admit.sql), then executions, then the head; who hands over takes its own
+-- execution, then the head. ZERO, the checkpoint of a start and the execution of an advance, is '00000000-0000-0000-0000-000000000000'.
+DO $$
+DECLARE v_function regprocedure;
+BEGIN
+  FOR v_function IN SELECT p.oid::regprocedure FROM pg_proc p WHERE p.pronamespace = 'farm'::regnamespace AND p.proname = ANY (ARRAY[
+      'is_lost', 'losses', 'note_loss', 'read_checkpoint', 'claim', 'load_step', 'claim_advance', 'save_writes', 'save_checkpoints', 'end_run',
+      'commit', 'settle', 'retry_later', 'give_back', 'hold', 'put_checkpoint', 'put_writes', 'open_at_head', 'bury', 'start_waiting',
+      'register', 'beat', 'leave']) LOOP
+    EXECUTE format('DROP ROUTINE %s', v_function);
+  END LOOP;
+END $$;
+
+-- ------------------------------------------------------------------------------------------------ who is dead
+
+-- Whether what this process holds may be taken over: its session lock is free (it died, or lost Postgres), or it has been silent for a
+-- lease. A hint: safety rests on the fence alone.
+CREATE FUNCTION farm.is_lost(p_worker bigint, p_lease interval) RETURNS boolean LANGUAGE sql VOLATILE AS $$
+  SELECT p_worker IS NULL OR pg_try_advisory_xact_lock_shared(p_worker)
+      OR NOT EXISTS (SELECT FROM farm.worker w WHERE w.worker = p_worker AND w.ended_at IS NULL AND w.beat_at > clock_timestamp() - p_lease) $$;
+
+-- How many workers were lost while they held it. Tries that a RetryPolicy asked for do not count: they are no crashes.
+CREATE FUNCTION farm.losses(p_lost_to jsonb) RETURNS int LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
+  SELECT coalesce(jsonb_array_length(p_lost_to), 0) $$;
+
+CREATE FUNCTION farm.note_loss(p_lost_to jsonb, p_worker bigint, p_attempt int) RETURNS jsonb LANGUAGE sql STABLE AS $$
+  SELECT coalesce(p_lost_to, '[]') || jsonb_build_object('attempt', p_attempt, 'at', clock_timestamp(),
+           'worker', coalesce((SELECT w.name FROM farm.worker w WHERE w.worker = p_worker), p_worker::text)) $$;
+
+-- ------------------------------------------------------------------------------------------------ claim
+
+-- A checkpoint of the graph itself with its blobs, in the order in which the body lists them.
+CREATE FUNCTION farm.read_checkpoint(p_tenant uuid, p_thread uuid, p_ckpt uuid, OUT body bytea, OUT blobs bytea[]) LANGUAGE plpgsql STABLE AS $$
+BEGIN
+  -- A subquery a key, not a join: the generic plan of the join hashed all blobs of the thread.
+  SELECT c.body, (SELECT array_agg((SELECT b.blob FROM farm.checkpoint_blob b
+                                     WHERE b.tenant_id = p_tenant AND b.thread_id = p_thread AND b.ns = '' AND b.key = u.k) ORDER BY u.n)
+                    FROM unnest(c.refs) WITH ORDINALITY AS u(k, n))
+    INTO body, blobs FROM farm.checkpoint c
+   WHERE c.tenant_id = p_tenant AND c.thread_id = p_thread AND c.ns = '' AND c.checkpoint_id = p_ckpt;
+END $$;
+
+-- Take the lease and answer with all that the execution needs. One row, always.
+--  p_max       workers that may be lost over it; then it is left to the healer, which buries it
+--  p_have_run  the caller has this run's spec; p_have: the checkpoint whose bytes it has
+--  verdict     ok | busy: a living worker has it, or it is not due | gone: done, cancelled, or its run is over
+--  head        the thread's head: where a start begins, and what the commit will swap
+CREATE FUNCTION farm.claim(
+  p_tenant uuid, p_run uuid, p_ckpt uuid, p_exec uuid, p_worker bigint, p_lease interval, p_max int, p_have_run boolean, p_have uuid,
+  OUT verdict text, OUT thread uuid, OUT fence bigint, OUT attempts int, OUT graph text, OUT run_spec bytea, OUT spec bytea,
+  OUT taken boolean, OUT head uuid, OUT body bytea, OUT blobs bytea[],
+  OUT w_owner uuid[], OUT w_task uuid[], OUT w_idx int[], OUT w_path text[], OUT w_body bytea[]) LANGUAGE plpgsql AS $$
+#variable_conflict use_column
+DECLARE
+  c_zero constant uuid := '00000000-0000-0000-0000-000000000000';
+  v_status text; v_at uuid; v_alone boolean;
+BEGIN
+  -- Not synchronous: a claim that Postgres loses in a crash was never used, since a commit asks for fence and worker and flushes what
+  -- came before it. (ALTER FUNCTION … SET would be undone before the commit.)
+  PERFORM set_config('farm.tenant', p_tenant::text, true), set_config('synchronous_commit', 'off', true);
+  UPDATE farm.node_execution e
+     SET status = 'leased', fence = e.fence + 1, attempts = e.attempts + 1, worker = p_worker, started_at = clock_timestamp(),
+         lost_to = CASE WHEN e.status = 'leased' THEN farm.note_loss(e.lost_to, e.worker, e.attempts) ELSE e.lost_to END
+   WHERE e.tenant_id = p_tenant AND e.run_id = p_run AND e.checkpoint_id = p_ckpt AND e.execution_id = p_exec
+     AND (e.status = 'ready' AND e.available_at <= clock_timestamp() AND farm.losses(e.lost_to) < p_max
+          OR e.status = 'leased' AND farm.losses(e.lost_to) + 1 < p_max AND farm.is_lost(e.worker, p_lease))
+  RETURNING e.thread_id, e.fence, e.attempts, e.spec, e.alone INTO thread, fence, attempts, spec, v_alone;
+  IF NOT FOUND THEN
+    SELECT e.status INTO v_status FROM farm.node_execution e
+     WHERE e.tenant_id = p_tenant AND e.run_id = p_run AND e.checkpoint_id = p_ckpt AND e.execution_id = p_exec;
+    verdict := CASE WHEN v_status IN ('held', 'ready', 'leased') THEN 'busy' ELSE 'gone' END;
+    RETURN;
+  END IF;
+  SELECT r.status, r.graph_id, CASE WHEN NOT p_have_run THEN r.spec END INTO v_status, graph, run_spec
+    FROM farm.run r WHERE r.tenant_id = p_tenant AND r.run_id = p_run;
+  IF v_status IS DISTINCT FROM 'running' THEN
+    UPDATE farm.node_execution e SET status = 'cancelled', fence = e.fence + 1, finished_at = clock_timestamp()
+     WHERE e.tenant_id = p_tenant AND e.run_id = p_run AND e.checkpoint_id = p_ckpt AND e.execution_id = p_exec;
+    verdict := 'gone';
+    RETURN;
+  END IF;
+  verdict := 'ok';
+  SELECT h.head INTO head FROM farm.thread_head h WHERE h.tenant_id = p_tenant AND h.thread_id = claim.thread;
+  v_at := CASE WHEN p_ckpt = c_zero THEN head ELSE p_ckpt END;
+  IF v_at IS DISTINCT FROM p_have THEN
+    SELECT c.body, c.blobs INTO body, blobs FROM farm.read_checkpoint(p_tenant, claim.thread, v_at) c;
+  END IF;
+  IF NOT v_alone THEN
+    SELECT s.taken INTO taken FROM farm.superstep s WHERE s.tenant_id = p_tenant AND s.run_id = p_run AND s.checkpoint_id = p_ckpt;
+  END IF;
+  IF p_ckpt = c_zero THEN      -- a start enters the superstep again: it needs what all have written there
+    SELECT array_agg(w.execution_id), array_agg(w.task_id), array_agg(w.idx), array_agg(w.task_path), array_agg(w.body)
+      INTO w_owner, w_task, w_idx, w_path, w_body FROM farm.checkpoint_write w
+     WHERE w.tenant_id = p_tenant AND w.thread_id = claim.thread AND w.ns = '' AND w.checkpoint_id = v_at;
+  ELSE                         -- a node: what is its own and what is the run's, however many siblings it has
+    SELECT array_agg(w.execution_id), array_agg(w.task_id), array_agg(w.idx), array_agg(w.task_path), array_agg(w.body)
+      INTO w_owner, w_task, w_idx, w_path, w_body FROM farm.checkpoint_write w
+     WHERE w.tenant_id = p_tenant AND w.thread_id = claim.thread AND w.ns = '' AND w.checkpoint_id = v_at
+       AND w.execution_id IN (p_exec, c_zero);
+  END IF;
+END $$;
+
+-- All that the advance of a superstep needs: the checkpoint, every sibling's writes, and how each was settled.
+CREATE FUNCTION farm.load_step(
+  p_tenant uuid, p_run uuid, p_thread uuid, p_ckpt uuid, p_have uuid, OUT body bytea, OUT blobs bytea[],
+  OUT w_owner uuid[], OUT w_task uuid[], OUT w_idx int[], OUT w_path text[], OUT w_body bytea[], OUT settled text)
+LANGUAGE plpgsql STABLE AS $$
+#variable_conflict use_column
+BEGIN
+  PERFORM set_config('farm.tenant', p_tenant::text, true);
+  IF p_ckpt IS DISTINCT FROM p_have THEN
+    SELECT c.body, c.blobs INTO body, blobs FROM farm.read_checkpoint(p_tenant, p_thread, p_ckpt) c;
+  END IF;
+  SELECT array_agg(w.execution_id), array_agg(w.task_id), array_agg(w.idx), array_agg(w.task_path), array_agg(w.body)
+    INTO w_owner, w_task, w_idx, w_path, w_body FROM farm.checkpoint_write w
+   WHERE w.tenant_id = p_tenant AND w.thread_id = p_thread AND w.ns = '' AND w.checkpoint_id = p_ckpt;
+  SELECT json_object_agg(e.execution_id, e.outcome)::text INTO settled FROM farm.node_execution e
+   WHERE e.tenant_id = p_tenant AND e.run_id = p_run AND e.checkpoint_id = p_ckpt AND e.status = 'done' AND e.outcome IS NOT NULL;
+END $$;
+
+-- Take the advance of a superstep that is complete and that nobody moves on. Answers as claim does, with all siblings' writes;
+-- spec: the call of the sibling that was settled last.
+CREATE FUNCTION farm.claim_advance(
+  p_tenant uuid, p_run uuid, p_ckpt uuid, p_worker bigint, p_lease interval, p_max int, p_have_run boolean, p_have uuid,
+  OUT verdict text, OUT thread uuid, OUT fence bigint, OUT attempts int, OUT graph text, OUT run_spec bytea, OUT spec bytea,
+  OUT body bytea, OUT blobs bytea[],
+  OUT w_owner uuid[], OUT w_task uuid[], OUT w_idx int[], OUT w_path text[], OUT w_body bytea[], OUT settled text) LANGUAGE plpgsql AS $$
+#variable_conflict use_column
+BEGIN
+  PERFORM set_config('farm.tenant', p_tenant::text, true), set_config('synchronous_commit', 'off', true);
+  SELECT r.thread_id, r.graph_id, CASE WHEN NOT p_have_run THEN r.spec END INTO thread, graph, run_spec
+    FROM farm.run r WHERE r.tenant_id = p_tenant AND r.run_id = p_run AND r.status = 'running';
+  IF NOT FOUND THEN verdict := 'gone'; RETURN; END IF;
+  UPDATE farm.superstep s SET worker = p_worker, fence = s.fence + 1, attempts = s.attempts + 1
+   WHERE s.tenant_id = p_tenant AND s.run_id = p_run AND s.checkpoint_id = p_ckpt AND s.attempts < p_max
+     AND (s.worker IS NULL OR farm.is_lost(s.worker, p_lease))
+     AND NOT EXISTS (SELECT FROM farm.node_execution e WHERE e.tenant_id = p_tenant AND e.run_id = p_run AND e.checkpoint_id = p_ckpt
+                        AND e.status IN ('held', 'ready', 'leased'))
+  RETURNING s.fence, s.attempts INTO fence, attempts;
+  IF NOT FOUND THEN
+    PERFORM FROM farm.superstep s WHERE s.tenant_id = p_tenant AND s.run_id = p_run AND s.checkpoint_id = p_ckpt;
+    verdict := CASE WHEN FOUND THEN 'busy' ELSE 'gone' END;
+    RETURN;
+  END IF;
+  verdict := 'ok';
+  SELECT e.spec INTO spec FROM farm.node_execution e
+   WHERE e.tenant_id = p_tenant AND e.run_id = p_run AND e.checkpoint_id = p_ckpt ORDER BY e.finished_at DESC LIMIT 1;
+  SELECT l.body, l.blobs, l.w_owner, l.w_task, l.w_idx, l.w_path, l.w_body, l.settled
+    INTO body, blobs, w_owner, w_task, w_idx, w_path, w_body, settled
+    FROM farm.load_step(p_tenant, p_run, claim_advance.thread, p_ckpt, p_have) l;
+END $$;
+
+-- ------------------------------------------------------------------------------------------------ what a commit saves
+
+-- Control writes and those of the run itself: the last one counts.
+CREATE FUNCTION farm.save_writes(
+  p_tenant uuid, p_thread uuid, p_fence bigint,
+  w_ns text[], w_ckpt uuid[], w_owner uuid[], w_task uuid[], w_idx int[], w_path text[], w_body bytea[]) RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+  INSERT INTO farm.checkpoint_write AS w (tenant_id, thread_id, ns, checkpoint_id, execution_id, task_id, idx, fence, task_path, body)
+    SELECT p_tenant, p_thread, u.n, u.c, u.o, u.t, u.i, p_fence, u.p, u.b FROM unnest(w_ns, w_ckpt, w_owner, w_task, w_idx, w_path, w_body) u(n, c, o, t, i, p, b)
+    ON CONFLICT (tenant_id, thread_id, ns, checkpoint_id, execution_id, task_id, idx)
+    DO UPDATE SET body = EXCLUDED.body, fence = EXCLUDED.fence, task_path = EXCLUDED.task_path;
+END $$;
+
+-- New checkpoints with their new blobs. c_first, c_last: which of c_refs are whose. A child comes after its parent, whatever the
+-- workers' clocks say: the latest checkpoint of a thread is the one with the highest id.
+CREATE FUNCTION farm.save_checkpoints(
+  p_tenant uuid, p_thread uuid, p_run uuid,
+  c_ns text[], c_id uuid[], c_parent uuid[], c_step int[], c_first int[], c_last int[], c_refs text[], c_body bytea[],
+  b_ns text[], b_key text[], b_blob bytea[]) RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+  IF EXISTS (SELECT FROM unnest(c_id, c_parent) u(i, p) WHERE u.i <= u.p) THEN
+    RAISE EXCEPTION USING errcode = 'AF003', message = format('A new checkpoint of thread %s does not come after its parent.', p_thread);
+  END IF;
+  INSERT INTO farm.checkpoint (tenant_id, thread_id, ns, checkpoint_id, parent_id, run_id, step, refs, body)
+    SELECT p_tenant, p_thread, u.n, u.i, u.p, p_run, u.s, c_refs[u.f:u.l], u.b
+      FROM unnest(c_ns, c_id, c_parent, c_step, c_first, c_last, c_body) u(n, i, p, s, f, l, b);
+  IF b_key IS NOT NULL THEN
+    INSERT INTO farm.checkpoint_blob (tenant_id, thread_id, ns, key, blob)
+      SELECT p_tenant, p_thread, u.n, u.k, u.b FROM unnest(b_ns, b_key, b_blob) u(n, k, b) ON CONFLICT DO NOTHING;
+  END IF;
+END $$;
+
+-- The run is over: status, thread, and the start of the one that waited behind it. The thread's lock is held.
+--  p_fence  it may have open executions: nobody may save anything for it any more
+CREATE FUNCTION farm.end_run(
+  p_tenant uuid, p_thread uuid, p_run uuid, p_status text, p_error jsonb, p_root uuid, p_fence boolean,
+  OUT forget boolean, OUT next_run uuid, OUT next_graph text) LANGUAGE plpgsql AS $$
+BEGIN
+  UPDATE farm.run r SET status = p_status, error = p_error, root_run_id = coalesce(p_root, r.root_run_id),
+                        finished_at = clock_timestamp(), updated_at = clock_timestamp()
+   WHERE r.tenant_id = p_tenant AND r.run_id = p_run AND r.status = 'running' RETURNING r.forget_thread INTO forget;
+  IF NOT FOUND THEN RAISE EXCEPTION USING errcode = 'AF002', message = format('Run %s is over already.', p_run); END IF;
+  IF p_fence THEN PERFORM farm.fence_out(p_tenant, p_run); END IF;
+  UPDATE farm.thread t
+     SET status = CASE p_status WHEN 'success' THEN 'idle' WHEN 'interrupted' THEN 'interrupted' ELSE 'error' END,
+         error = p_error->>'message', updated_at = clock_timestamp(), state_updated_at = clock_timestamp()
+   WHERE t.tenant_id = p_tenant AND t.thread_id = p_thread;
+  SELECT n.started, n.started_graph INTO next_run, next_graph FROM farm.start_next(p_tenant, p_thread) n;
+END $$;
+
+-- Make a segment durable: fence check, writes, checkpoints, head, and the next executions or the run's end. All or nothing.
+--  p_exec            ZERO: an advance, whose lease is the superstep's row
+--  p_from, p_head    the thread's head is swapped from one to the other; p_head NULL: it stays
+--  p_writes, p_path  all ordinary writes of this execution, packed: a second row of them is a bug and raises
+--  p_at, p_next …    the executions that are next, at checkpoint p_at. p_alone: it is the only one of its superstep
+--  p_width           so many may be worked on at once; the others are held
+--  p_lease_next      the first of them is leased to this worker already
+--  p_status          the run is over
+CREATE FUNCTION farm.commit(
+  p_tenant uuid, p_run uuid, p_ckpt uuid, p_exec uuid, p_fence bigint, p_worker bigint, p_thread uuid, p_from uuid, p_head uuid,
+  p_outcome text, p_error_type text, p_writes bytea, p_path text,
+  c_ns text[], c_id uuid[], c_parent uuid[], c_step int[], c_first int[], c_last int[], c_refs text[], c_body bytea[],
+  b_ns text[], b_key text[], b_blob bytea[],
+  w_ns text[], w_ckpt uuid[], w_owner uuid[], w_task uuid[], w_idx int[], w_path text[], w_body bytea[],
+  p_at uuid, p_next uuid[], n_node text[], n_queue text[], n_spec bytea[], p_alone boolean, p_width int, p_lease_next boolean,
+  p_status text, p_error jsonb, p_root uuid,
+  OUT forget boolean, OUT next_run uuid, OUT next_graph text) LANGUAGE plpgsql AS $$
+DECLARE c_zero constant uuid := '00000000-0000-0000-0000-000000000000';
+BEGIN
+  PERFORM set_config('farm.tenant', p_tenant::text, true);
+  IF p_status IS NOT NULL THEN PERFORM farm.lock_thread(p_tenant, p_thread); END IF;
+  IF p_exec = c_zero THEN
+    DELETE FROM farm.superstep s
+     WHERE s.tenant_id = p_tenant AND s.run_id = p_run AND s.checkpoint_id = p_ckpt AND s.fence = p_fence AND s.worker = p_worker;
+  ELSE
+    UPDATE farm.node_execution e SET status = 'done', outcome = p_outcome, error = p_error_type, finished_at = clock_timestamp()
+     WHERE e.tenant_id = p_tenant AND e.run_id = p_run AND e.checkpoint_id = p_ckpt AND e.execution_id = p_exec
+       AND e.fence = p_fence AND e.worker = p_worker AND e.status = 'leased';
+  END IF;
+  IF NOT FOUND THEN RAISE EXCEPTION USING errcode = 'AF002', message = format('The lease on node execution %s is lost.', p_exec); END IF;
+  IF p_head IS NOT NULL THEN
+    UPDATE farm.thread_head h SET head = p_head,
+           step = coalesce(c_step[array_position(c_id, p_head)],
+                           (SELECT c.step FROM farm.checkpoint c
+                             WHERE c.tenant_id = p_tenant AND c.thread_id = p_thread AND c.ns = '' AND c.checkpoint_id = p_head), h.step)
+     WHERE h.tenant_id = p_tenant AND h.thread_id = p_thread AND h.head IS NOT DISTINCT FROM p_from;
+    IF NOT FOUND THEN
+      RAISE EXCEPTION USING errcode = 'AF001', message = format('Thread %s has moved past checkpoint %s. Nothing was saved.', p_thread, p_from);
+    END IF;
+  END IF;
+  IF p_writes IS NOT NULL THEN
+    INSERT INTO farm.checkpoint_write (tenant_id, thread_id, checkpoint_id, execution_id, task_id, idx, fence, task_path, body)
+      VALUES (p_tenant, p_thread, p_ckpt, p_exec, p_exec, 0, p_fence, p_path, p_writes);
+  END IF;
+  IF w_task IS NOT NULL THEN
+    PERFORM farm.save_writes(p_tenant, p_thread, p_fence, w_ns, w_ckpt, w_owner, w_task, w_idx, w_path, w_body);
+  END IF;
+  IF c_id IS NOT NULL THEN
+    PERFORM farm.save_checkpoints(p_tenant, p_thread, p_run, c_ns, c_id, c_parent, c_step, c_first, c_last, c_refs, c_body, b_ns, b_key, b_blob);
+  END IF;
+  IF p_next IS NOT NULL THEN
+    INSERT INTO farm.node_execution (tenant_id, thread_id, run_id, checkpoint_id, execution_id, node, queue, spec, alone,
+                                     status, published_at, fence, attempts, worker, started_at)
+      SELECT p_tenant, p_thread, p_run, p_at, u.e, u.n, u.q, u.s, p_alone,
+             CASE WHEN l.mine THEN 'leased' WHEN u.o <= p_width THEN 'ready' ELSE 'held' END,
+             CASE WHEN u.o <= p_width THEN clock_timestamp() END,
+             CASE WHEN l.mine THEN 1 ELSE 0 END, CASE WHEN l.mine THEN 1 ELSE 0 END,
+             CASE WHEN l.mine THEN p_worker END, CASE WHEN l.mine THEN clock_timestamp() END
+        FROM unnest(p_next, n_node, n_queue, n_spec) WITH ORDINALITY u(e, n, q, s, o) CROSS JOIN LATERAL (SELECT p_lease_next AND u.o = 1 AS mine) l;
+    IF NOT p_alone THEN
+      INSERT INTO farm.superstep (tenant_id, run_id, checkpoint_id, width) VALUES (p_tenant, p_run, p_at, cardinality(p_next));
+    END IF;
+  END IF;
+  IF p_status IS NOT NULL THEN
+    SELECT x.forget, x.next_run, x.next_graph INTO forget, next_run, next_graph
+      FROM farm.end_run(p_tenant, p_thread, p_run, p_status, p_error, p_root, p_status NOT IN ('success', 'interrupted')) x;
+  END IF;
+END $$;
+
+-- One of several siblings is settled. No shared row is locked (96 siblings on 16 connections: 14 ms, with a counter row 29): commit, then
+-- look. The later of two commits always sees both; if both look late, taking the superstep's row elects one.
+-- A CALL outside of a transaction: one round trip; the second, tiny transaction writes only for the last one.
+--  p_held    siblings are held (max_concurrency): let one go, to be published: h_exec …
+--  p_take    lease the next ready sibling to this worker: n_exec …; taken: an interrupt() has got the answer without an id
+--  s_fence   not NULL: this was the last, and the superstep's advance is leased to this worker under that fence
+CREATE PROCEDURE farm.settle(
+  p_tenant uuid, p_run uuid, p_ckpt uuid, p_exec uuid, p_fence bigint, p_worker bigint, p_thread uuid,
+  p_outcome text, p_error_type text, p_taken boolean, p_writes bytea, p_path text,
+  w_ns text[], w_ckpt uuid[], w_owner uuid[], w_task uuid[], w_idx int[], w_path text[], w_body bytea[], p_held boolean, p_take boolean,
+  INOUT s_fence bigint, INOUT h_exec uuid, INOUT h_node text, INOUT h_queue text,
+  INOUT n_exec uuid, INOUT n_fence bigint, INOUT n_attempts int, INOUT n_spec bytea, INOUT taken boolean) LANGUAGE plpgsql AS $$
+BEGIN
+  PERFORM set_config('farm.tenant', p_tenant::text, true);
+  UPDATE farm.node_execution e SET status = 'done', outcome = p_outcome, error = p_error_type, finished_at = clock_timestamp()
+   WHERE e.tenant_id = p_tenant AND e.run_id = p_run AND e.checkpoint_id = p_ckpt AND e.execution_id = p_exec
+     AND e.fence = p_fence AND e.worker = p_worker AND e.status = 'leased';
+  IF NOT FOUND THEN RAISE EXCEPTION USING errcode = 'AF002', message = format('The lease on node execution %s is lost.', p_exec); END IF;
+  IF p_writes IS NOT NULL THEN
+    INSERT INTO farm.checkpoint_write (tenant_id, thread_id, checkpoint_id, execution_id, task_id, idx, fence, task_path, body)
+      VALUES (p_tenant, p_thread, p_ckpt, p_exec, p_exec, 0, p_fence, p_path, p_writes);
+  END IF;
+  IF w_task IS NOT NULL THEN
+    PERFORM farm.save_writes(p_tenant, p_thread, p_fence, w_ns, w_ckpt, w_owner, w_task, w_idx, w_path, w_body);
+  END IF;
+  IF p_taken THEN
+    UPDATE farm.superstep s SET taken = true WHERE s.tenant_id = p_tenant AND s.run_id = p_run AND s.checkpoint_id = p_ckpt;
+  END IF;
+  IF p_held THEN
+    UPDATE farm.node_execution e SET status = 'ready', published_at = clock_timestamp(), available_at = clock_timestamp()
+     WHERE (e.tenant_id, e.run_id, e.checkpoint_id, e.execution_id) = (
+       SELECT x.tenant_id, x.run_id, x.checkpoint_id, x.execution_id FROM farm.node_execution x
+        WHERE x.tenant_id = p_tenant AND x.run_id = p_run AND x.checkpoint_id = p_ckpt AND x.status = 'held'
+        ORDER BY x.execution_id LIMIT 1 FOR UPDATE SKIP LOCKED)
+    RETURNING e.execution_id, e.node, e.queue INTO h_exec, h_node, h_queue;
+  END IF;
+  IF p_take THEN               -- two looks: those after my own id, then all, so that workers do not meet at the first
+    FOR i IN 1..2 LOOP
+      UPDATE farm.node_execution e SET status = 'leased', fence = e.fence + 1, attempts = e.attempts + 1, worker = p_worker, started_at = clock_timestamp()
+       WHERE (e.tenant_id, e.run_id, e.checkpoint_id, e.execution_id) = (
+         SELECT x.tenant_id, x.run_id, x.checkpoint_id, x.execution_id FROM farm.node_execution x
+          WHERE x.tenant_id = p_tenant AND x.run_id = p_run AND x.checkpoint_id = p_ckpt AND x.status = 'ready'
+            AND x.available_at <= clock_timestamp() AND x.lost_to IS NULL AND (i = 2 OR x.execution_id > p_exec)
+          ORDER BY x.execution_id LIMIT 1 FOR UPDATE SKIP LOCKED)
+      RETURNING e.execution_id, e.fence, e.attempts, e.spec INTO n_exec, n_fence, n_attempts, n_spec;
+      EXIT WHEN FOUND;
+    END LOOP;
+    IF n_exec IS NOT NULL THEN
+      SELECT s.taken INTO taken FROM farm.superstep s WHERE s.tenant_id = p_tenant AND s.run_id = p_run AND s.checkpoint_id = p_ckpt;
+      RETURN;
+    END IF;
+  END IF;
+  COMMIT;
+  -- Not synchronous: an election that Postgres loses in a crash is found by the healer.
+  PERFORM set_config('farm.tenant', p_tenant::text, true), set_config('synchronous_commit', 'off', true);
+  PERFORM FROM farm.node_execution e
+    WHERE e.tenant_id = p_tenant AND e.run_id = p_run AND e.checkpoint_id = p_ckpt AND e.status IN ('held', 'ready', 'leased') LIMIT 1;
+  IF NOT FOUND THEN
+    UPDATE farm.superstep s SET worker = p_worker, fence = s.fence + 1, attempts = s.attempts + 1
+     WHERE s.tenant_id = p_tenant AND s.run_id = p_run AND s.checkpoint_id = p_ckpt AND s.worker IS NULL RETURNING s.fence INTO s_fence;
+  END IF;
+END $$;
+
+-- The node failed and its RetryPolicy wants another try, later: nothing is saved but that. p_spec: the call, with its tries counted.
+-- Due later: published by the healer, which goes by available_at.
+CREATE FUNCTION farm.retry_later(
+  p_tenant uuid, p_run uuid, p_ckpt uuid, p_exec uuid, p_fence bigint, p_worker bigint, p_error_type text, p_spec bytea, p_delay interval)
+RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+  PERFORM set_config('farm.tenant', p_tenant::text, true);
+  UPDATE farm.node_execution e
+     SET status = 'ready', outcome = 'retry', error = p_error_type, worker = NULL, spec = p_spec, publishes = 1,
+         available_at = clock_timestamp() + p_delay, published_at = CASE WHEN p_delay <= '0' THEN clock_timestamp() END
+   WHERE e.tenant_id = p_tenant AND e.run_id = p_run AND e.checkpoint_id = p_ckpt AND e.execution_id = p_exec
+     AND e.fence = p_fence AND e.worker = p_worker AND e.status = 'leased';
+  IF NOT FOUND THEN RAISE EXCEPTION USING errcode = 'AF002', message = format('The lease on node execution %s is lost.', p_exec); END IF;
+END $$;
+
+-- This worker lives but does not work on it any more: the healer publishes it at once. Nothing happens where the lease is lost already.
+CREATE FUNCTION farm.give_back(p_tenant uuid, p_run uuid, p_ckpt uuid, p_exec uuid, p_fence bigint, p_worker bigint) RETURNS boolean LANGUAGE plpgsql AS $$
+BEGIN
+  PERFORM set_config('farm.tenant', p_tenant::text, true);
+  IF p_exec = '00000000-0000-0000-0000-000000000000' THEN
+    UPDATE farm.superstep s SET worker = NULL, fence = s.fence + 1, published_at = NULL
+     WHERE s.tenant_id = p_tenant AND s.run_id = p_run AND s.checkpoint_id = p_ckpt AND s.fence = p_fence AND s.worker = p_worker;
+  ELSE
+    UPDATE farm.node_execution e
+       SET status = 'ready', fence = e.fence + 1, worker = NULL, available_at = clock_timestamp(), published_at = NULL
+     WHERE e.tenant_id = p_tenant AND e.run_id = p_run AND e.checkpoint_id = p_ckpt AND e.execution_id = p_exec
+       AND e.fence = p_fence AND e.worker = p_worker AND e.status = 'leased';
+  END IF;
+  RETURN FOUND;
+END $$;
+
+-- ------------------------------------------------------------------------------------------------ while a node runs
+
+-- What follows in this transaction is saved only while this worker holds the lease: nobody takes it over before the transaction ends.
+CREATE FUNCTION farm.hold(p_tenant uuid, p_run uuid, p_ckpt uuid, p_exec uuid, p_fence bigint, p_worker bigint) RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+  PERFORM set_config('farm.tenant', p_tenant::text, true);
+  IF p_exec = '00000000-0000-0000-0000-000000000000' THEN
+    PERFORM FROM farm.superstep s WHERE s.tenant_id = p_tenant AND s.run_id = p_run AND s.checkpoint_id = p_ckpt
+                                    AND s.fence = p_fence AND s.worker = p_worker FOR SHARE;
+  ELSE
+    PERFORM FROM farm.node_execution e WHERE e.tenant_id = p_tenant AND e.run_id = p_run AND e.checkpoint_id = p_ckpt AND e.execution_id = p_exec
+                                         AND e.fence = p_fence AND e.worker = p_worker AND e.status = 'leased' FOR SHARE;
+  END IF;
+  IF NOT FOUND THEN RAISE EXCEPTION USING errcode = 'AF002', message = format('The lease on node execution %s is lost.', p_exec); END IF;
+END $$;
+
+-- A checkpoint that is saved at once: of a subgraph inside the node (p_ns), or of a run that one worker executes whole (p_ns = '', and
+-- the head moves from p_from). The same id again replaces it: LangGraph saves its last one twice when a run leaves.
+CREATE FUNCTION farm.put_checkpoint(
+  p_tenant uuid, p_run uuid, p_ckpt uuid, p_exec uuid, p_fence bigint, p_worker bigint, p_thread uuid, p_from uuid,
+  p_ns text, p_id uuid, p_parent uuid, p_step int, p_refs text[], p_body bytea, b_key text[], b_blob bytea[]) RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+  PERFORM farm.hold(p_tenant, p_run, p_ckpt, p_exec, p_fence, p_worker);
+  IF p_id <= p_parent THEN
+    RAISE EXCEPTION USING errcode = 'AF003', message = format('A new checkpoint of thread %s does not come after its parent.', p_thread);
+  END IF;
+  IF p_ns = '' THEN
+    UPDATE farm.thread_head h SET head = p_id, step = p_step
+     WHERE h.tenant_id = p_tenant AND h.thread_id = p_thread AND (h.head IS NOT DISTINCT FROM p_from OR h.head = p_id);
+    IF NOT FOUND THEN
+      RAISE EXCEPTION USING errcode = 'AF001', message = format('Thread %s has moved past checkpoint %s. Nothing was saved.', p_thread, p_from);
+    END IF;
+  END IF;
+  INSERT INTO farm.checkpoint AS c (tenant_id, thread_id, ns, checkpoint_id, parent_id, run_id, step, refs, body)
+    VALUES (p_tenant, p_thread, p_ns, p_id, p_parent, p_run, p_step, p_refs, p_body)
+    ON CONFLICT (tenant_id, thread_id, ns, checkpoint_id) DO UPDATE SET step = EXCLUDED.step, refs = EXCLUDED.refs, body = EXCLUDED.body;
+  IF b_key IS NOT NULL THEN
+    INSERT INTO farm.checkpoint_blob (tenant_id, thread_id, ns, key, blob)
+      SELECT p_tenant, p_thread, p_ns, u.k, u.b FROM unnest(b_key, b_blob) u(k, b) ON CONFLICT DO NOTHING;
+  END IF;
+END $$;
+
+-- Writes that are saved at once: results of @task calls, the mark of an error handler, the nodes of a subgraph inside the node.
+--  w_keep  of an ordinary write the first counts: a second attempt finds what the first had finished
+CREATE FUNCTION farm.put_writes(
+  p_tenant uuid, p_run uuid, p_ckpt uuid, p_exec uuid, p_fence bigint, p_worker bigint, p_thread uuid,
+  w_ns text[], w_ckpt uuid[], w_owner uuid[], w_task uuid[], w_idx int[], w_path text[], w_body bytea[], w_keep boolean[]) RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+  PERFORM farm.hold(p_tenant, p_run, p_ckpt, p_exec, p_fence, p_worker);
+  INSERT INTO farm.checkpoint_write AS w (tenant_id, thread_id, ns, checkpoint_id, execution_id, task_id, idx, fence, task_path, body)
+    SELECT p_tenant, p_thread, u.n, u.c, u.o, u.t, u.i, p_fence, u.p, u.b
+      FROM unnest(w_ns, w_ckpt, w_owner, w_task, w_idx, w_path, w_body, w_keep) u(n, c, o, t, i, p, b, k) WHERE u.k
+    ON CONFLICT DO NOTHING;
+  INSERT INTO farm.checkpoint_write AS w (tenant_id, thread_id, ns, checkpoint_id, execution_id, task_id, idx, fence, task_path, body)
+    SELECT p_tenant, p_thread, u.n, u.c, u.o, u.t, u.i, p_fence, u.p, u.b
+      FROM unnest(w_ns, w_ckpt, w_owner, w_task, w_idx, w_path, w_body, w_keep) u(n, c, o, t, i, p, b, k) WHERE NOT u.k
+    ON CONFLICT (tenant_id, thread_id, ns, checkpoint_id, execution_id, task_id, idx)
+    DO UPDATE SET body = EXCLUDED.body, fence = EXCLUDED.fence, task_path = EXCLUDED.task_path;
+END $$;
+
+-- ------------------------------------------------------------------------------------------------ for the healer, as the tenant
+
+-- What of a run waits for a worker: for a message that came again after its own execution was done.
+CREATE FUNCTION farm.open_at_head(p_tenant uuid, p_run uuid)
+RETURNS TABLE (checkpoint_id uuid, execution_id uuid, graph_id text, node text, queue text) LANGUAGE plpgsql AS $$
+#variable_conflict use_column
+BEGIN
+  PERFORM set_config('farm.tenant', p_tenant::text, true);
+  RETURN QUERY
+  UPDATE farm.node_execution e SET published_at = clock_timestamp()
+    FROM farm.run r JOIN farm.thread_head h ON h.tenant_id = r.tenant_id AND h.thread_id = r.thread_id
+   WHERE r.tenant_id = p_tenant AND r.run_id = p_run AND r.status = 'running'
+     AND e.tenant_id = p_tenant AND e.run_id = p_run AND e.checkpoint_id = h.head
+     AND e.status = 'ready' AND e.available_at <= clock_timestamp()
+  RETURNING e.checkpoint_id, e.execution_id, r.graph_id, e.node, e.queue;
+END $$;
+
+-- A node execution (or an advance) over which p_max workers were lost is given up, and its run with it. buried NULL: it was none.
+CREATE FUNCTION farm.bury(
+  p_tenant uuid, p_run uuid, p_ckpt uuid, p_exec uuid, p_lease interval, p_max int,
+  OUT buried text, OUT thread uuid, OUT graph text, OUT error jsonb, OUT forget boolean, OUT next_run uuid, OUT next_graph text) LANGUAGE plpgsql AS $$
+DECLARE v_node text; v_lost int;
+BEGIN
+  PERFORM set_config('farm.tenant', p_tenant::text, true);
+  SELECT r.thread_id, r.graph_id INTO thread, graph FROM farm.run r WHERE r.tenant_id = p_tenant AND r.run_id = p_run;
+  IF NOT FOUND OR NOT farm.lock_thread(p_tenant, thread) THEN RETURN; END IF;
+  PERFORM FROM farm.run r WHERE r.tenant_id = p_tenant AND r.run_id = p_run AND r.status = 'running';
+  IF NOT FOUND THEN RETURN; END IF;
+  IF p_exec = '00000000-0000-0000-0000-000000000000' THEN
+    DELETE FROM farm.superstep s
+     WHERE s.tenant_id = p_tenant AND s.run_id = p_run AND s.checkpoint_id = p_ckpt AND s.attempts >= p_max AND farm.is_lost(s.worker, p_lease)
+    RETURNING '__advance__', s.attempts INTO v_node, v_lost;
+  ELSE
+    UPDATE farm.node_execution e
+       SET status = 'dead', fence = e.fence + 1, error = 'NodeCrashed', finished_at = clock_timestamp(),
+           lost_to = CASE WHEN e.status = 'leased' THEN farm.note_loss(e.lost_to, e.worker, e.attempts) ELSE e.lost_to END
+     WHERE e.tenant_id = p_tenant AND e.run_id = p_run AND e.checkpoint_id = p_ckpt AND e.execution_id = p_exec
+       AND (e.status = 'ready' AND farm.losses(e.lost_to) >= p_max
+            OR e.status = 'leased' AND farm.losses(e.lost_to) + 1 >= p_max AND farm.is_lost(e.worker, p_lease))
+    RETURNING e.node, farm.losses(e.lost_to) INTO v_node, v_lost;
+  END IF;
+  IF v_node IS NULL THEN RETURN; END IF;
+  buried := v_node;
+  error := jsonb_build_object('error', 'NodeCrashed', 'node', v_node, 'attempts', v_lost,
+                              'message', format('The worker was lost %s times while it executed node %s.', v_lost, v_node));
+  SELECT x.forget, x.next_run, x.next_graph INTO forget, next_run, next_graph
+    FROM farm.end_run(p_tenant, thread, p_run, 'error', error, NULL, true) x;
+END $$;
+
+-- A run that waits for a thread which nobody moves: start it. NULL: there was none.
+CREATE FUNCTION farm.start_waiting(p_tenant uuid, p_thread uuid, OUT started uuid, OUT graph text) LANGUAGE plpgsql AS $$
+BEGIN
+  PERFORM set_config('farm.tenant', p_tenant::text, true);
+  IF farm.lock_thread(p_tenant, p_thread) THEN
+    SELECT n.started, n.started_graph INTO started, graph FROM farm.start_next(p_tenant, p_thread) n;
+  END IF;
+END $$;
+
+-- ------------------------------------------------------------------------------------------------ a worker's lease
+
+-- The lock is held before the row can be seen. Waits for it: a probe may hold it for a moment, and try_lock would make the process look dead.
+CREATE FUNCTION farm.register(p_worker bigint, p_name text, p_host text, p_pid int) RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+  PERFORM pg_advisory_lock(p_worker);
+  INSERT INTO farm.worker (worker, name, host, pid) VALUES (p_worker, p_name, p_host, p_pid);
+END $$;
+
+-- Whether this worker is still the one that it was.
+CREATE FUNCTION farm.beat(p_worker bigint) RETURNS boolean LANGUAGE plpgsql AS $$
+BEGIN
+  PERFORM set_config('synchronous_commit', 'off', true);
+  UPDATE farm.worker w SET beat_at = clock_timestamp() WHERE w.worker = p_worker AND w.ended_at IS NULL;
+  RETURN FOUND;
+END $$;
+
+CREATE FUNCTION farm.leave(p_worker bigint) RETURNS void LANGUAGE sql AS $$
+  UPDATE farm.worker w SET ended_at = clock_timestamp() WHERE w.worker = p_worker AND w.ended_at IS NULL $$;
