@@ -7,7 +7,7 @@ and without the row that Postgres would show.
 
 import select
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any, Final, Literal, cast
 from uuid import UUID
 
@@ -144,25 +144,30 @@ class Database:
         self.engine.dispose(close=close)
 
 
-class Homes(Mapping[str, Database]):
-    """The homes that this process can reach, by name."""
+class Databases:
+    """The homes that this process can reach."""
 
     def __init__(self, *databases: Database) -> None:
-        self._databases = {database.home: database for database in databases}
+        self._by_home = {database.home: database for database in databases}
 
-    def __getitem__(self, home: str) -> Database:
+    def at(self, home: str) -> Database:
+        """Raises Misconfigured for a home that this process was not told of."""
         try:
-            return self._databases[home]
+            return self._by_home[home]
         except KeyError:
-            raise Misconfigured(
-                f"No home {home!r} is configured here; there is {', '.join(self._databases)}."
-            ) from None
+            known = ", ".join(self._by_home)
+            raise Misconfigured(f"No home {home!r} is configured here; there is {known}.") from None
 
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._databases)
+    def of(self, tenant: Tenant) -> Database:
+        return self.at(tenant.home)
 
-    def __len__(self) -> int:
-        return len(self._databases)
+    def transaction(self, tenant: Tenant) -> AbstractContextManager[Connection]:
+        """On the tenant's home; see Database.transaction."""
+        return self.of(tenant).transaction(tenant)
+
+    def dispose(self, *, close: bool = True) -> None:
+        for database in self._by_home.values():
+            database.dispose(close=close)
 
 
 # --------------------------------------------------------------------------- connections

@@ -15,21 +15,21 @@ from agentfarm.persistence.bodies import dump_value, load_value
 _RUN_FIELDS = tuple(field.name for field in fields(RunSpec))
 
 
-def encode_run(serde: SerializerProtocol, spec: RunSpec) -> bytes:
+def dump_spec(spec: RunSpec, serde: SerializerProtocol) -> bytes:
     """farm.run.spec. Raises ValueLost for an input that would not come back."""
     return dump_value(serde, {name: getattr(spec, name) for name in _RUN_FIELDS}, channel="input")
 
 
-def decode_run(serde: SerializerProtocol, data: bytes) -> RunSpec:
+def load_spec(data: bytes, serde: SerializerProtocol) -> RunSpec:
     given: dict[str, Any] = load_value(serde, data)
     return RunSpec(**{name: given[name] for name in _RUN_FIELDS if name in given})
 
 
-def encode_call(serde: SerializerProtocol, call: NodeCall) -> bytes:
+def dump_call(call: NodeCall, serde: SerializerProtocol) -> bytes:
     """farm.node_execution.spec."""
     return dump_value(serde, call.to_dict(), channel=call.name)
 
 
-def decode_call(serde: SerializerProtocol, data: bytes) -> NodeCall | None:
+def load_call(data: bytes, serde: SerializerProtocol) -> NodeCall | None:
     """None for a start, whose spec is empty."""
     return NodeCall.from_dict(load_value(serde, data)) if data else None
