@@ -5,7 +5,6 @@ Worker: `celery -A benchmarks.bare worker -P threads -c 8 -Q bench`.
 """
 
 import json
-import time
 import uuid
 from collections.abc import Callable
 from functools import cache
@@ -15,6 +14,7 @@ import redis
 
 from agentfarm.conf import settings
 from agentfarm.queueing.broker import make_app
+from benchmarks.rounds import epoch_seconds
 
 QUEUE = "bench"
 NODES = 10
@@ -28,7 +28,7 @@ app = make_app(settings(), queues=(settings().default_queue, QUEUE))
 
 @app.task(name="benchmarks.hop")
 def hop(key: str, begun: Chain, left: int) -> None:
-    begun = [*begun, time.time()]
+    begun = [*begun, epoch_seconds()]
     if left > 1:
         hop.apply_async((key, begun, left - 1), queue=QUEUE)
     else:

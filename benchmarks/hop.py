@@ -13,7 +13,7 @@ GAP = "farm, end to start"
 
 
 def measure_hops(driver: Driver, chain: Callable[[], Chain], *, rounds: int, runs: int) -> Table:
-    """One run at a time. chain: starts one bare chain of tasks and answers when each of them began."""
+    """One run at a time. chain: runs one bare chain of tasks; answers when each began."""
     cells = [
         Cell(BARE, lambda: _figures(bare_hops(chain, runs))),
         Cell(NODE, lambda: _figures(_farm_hops(driver, runs, from_start=True))),
@@ -23,8 +23,8 @@ def measure_hops(driver: Driver, chain: Callable[[], Chain], *, rounds: int, run
         cell.measure()
     rows = alternate(cells, rounds)
     notes = [
-        f"Milliseconds, {runs} chains of {NODES} a round, one at a time; farm and bare workers are 2 processes of 8 threads.",
-        "Start to start is the whole of a no-op node: claim, segment, commit, publish, receive. The bare hop has the last two.",
+        f"Milliseconds, {runs} chains of {NODES} a round, one at a time, over 2 worker processes of 8 threads each.",
+        "Start to start is the whole of a no-op node: claim, segment, commit, publish, receive. A bare hop has the last two.",
     ]
     return Table("2 Hop", rows, Ratio("p50", BARE, "at most 2"), notes)
 

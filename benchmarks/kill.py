@@ -1,12 +1,11 @@
 """4: kill -9 of a worker in the middle of a node: seconds until another has begun the node again."""
 
-import time
 from collections.abc import Sequence
 from uuid import UUID
 
 from benchmarks.driver import Driver
 from benchmarks.processes import Child, wait_for
-from benchmarks.rounds import Figures, Table
+from benchmarks.rounds import Figures, Table, epoch_seconds
 from benchmarks.watcher import Execution
 
 NAP_SECONDS = 1.5
@@ -30,7 +29,7 @@ def kill_once(driver: Driver, workers: Sequence[Child]) -> float:
     run_id = driver.start("one_nap", {"seconds": NAP_SECONDS})
     wait_for(lambda: _holder(driver, run_id) is not None, "a worker holds the node", within_seconds=PATIENCE_SECONDS)
     victim = _victim(driver, run_id, workers)
-    killed_at = time.time()
+    killed_at = epoch_seconds()
     victim.kill()
     victim.start()
     wait_for(lambda: _nap(driver, run_id).attempts > 1, "the node runs again", within_seconds=PATIENCE_SECONDS)

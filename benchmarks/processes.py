@@ -30,7 +30,7 @@ class Child:
 
     def start(self) -> None:
         with self.log.open("ab") as log:
-            self.process = subprocess.Popen(  # noqa: S603  our own commands
+            self.process = subprocess.Popen(
                 self.command,
                 cwd=self.root,
                 env=self.environment,
@@ -74,9 +74,7 @@ def wait_for(fact: Callable[[], bool], what: str, *, within_seconds: float, chil
 
 def run_once(command: Sequence[str], *, root: Path, environment: Mapping[str, str]) -> str:
     """A command's standard output. Raises RuntimeError with what it said when it fails."""
-    done = subprocess.run(  # noqa: S603  our own commands
-        list(command), cwd=root, env=dict(environment), capture_output=True, text=True, check=False
-    )
+    done = subprocess.run(list(command), cwd=root, env=dict(environment), capture_output=True, text=True, check=False)
     if done.returncode:
         raise RuntimeError(f"{' '.join(command)} failed:\n{done.stderr[-1500:] or done.stdout[-1500:]}")
     return done.stdout

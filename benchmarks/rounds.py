@@ -9,6 +9,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import median
 
+from agentfarm import clock
+
 Figures = Mapping[str, float]
 
 
@@ -55,6 +57,11 @@ def round_ratios(rows: Mapping[str, Sequence[Figures]], ratio: Ratio, name: str)
     return [
         mine[ratio.column] / base[ratio.column] for mine, base in pairs if ratio.column in mine and base[ratio.column]
     ]
+
+
+def epoch_seconds() -> float:
+    """Seconds since 1970: comparable between processes, and with Postgres' clock, on one machine."""
+    return clock.now().timestamp()
 
 
 def percentile(values: Sequence[float], share: float) -> float:

@@ -7,7 +7,6 @@ durability="sync": the arrangement that got most out of two cores. Its tables li
 import multiprocessing
 import queue
 import threading
-import time
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from psycopg.rows import DictRow, dict_row
 
 from benchmarks import cpu
 from benchmarks.graphs import chain_builder, fanout_builder
+from benchmarks.rounds import epoch_seconds
 
 SCHEMA: LiteralString = "stock_baseline"
 PROCESSES = 2
@@ -103,7 +103,7 @@ def _serve(pipe: Connection, url: str) -> None:
     pipe.send("ready")
     while (order := pipe.recv()) is not None:
         graph_id, seconds = order
-        used, end = cpu.milliseconds([multiprocessing.current_process().pid or 0]), time.time() + seconds
+        used, end = cpu.milliseconds([multiprocessing.current_process().pid or 0]), epoch_seconds() + seconds
         for _ in range(THREADS):
             jobs.put((graph_id, end))
         runs: list[tuple[float, float]] = []
@@ -124,9 +124,9 @@ def _work(
         graph_id, end = jobs.get()
         runs = []
         try:
-            while (began := time.time()) < end:
+            while (began := epoch_seconds()) < end:
                 runner.run(graph_id)
-                ended = time.time()
+                ended = epoch_seconds()
                 runs.append((ended, ended - began))
         except Exception as error:  # handed to the process's main thread, which raises it
             answers.put(error)

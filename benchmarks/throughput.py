@@ -1,11 +1,10 @@
 """1: nodes a second through the farm ÷ stock LangGraph in process on the same cores."""
 
-import time
 from collections.abc import Callable, Mapping, Sequence
 
 from benchmarks import cpu
 from benchmarks.driver import Driver
-from benchmarks.rounds import Cell, Figures, Ratio, Table, alternate
+from benchmarks.rounds import Cell, Figures, Ratio, Table, alternate, epoch_seconds
 from benchmarks.stock import StockProcesses
 
 IN_FLIGHT = 30
@@ -40,7 +39,7 @@ def measure_throughput(
 
 def stock_cell(stock: StockProcesses, servers: Mapping[str, Callable[[], Sequence[int]]], seconds: float) -> Figures:
     pids = servers["postgres"]
-    before, began = cpu.milliseconds(pids()), time.time()
+    before, began = cpu.milliseconds(pids()), epoch_seconds()
     answers = stock.run_for("chain10", seconds)
     ends = [ended for answer in answers for ended, _ in answer.runs]
     nodes = len(ends) * NODES
@@ -50,7 +49,7 @@ def stock_cell(stock: StockProcesses, servers: Mapping[str, Callable[[], Sequenc
 
 def farm_cell(driver: Driver, servers: Mapping[str, Callable[[], Sequence[int]]], seconds: float) -> Figures:
     before = {name: cpu.milliseconds(pids()) for name, pids in servers.items()}
-    began = time.time()
+    began = epoch_seconds()
     runs = driver.keep_running("chain10", in_flight=IN_FLIGHT, seconds=seconds)
     used = {name: cpu.milliseconds(pids()) - before[name] for name, pids in servers.items()}
     spans = [span for spans in driver.watcher.spans(runs).values() for span in spans]

@@ -1,1 +1,1 @@
-"""Small complete agents, served by the langgraph.json beside this folder. Each has a README that shows how to run it."""
+"""Small complete agents, served by the langgraph.json beside this folder. Each has a README that says how to run it."""

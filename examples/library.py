@@ -13,11 +13,12 @@ from pathlib import Path
 TEXTS = Path(__file__).with_name("texts")
 
 #: Too frequent to say anything about a passage. Only what the three texts and plain questions are full of.
-COMMON_WORDS = frozenset(
-    "a about all an and any are as at be been but by can did do does for from has have he his how i in is it its me my "
-    "no nor not of on or our say says shall so such than that the their them there these they this those to upon us was "
-    "we what when where which who whose will with would you your".split()
-)
+_COMMON = """
+    a about all an and any are as at be been but by can did do does for from has have he his how i in is it its me my no
+    nor not of on or our say says shall so such than that the their them there these they this those to upon us was we
+    what when where which who whose will with would you your
+"""
+COMMON_WORDS = frozenset(_COMMON.split())
 
 WORD = re.compile(r"[A-Za-z]+(?:['-][A-Za-z]+)*")
 
