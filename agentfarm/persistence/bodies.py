@@ -11,7 +11,7 @@ A serialised value is one byte that says how, then the serializer's bytes. All o
 
 import random
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 from uuid import UUID
 
@@ -24,8 +24,8 @@ from langgraph.checkpoint.base import (
     CheckpointMetadata,
     CheckpointTuple,
     get_serializable_checkpoint_metadata,
-    writes_sort_key,
 )
+from langgraph.checkpoint.base import writes_sort_key as _sort_key
 from langgraph.checkpoint.serde.base import SerializerProtocol
 
 from agentfarm.ids import ZERO
@@ -63,74 +63,28 @@ def next_version(current: str | None) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class Body:
-    """A checkpoint's body, opened: fresh objects, its values still serialised. One use: it is handed out as it is."""
+class Head:
+    """A checkpoint as bytes: what a worker may keep. Decoded afresh on each use, so no node reaches another's."""
 
-    opened: dict[str, Any]
-
-    @property
-    def metadata(self) -> CheckpointMetadata:
-        told: CheckpointMetadata = self.opened["m"]
-        return told
-
-    @property
-    def checkpoint_id(self) -> str:
-        told: str = self.opened["c"]["id"]
-        return told
-
-    @property
-    def parent_id(self) -> str | None:
-        told: str | None = self.opened["u"]
-        return told
-
-    @property
-    def inline(self) -> Mapping[str, bytes]:
-        """{channel: small value, serialised}"""
-        told: dict[str, bytes] = self.opened["i"]
-        return told
-
-    @property
-    def keys(self) -> Mapping[str, str]:
-        """{channel: key of its blob}"""
-        told: dict[str, str] = self.opened["r"]
-        return told
-
-    @property
-    def refs(self) -> tuple[str, ...]:
-        """Keys of the blobs it shows, in the order of the column."""
-        return tuple(self.keys.values())
-
-    def key_of(self, channel: str) -> str | None:
-        return self.keys.get(channel)
-
-    def has(self, channel: str) -> bool:
-        return channel in self.opened["p"] or channel in self.inline or channel in self.keys
-
-    def value(self, channel: str, serde: SerializerProtocol, blobs: Mapping[str, bytes]) -> Any:
-        """Raises KeyError for a channel that it has not."""
-        if channel in self.inline:
-            return load_value(serde, self.inline[channel])
-        if channel in self.keys:
-            return load_value(serde, blobs[self.keys[channel]])
-        return self.opened["p"][channel]
-
-    def checkpoint(self, serde: SerializerProtocol, blobs: Mapping[str, bytes]) -> Checkpoint:
-        checkpoint: Checkpoint = self.opened["c"]
-        channels = (*self.opened["p"], *self.inline, *self.keys)
-        checkpoint["channel_values"] = {channel: self.value(channel, serde, blobs) for channel in channels}
-        return checkpoint
-
-
-def read_body(body: bytes) -> Body:
-    return Body(ormsgpack.unpackb(body, option=_OPTIONS))
+    body: bytes
+    blobs: Mapping[str, bytes]
 
 
 @dataclass(frozen=True, slots=True)
-class EncodedCheckpoint:
+class Parts:
+    """The serialised values of a checkpoint, by channel: what its child takes over unchanged."""
+
+    inline: Mapping[str, bytes] = field(default_factory=dict)
+    refs: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Encoded:
     """A checkpoint as its row.
 
     refs   keys of the blobs it shows, in the order in which the body lists them
     blobs  those that are new: {key: bytes}
+    parts  for its child
     """
 
     checkpoint_id: UUID
@@ -139,6 +93,7 @@ class EncodedCheckpoint:
     body: bytes
     refs: tuple[str, ...]
     blobs: Mapping[str, bytes]
+    parts: Parts
 
 
 def encode_checkpoint(
@@ -147,42 +102,44 @@ def encode_checkpoint(
     checkpoint: Checkpoint,
     metadata: CheckpointMetadata,
     new_versions: ChannelVersions,
-    parent: Body | None = None,
-) -> EncodedCheckpoint:
+    *,
+    parent_id: str | None,
+    parent: Parts | None = None,
+) -> Encoded:
     """The row of a checkpoint.
 
-    config   as `put` gets it: it names the parent, and its metadata becomes part of the checkpoint's, as in stock
-    parent   the body of the checkpoint that it follows in the same namespace; without it unchanged channels are
+    config   as `put` gets it: its metadata and configurable become part of the checkpoint's metadata, as in stock
+    parent   the parts of the checkpoint that it follows in the same namespace; without them unchanged channels are
              serialised again, to the same keys
     raises   ValueLost, for a value that would not come back
     """
+    values, parent = checkpoint["channel_values"], parent or Parts()
     plain: dict[str, Any] = {}
     inline: dict[str, bytes] = {}
     refs: dict[str, str] = {}
     blobs: dict[str, bytes] = {}
-    had_keys, had_inline = (parent.keys, parent.inline) if parent else ({}, {})
-    for channel, value in checkpoint["channel_values"].items():
+    for channel, value in values.items():
         if _is_plain(value):
             plain[channel] = value
-        elif channel not in new_versions and channel in had_keys:
-            refs[channel] = had_keys[channel]
-        elif channel not in new_versions and channel in had_inline:
-            inline[channel] = had_inline[channel]
+        elif channel not in new_versions and channel in parent.refs:
+            refs[channel] = parent.refs[channel]
+        elif channel not in new_versions and channel in parent.inline:
+            inline[channel] = parent.inline[channel]
         elif len(data := dump_value(serde, value, channel=channel)) <= INLINE_BYTES:
             inline[channel] = data
         else:
             refs[channel] = key = f"{channel}:{checkpoint['channel_versions'][channel]}"
             blobs[key] = data
     full = get_serializable_checkpoint_metadata(config, metadata)
-    parent_id = config.get("configurable", {}).get("checkpoint_id") or None
     body = {"c": _bare(checkpoint), "m": full, "p": plain, "i": inline, "r": refs, "u": parent_id}
-    return EncodedCheckpoint(
+    return Encoded(
         checkpoint_id=UUID(checkpoint["id"]),
         parent_id=UUID(parent_id) if parent_id else None,
         step=int(metadata.get("step", -2)),
         body=ormsgpack.packb(body, option=_OPTIONS),
         refs=tuple(refs.values()),
         blobs=blobs,
+        parts=Parts(inline, refs),
     )
 
 
@@ -202,31 +159,41 @@ def _bare(checkpoint: Checkpoint) -> dict[str, Any]:
     return bare
 
 
-@dataclass(frozen=True, slots=True)
-class Head:
-    """A checkpoint as bytes: what a worker may keep. Decoded afresh on each use, so no node reaches another's."""
+def open_body(body: bytes) -> dict[str, Any]:
+    """{c, m, p, i, r, u}, fresh objects each time; values are still serialised."""
+    opened: dict[str, Any] = ormsgpack.unpackb(body, option=_OPTIONS)
+    return opened
 
-    body: bytes
-    blobs: Mapping[str, bytes]
 
-    def to_tuple(
-        self, serde: SerializerProtocol, thread_id: str, ns: str, writes: "Iterable[WriteRow]"
-    ) -> CheckpointTuple:
-        """As LangGraph's savers answer it, made of fresh objects."""
-        body = read_body(self.body)
-        parent_id = body.parent_id
-        return CheckpointTuple(
-            config=config_of(thread_id, ns, body.checkpoint_id),
-            checkpoint=body.checkpoint(serde, self.blobs),
-            metadata=body.metadata,
-            parent_config=config_of(thread_id, ns, parent_id) if parent_id else None,
-            pending_writes=decode_writes(serde, writes),
-        )
+def read_parts(body: bytes) -> Parts:
+    opened = open_body(body)
+    return Parts(opened["i"], opened["r"])
 
 
 def make_head(body: bytes, blobs: Sequence[bytes]) -> Head:
     """The bytes of a row: blobs in the order of `refs`."""
-    return Head(body, dict(zip(read_body(body).refs, blobs, strict=True)))
+    return Head(body, dict(zip(open_body(body)["r"].values(), blobs, strict=True)))
+
+
+def decode_checkpoint(
+    serde: SerializerProtocol, thread_id: str, ns: str, head: Head, writes: "Iterable[WriteRow]"
+) -> CheckpointTuple:
+    """The checkpoint as LangGraph's savers answer it, made of fresh objects."""
+    opened = open_body(head.body)
+    checkpoint: Any = opened["c"]
+    values = dict(opened["p"])
+    for channel, data in opened["i"].items():
+        values[channel] = load_value(serde, data)
+    for channel, key in opened["r"].items():
+        values[channel] = load_value(serde, head.blobs[key])
+    checkpoint["channel_values"] = values
+    return CheckpointTuple(
+        config=config_of(thread_id, ns, checkpoint["id"]),
+        checkpoint=checkpoint,
+        metadata=opened["m"],
+        parent_config=config_of(thread_id, ns, opened["u"]) if opened["u"] else None,
+        pending_writes=decode_writes(serde, writes),
+    )
 
 
 def config_of(thread_id: str, ns: str, checkpoint_id: str) -> RunnableConfig:
@@ -237,36 +204,11 @@ def config_of(thread_id: str, ns: str, checkpoint_id: str) -> RunnableConfig:
 
 
 @dataclass(frozen=True, slots=True)
-class PackedWrites:
-    """The writes of one row. idx is ORDINARY (all of a task's ordinary writes), or below it (one control write)."""
-
-    idx: int
-    body: bytes
-
-
-def pack_writes(serde: SerializerProtocol, writes: Sequence[tuple[str, Any]]) -> list[PackedWrites]:
-    """The rows of one `put_writes`; the last control write of a kind counts. Raises ValueLost."""
-    rows = {
-        WRITES_IDX_MAP[channel]: ormsgpack.packb([[channel, dump_value(serde, value, channel=channel)]])
-        for channel, value in writes
-        if channel in WRITES_IDX_MAP
-    }
-    ordinary = [[c, dump_value(serde, value, channel=c)] for c, value in writes if c not in WRITES_IDX_MAP]
-    if ordinary or not rows:
-        rows[ORDINARY] = ormsgpack.packb(ordinary)
-    return [PackedWrites(idx, body) for idx, body in rows.items()]
-
-
-def read_writes(serde: SerializerProtocol, body: bytes) -> list[tuple[str, Any]]:
-    """[(channel, value)] of one row."""
-    return [(channel, load_value(serde, data)) for channel, data in ormsgpack.unpackb(body)]
-
-
-@dataclass(frozen=True, slots=True)
 class WriteRow:
     """A row of checkpoint_write.
 
     owner  the node execution whose work it is; ZERO: the run's own (input, resume values)
+    idx    ORDINARY: every ordinary write of the task, packed; below: one control write
     """
 
     owner: UUID
@@ -280,13 +222,33 @@ class WriteRow:
         return self.owner, self.task_id, self.idx
 
     @property
-    def is_kept(self) -> bool:
-        """Whether it stays where it is there already. Control writes and the run's own, which LangGraph always hands
-        over whole, are replaced; of a task's ordinary writes the first stay, or two attempts would mix."""
-        return self.idx == ORDINARY and self.task_id != ZERO
+    def replaces(self) -> bool:
+        """Whether it takes the place of one that is there: control writes, and the run's own, which LangGraph always
+        hands over whole. Of a task's ordinary writes the first are kept, or two attempts would mix."""
+        return self.idx != ORDINARY or self.task_id == ZERO
+
+
+def encode_writes(
+    serde: SerializerProtocol, owner: UUID, task_id: str, path: str, writes: Sequence[tuple[str, Any]]
+) -> list[WriteRow]:
+    """The rows of one `put_writes`; the last control write of a kind counts."""
+    task = UUID(task_id)
+    rows = {
+        WRITES_IDX_MAP[channel]: ormsgpack.packb([[channel, dump_value(serde, value, channel=channel)]])
+        for channel, value in writes
+        if channel in WRITES_IDX_MAP
+    }
+    ordinary = [[c, dump_value(serde, value, channel=c)] for c, value in writes if c not in WRITES_IDX_MAP]
+    if ordinary or not rows:
+        rows[ORDINARY] = ormsgpack.packb(ordinary)
+    return [WriteRow(owner, task, idx, path, body) for idx, body in rows.items()]
 
 
 def decode_writes(serde: SerializerProtocol, rows: Iterable[WriteRow]) -> list[tuple[str, str, Any]]:
     """(task id, channel, value) in the order in which a live superstep applies them."""
-    ordered = sorted(rows, key=lambda row: writes_sort_key(row.path, str(row.task_id), row.idx))
-    return [(str(row.task_id), *write) for row in ordered for write in read_writes(serde, row.body)]
+    ordered = sorted(rows, key=lambda row: _sort_key(row.path, str(row.task_id), row.idx))
+    return [
+        (str(row.task_id), channel, load_value(serde, data))
+        for row in ordered
+        for channel, data in ormsgpack.unpackb(row.body)
+    ]
