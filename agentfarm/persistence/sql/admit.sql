@@ -29,8 +29,8 @@ BEGIN
    WHERE t.tenant_id = p_tenant AND t.thread_id = v_thread;
 END $$;
 
--- The one rule for who is next: the oldest waiting run of a thread that no run moves. Its id, to publish its start; NULL: nobody waits.
--- The thread's lock is held. Whoever ends a run calls this in the same transaction.
+-- The one rule for who is next: the oldest waiting run of a thread that no run moves. It is started, and named, so that its start can
+-- be published; NULL: nobody waits. The thread's lock is held. Whoever ends a run calls this in the same transaction.
 CREATE OR REPLACE FUNCTION farm.start_next(p_tenant uuid, p_thread uuid) RETURNS uuid LANGUAGE plpgsql AS $$
 DECLARE v_run uuid;
 BEGIN
@@ -115,7 +115,8 @@ END $$;
 CREATE OR REPLACE FUNCTION farm.admit(
   p_tenant uuid, p_thread uuid, p_run uuid, p_assistant uuid, p_graph text, p_strategy text, p_spec bytea, p_metadata jsonb,
   p_inline text, p_create boolean, p_forget boolean, p_then text,
-  OUT verdict text, OUT is_busy boolean, OUT waiting int, OUT started uuid, OUT ended uuid[])
+  OUT verdict text, OUT is_busy boolean, OUT waiting int, OUT started uuid, OUT started_graph text, OUT ended uuid[],
+  OUT created_at timestamptz, OUT updated_at timestamptz)
 LANGUAGE plpgsql AS $$
 DECLARE v_open uuid;
 BEGIN
@@ -140,12 +141,15 @@ BEGIN
     ON CONFLICT DO NOTHING;
   IF NOT FOUND THEN verdict := 'exists'; RETURN; END IF;
   started := farm.start_next(p_tenant, p_thread);
+  SELECT r.graph_id INTO started_graph FROM farm.run r WHERE r.tenant_id = p_tenant AND r.run_id = started;
+  SELECT r.created_at, r.updated_at INTO created_at, updated_at FROM farm.run r WHERE r.tenant_id = p_tenant AND r.run_id = p_run;
   verdict := CASE WHEN started IS NOT DISTINCT FROM p_run THEN 'started' ELSE 'waits' END;
 END $$;
 
 -- Stop or undo one run, and start who waited behind it. verdict: missing (no such thread, run, or it is over) | stopped | undone
 CREATE OR REPLACE FUNCTION farm.cancel_run(
-  p_tenant uuid, p_thread uuid, p_run uuid, p_undo boolean, OUT verdict text, OUT forget boolean, OUT started uuid)
+  p_tenant uuid, p_thread uuid, p_run uuid, p_undo boolean,
+  OUT verdict text, OUT forget boolean, OUT started uuid, OUT started_graph text)
 LANGUAGE plpgsql AS $$
 BEGIN
   verdict := 'missing';
@@ -161,6 +165,7 @@ BEGIN
     verdict := 'stopped';
   END IF;
   started := farm.start_next(p_tenant, p_thread);
+  SELECT r.graph_id INTO started_graph FROM farm.run r WHERE r.tenant_id = p_tenant AND r.run_id = started;
 END $$;
 
 -- Remove a thread with all that is its own; its open runs are fenced out first. ended: the runs that were open.

@@ -1,0 +1,258 @@
+"""LangGraph's saver over a tenant's checkpoints. Bound to the tenant at birth: there is no call that names another.
+
+Two ways to write. Outside of a run (update_state), where a put also moves the thread's head, by compare-and-swap from
+the head that this saver has read. On behalf of a node execution, where every write carries the execution's fence and is
+refused in the same statement when another worker has taken over.
+
+A node's own reads and the commit of a superstep do not come through here but through executions.py, in one call each.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from typing import Any, TypeVar
+from uuid import UUID
+
+from langchain_core.runnables import RunnableConfig
+from langgraph.checkpoint.base import (
+    BaseCheckpointSaver,
+    ChannelVersions,
+    Checkpoint,
+    CheckpointMetadata,
+    CheckpointTuple,
+    DeltaChannelHistory,
+)
+from langgraph.checkpoint.serde.base import SerializerProtocol
+from sqlalchemy import Connection
+
+from agentfarm.ids import ZERO
+from agentfarm.persistence import checkpoint_reads, checkpoint_upkeep, checkpoint_writes
+from agentfarm.persistence.bodies import WriteRow, next_version, pack_writes
+from agentfarm.persistence.checkpoint_reads import Place
+from agentfarm.persistence.checkpoint_writes import Fence
+from agentfarm.persistence.database import Database
+
+T = TypeVar("T")
+
+#: Checkpoints a round trip when listing. A page of the API is 10.
+PAGE = 20
+
+
+class TenantSaver(BaseCheckpointSaver[str]):
+    """fence       the node execution on whose behalf this writes; None: outside of any run
+    guard_idle  writing raises ThreadBusy when a run of the thread is not over, in the same transaction
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        tenant_id: UUID,
+        serde: SerializerProtocol,
+        *,
+        fence: Fence | None = None,
+        guard_idle: bool = False,
+    ) -> None:
+        super().__init__(serde=serde)
+        self.database = database
+        self.tenant_id = tenant_id
+        self.fence = fence
+        self.guard_idle = guard_idle
+        self._seen_head: tuple[UUID, UUID | None] | None = None  # (thread, head): what a put moves the head from
+
+    def _in_transaction(self, work: Callable[[Connection], T]) -> T:
+        with self.database.transaction(self.tenant_id) as connection:
+            return work(connection)
+
+    # ----------------------------------------------------------------------- reading
+
+    def get_tuple(self, config: RunnableConfig) -> CheckpointTuple | None:
+        """The checkpoint named, else the thread's head; in a subgraph's namespace the newest.
+
+        raises  InvalidId (of thread or checkpoint), StoreUnavailable
+        """
+        place = Place.of(config)
+        found = self._in_transaction(lambda connection: checkpoint_reads.find(connection, self.tenant_id, place))
+        if found is None:
+            return None
+        if place.ns == "":
+            self._seen_head = (place.thread_id, found.head)
+        return found.to_tuple(self.serde)
+
+    def list(
+        self,
+        config: RunnableConfig | None,
+        *,
+        filter: dict[str, Any] | None = None,
+        before: RunnableConfig | None = None,
+        limit: int | None = None,
+    ) -> Iterator[CheckpointTuple]:
+        """Newest first: of a thread (and namespace, where the config names one), or of all the tenant's threads.
+
+        filter  what the metadata must contain; compared after reading, since it is stored as LangGraph's serde makes it
+        """
+        for page in self._pages(config, filter, before, limit):
+            yield from page
+
+    def _pages(
+        self,
+        config: RunnableConfig | None,
+        wanted: Mapping[str, Any] | None,
+        before: RunnableConfig | None,
+        limit: int | None,
+    ) -> Iterator[list[CheckpointTuple]]:
+        """No transaction stays open between two pages."""
+        cursor = checkpoint_reads.Cursor.of(config, before, page=PAGE if wanted or not limit else min(PAGE, limit))
+        left = limit
+        while not cursor.is_done and (left is None or left > 0):
+            found = self._in_transaction(
+                lambda connection: checkpoint_reads.next_page(connection, self.tenant_id, cursor, wanted or {})
+            )
+            page = [one.to_tuple(self.serde) for one in found[:left]]
+            left = None if left is None else left - len(page)
+            yield page
+
+    def get_delta_channel_history(
+        self, *, config: RunnableConfig, channels: Sequence[str]
+    ) -> Mapping[str, DeltaChannelHistory]:
+        """Writes to these channels since each was last stored whole, along the line of parents; see the base class."""
+        if not channels:
+            return {}
+        place = Place.of(config)
+        return self._in_transaction(
+            lambda connection: checkpoint_reads.delta_history(connection, self.tenant_id, place, channels, self.serde)
+        )
+
+    # ----------------------------------------------------------------------- writing
+
+    def put(
+        self,
+        config: RunnableConfig,
+        checkpoint: Checkpoint,
+        metadata: CheckpointMetadata,
+        new_versions: ChannelVersions,
+    ) -> RunnableConfig:
+        """Save a checkpoint. Outside of a run it becomes the thread's head.
+
+        returns  its config; outside of a run with a higher id where a clock was behind, so that ids grow along the line
+        raises   HeadMoved (somebody else has advanced the thread since this saver read it), ThreadBusy, LeaseLost,
+                 NotFound (guard_idle, and there is no such thread), ValueLost, StoreUnavailable
+        """
+        put = checkpoint_writes.Put(Place.of(config), config, checkpoint, metadata, new_versions)
+        new_id = UUID(checkpoint["id"])
+        with self.database.transaction(self.tenant_id) as connection:
+            seen = self._seen_head if self._seen_head and self._seen_head[0] == put.place.thread_id else None
+            if self.fence is not None:
+                head = seen[1] if seen else self.fence.head
+                checkpoint_writes.put_fenced(connection, self.tenant_id, put, self.serde, self.fence, head=head)
+            else:
+                new_id = checkpoint_writes.put(
+                    connection, self.tenant_id, put, self.serde, seen=seen, guard_idle=self.guard_idle
+                )
+        if put.place.ns == "":
+            self._seen_head = (put.place.thread_id, new_id)
+        return put.place.at(new_id).config()
+
+    def put_writes(
+        self, config: RunnableConfig, writes: Sequence[tuple[str, Any]], task_id: str, task_path: str = ""
+    ) -> None:
+        """Save what a task wrote at a checkpoint. A task's ordinary writes are saved once: the first stay, as in stock.
+
+        raises  ThreadBusy, LeaseLost, ValueLost, StoreUnavailable
+        """
+        place, fence = Place.of(config), self.fence
+        owner = ZERO if fence is None or UUID(task_id) == ZERO else fence.execution_id
+        rows = [
+            WriteRow(owner, UUID(task_id), packed.idx, task_path, packed.body)
+            for packed in pack_writes(self.serde, writes)
+        ]
+        with self.database.transaction(self.tenant_id) as connection:
+            if fence is None:
+                checkpoint_writes.put_writes(connection, self.tenant_id, place, rows, guard_idle=self.guard_idle)
+            else:
+                checkpoint_writes.put_writes_fenced(connection, self.tenant_id, place, rows, fence)
+
+    def get_next_version(self, current: str | None, channel: None = None) -> str:
+        return next_version(current)
+
+    # ----------------------------------------------------------------------- upkeep
+
+    def delete_thread(self, thread_id: str) -> None:
+        """The thread's checkpoints, blobs and writes. Its row and its runs stay: threads.py forgets a thread whole."""
+        place = Place.of_thread(thread_id)
+        self._in_transaction(
+            lambda connection: checkpoint_upkeep.delete_state(connection, self.tenant_id, place.thread_id)
+        )
+
+    def copy_thread(self, source_thread_id: str, target_thread_id: str) -> None:
+        """All checkpoints, blobs and writes, and the head. The target keeps what it has."""
+        source, target = Place.of_thread(source_thread_id), Place.of_thread(target_thread_id)
+        self._in_transaction(
+            lambda connection: checkpoint_upkeep.copy_state(
+                connection, self.tenant_id, source.thread_id, target.thread_id
+            )
+        )
+
+    def prune(self, thread_ids: Sequence[str], *, strategy: str = "keep_latest") -> None:
+        """keep_latest: the head (of a namespace the newest), with the ancestors that delta channels need. delete: all."""
+        if strategy not in ("keep_latest", "delete"):
+            raise ValueError(f"strategy is {strategy!r}; it is 'keep_latest' or 'delete'")
+        prune = checkpoint_upkeep.keep_latest if strategy == "keep_latest" else checkpoint_upkeep.delete_state
+        for thread_id in map(Place.of_thread, thread_ids):
+            self._in_transaction(lambda connection, of=thread_id.thread_id: prune(connection, self.tenant_id, of))
+
+    def delete_for_runs(self, run_ids: Sequence[str]) -> None:
+        """The checkpoints that these runs made; a head among them goes back to the newest ancestor that is left."""
+        runs = [UUID(run_id) for run_id in run_ids]
+        if runs:
+            self._in_transaction(lambda connection: checkpoint_upkeep.delete_of_runs(connection, self.tenant_id, runs))
+
+    # ----------------------------------------------------------------------- async: the same, in a thread
+
+    async def aget_tuple(self, config: RunnableConfig) -> CheckpointTuple | None:
+        return await asyncio.to_thread(self.get_tuple, config)
+
+    async def alist(
+        self,
+        config: RunnableConfig | None,
+        *,
+        filter: dict[str, Any] | None = None,
+        before: RunnableConfig | None = None,
+        limit: int | None = None,
+    ) -> AsyncIterator[CheckpointTuple]:
+        pages = self._pages(config, filter, before, limit)
+        while (page := await asyncio.to_thread(next, pages, None)) is not None:
+            for one in page:
+                yield one
+
+    async def aput(
+        self,
+        config: RunnableConfig,
+        checkpoint: Checkpoint,
+        metadata: CheckpointMetadata,
+        new_versions: ChannelVersions,
+    ) -> RunnableConfig:
+        return await asyncio.to_thread(self.put, config, checkpoint, metadata, new_versions)
+
+    async def aput_writes(
+        self, config: RunnableConfig, writes: Sequence[tuple[str, Any]], task_id: str, task_path: str = ""
+    ) -> None:
+        await asyncio.to_thread(self.put_writes, config, writes, task_id, task_path)
+
+    async def adelete_thread(self, thread_id: str) -> None:
+        await asyncio.to_thread(self.delete_thread, thread_id)
+
+    async def acopy_thread(self, source_thread_id: str, target_thread_id: str) -> None:
+        await asyncio.to_thread(self.copy_thread, source_thread_id, target_thread_id)
+
+    async def aprune(self, thread_ids: Sequence[str], *, strategy: str = "keep_latest") -> None:
+        await asyncio.to_thread(lambda: self.prune(thread_ids, strategy=strategy))
+
+    async def adelete_for_runs(self, run_ids: Sequence[str]) -> None:
+        await asyncio.to_thread(self.delete_for_runs, run_ids)
+
+    async def aget_delta_channel_history(
+        self, *, config: RunnableConfig, channels: Sequence[str]
+    ) -> Mapping[str, DeltaChannelHistory]:
+        return await asyncio.to_thread(lambda: self.get_delta_channel_history(config=config, channels=channels))
+
+
+__all__ = ["Fence", "TenantSaver"]

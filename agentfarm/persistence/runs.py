@@ -1,0 +1,333 @@
+"""Runs: admitted, cancelled, retried, listed. Fits flow's port `Runs`.
+
+Whatever begins or ends a run from outside goes through sql/admit.sql under the thread's lock, and is one transaction.
+How a run ends by its own work is executions.py's.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any, Literal
+from uuid import UUID
+
+from sqlalchemy import Connection, Row, bindparam, delete, exists, func, select, text, update
+from sqlalchemy.dialects.postgresql import JSONB
+
+from agentfarm import ids
+from agentfarm.engine.contention import Refuse, Start, Wait, decide_admission
+from agentfarm.engine.steps import RunSpec
+from agentfarm.errors import AlreadyExists, Conflict, NotFound, ThreadBusy
+from agentfarm.messages import ExecuteNode
+from agentfarm.persistence.database import Databases
+from agentfarm.persistence.jsonb import check_jsonb
+from agentfarm.persistence.serde import FaithfulSerializer
+from agentfarm.persistence.specs import dump_spec, load_spec
+from agentfarm.persistence.tables import node_execution, run, superstep, thread, thread_head, worker
+from agentfarm.persistence.threads import forget_thread
+from agentfarm.records import Admitted, Ended, ExecutionRow, NewRun, RunRow, RunStatus
+from agentfarm.tenancy import Tenant
+
+#: The largest page of a list of runs.
+MAX_PAGE = 1_000
+
+#: What may be retried: runs that failed. An interrupted one is resumed, a successful one is done.
+FAILED: frozenset[RunStatus] = frozenset({"error", "timeout"})
+
+Then = Literal["wait", "stop", "undo"]
+
+
+class PostgresRuns:
+    """serde_for  the serializer of a graph's threads, by the graph's id."""
+
+    def __init__(self, databases: Databases, serde_for: Callable[[str | None], FaithfulSerializer]) -> None:
+        self.databases = databases
+        self.serde_for = serde_for
+
+    # ----------------------------------------------------------------------- begin
+
+    def admit(self, tenant: Tenant, new: NewRun) -> Admitted:
+        """One transaction; on a free thread two statements.
+
+        raises  NotFound (no such thread), ThreadBusy (reject, or too many wait), AlreadyExists, InvalidInput,
+                ValueLost, StoreUnavailable
+        """
+        spec = dump_spec(new.spec, self.serde_for(new.graph_id))
+        with self.databases.transaction(tenant) as connection:
+            return self._admit(connection, tenant, new, spec)
+
+    def _admit(self, connection: Connection, tenant: Tenant, new: NewRun, spec: bytes) -> Admitted:
+        answer = _call_admit(connection, tenant, new, spec, then=None)
+        if answer.verdict == "busy":
+            decided = decide_admission(new.strategy, is_busy=answer.is_busy, waiting=answer.waiting)
+            answer = _call_admit(connection, tenant, new, spec, then=_then(decided))
+        if answer.verdict == "missing":
+            raise NotFound(what="Thread")
+        if answer.verdict == "exists":
+            raise AlreadyExists("A run with this id exists already.")
+        ended = tuple(
+            Ended(tenant.id, tenant.home, run_id, new.thread_id, "interrupted") for run_id in answer.ended or ()
+        )
+        return Admitted(_admitted_row(new, answer), _start_messages(tenant, answer), ended)
+
+    def retry(self, tenant: Tenant, thread_id: UUID, run_id: UUID) -> Admitted:
+        """A failed run goes on from its checkpoint, as a new run: nodes that are done are not executed again.
+
+        raises  NotFound, Conflict (it did not fail, or the thread has gone on since), ThreadBusy, StoreUnavailable
+        """
+        with self.databases.transaction(tenant) as connection:
+            _lock_thread(connection, tenant, thread_id)
+            failed = connection.execute(
+                _select_run(tenant, thread_id, run_id, run.c.started_head, *_SPEC)
+            ).one_or_none()
+            if failed is None:
+                raise NotFound(what="Run")
+            if failed.status not in FAILED:
+                raise Conflict(why="only a run that failed can be retried")
+            if _has_gone_on(connection, tenant, failed):
+                raise Conflict(why="the thread has had another run since; start a new one")
+            head = connection.execute(_select_head(tenant, thread_id)).scalar_one_or_none()
+            serde = self.serde_for(failed.graph_id)
+            new = _retrial(failed, load_spec(failed.spec, serde), began=head != failed.started_head)
+            return self._admit(connection, tenant, new, dump_spec(new.spec, serde))
+
+    # ----------------------------------------------------------------------- end
+
+    def cancel(
+        self, tenant: Tenant, thread_id: UUID, run_id: UUID, *, rollback: bool
+    ) -> tuple[Ended, tuple[ExecuteNode, ...]]:
+        """Fence out what is open, end the run as interrupted, start who waits.
+
+        rollback  undo its checkpoints and delete it instead
+        raises    NotFound, for one that is over too, as the Agent Server does
+        """
+        statement = text(
+            "SELECT verdict, forget, started, started_graph FROM farm.cancel_run(:tenant, :thread, :run, :undo)"
+        )
+        given = {"tenant": tenant.id, "thread": thread_id, "run": run_id, "undo": rollback}
+        with self.databases.transaction(tenant) as connection:
+            answer = connection.execute(statement, given).one()
+            if answer.verdict == "missing":
+                raise NotFound(what="Run")
+            if answer.verdict == "undone" and answer.forget:
+                # A stateless run's thread goes with its run; the healer finds it by the run's row, which is gone.
+                forget_thread(connection, tenant, thread_id)
+        ended = Ended(tenant.id, tenant.home, run_id, thread_id, "interrupted", None, answer.forget)
+        return ended, _start_messages(tenant, answer)
+
+    def delete(self, tenant: Tenant, thread_id: UUID, run_id: UUID) -> None:
+        """The record of a run that is over; what it made of the thread stays. Raises NotFound, Conflict (not over)."""
+        with self.databases.transaction(tenant) as connection:
+            found = connection.execute(_select_run(tenant, thread_id, run_id).with_for_update(of=run)).one_or_none()
+            if found is None:
+                raise NotFound(what="Run")
+            if found.finished_at is None:
+                raise Conflict(why="the run is not over; cancel it first")
+            for table in (superstep, node_execution, run):
+                connection.execute(delete(table).where(table.c.tenant_id == tenant.id, table.c.run_id == run_id))
+
+    def mark_announced(self, ended: Ended) -> None:
+        """The end of this run is in its stream. Nothing happens for a run that is gone."""
+        tenant = Tenant(id=ended.tenant_id, slug="", home=ended.home)
+        mine = (run.c.tenant_id == ended.tenant_id, run.c.run_id == ended.run_id, run.c.announced_at.is_(None))
+        with self.databases.transaction(tenant) as connection:
+            connection.execute(update(run).where(*mine).values(announced_at=func.clock_timestamp()))
+
+    # ----------------------------------------------------------------------- read
+
+    def get(self, tenant: Tenant, thread_id: UUID, run_id: UUID, *, with_spec: bool = False) -> RunRow:
+        """Raises NotFound: the same for a run of another thread or tenant."""
+        with self.databases.transaction(tenant) as connection:
+            row = connection.execute(
+                _select_run(tenant, thread_id, run_id, *(_SPEC if with_spec else ()))
+            ).one_or_none()
+        if row is None:
+            raise NotFound(what="Run")
+        return _row(row, load_spec(row.spec, self.serde_for(row.graph_id)) if with_spec else None)
+
+    def find(self, tenant: Tenant, run_id: UUID) -> RunRow | None:
+        with self.databases.transaction(tenant) as connection:
+            row = connection.execute(select(*_COLUMNS).where(_is(tenant, run_id))).one_or_none()
+        return None if row is None else _row(row)
+
+    def list(
+        self, tenant: Tenant, thread_id: UUID, *, limit: int, offset: int, status: RunStatus | None
+    ) -> Sequence[RunRow]:
+        """Newest first; served by run_thread. Raises NotFound for a thread that does not exist."""
+        mine = (run.c.tenant_id == tenant.id, run.c.thread_id == thread_id)
+        statement = select(*_COLUMNS).where(*mine).order_by(run.c.created_at.desc(), run.c.run_id.desc())
+        if status is not None:
+            statement = statement.where(run.c.status == status)
+        with self.databases.transaction(tenant) as connection:
+            rows = connection.execute(statement.limit(max(0, min(limit, MAX_PAGE))).offset(offset)).all()
+            if not rows and not _thread_exists(connection, tenant, thread_id):
+                raise NotFound(what="Thread")
+        return [_row(row) for row in rows]
+
+    def executions(self, tenant: Tenant, run_id: UUID) -> Sequence[ExecutionRow]:
+        """In order of creation. () for a run that does not exist."""
+        e = node_execution.c
+        statement = (
+            select(
+                *(
+                    e.execution_id,
+                    e.checkpoint_id,
+                    e.node,
+                    e.status,
+                    e.outcome,
+                    e.attempts,
+                    worker.c.name.label("worker"),
+                ),
+                *(e.started_at, e.finished_at, e.error, func.coalesce(e.lost_to, text("'[]'::jsonb")).label("lost_to")),
+            )
+            .select_from(node_execution.outerjoin(worker, worker.c.worker == e.worker))
+            .where(e.tenant_id == tenant.id, e.run_id == run_id)
+            .order_by(e.created_at, e.execution_id)
+        )
+        with self.databases.transaction(tenant) as connection:
+            return [ExecutionRow(**row._mapping) for row in connection.execute(statement)]
+
+
+# --------------------------------------------------------------------------- admission
+
+
+def _call_admit(connection: Connection, tenant: Tenant, new: NewRun, spec: bytes, *, then: Then | None) -> Row[Any]:
+    return connection.execute(
+        _ADMIT,
+        {
+            "tenant": tenant.id,
+            "thread": new.thread_id,
+            "run": new.run_id,
+            "assistant": new.assistant_id,
+            "graph": new.graph_id,
+            "strategy": new.strategy,
+            "spec": spec,
+            "metadata": check_jsonb("metadata", new.metadata),
+            "inline": new.spec.inline,
+            "create": new.create_thread and not new.is_resume,  # what does not exist cannot be resumed
+            "forget": new.forget_thread,
+            "then": then,
+        },
+    ).one()
+
+
+_ADMIT = text(
+    """
+    SELECT verdict, is_busy, waiting, started, started_graph, ended, created_at, updated_at
+      FROM farm.admit(:tenant, :thread, :run, :assistant, :graph, :strategy, :spec, :metadata, :inline,
+                      :create, :forget, :then)
+    """
+).bindparams(bindparam("metadata", type_=JSONB))
+
+
+def _then(decided: Start | Wait | Refuse) -> Then:
+    match decided:
+        case Refuse(reason):
+            raise ThreadBusy(hint=reason)
+        case Wait():
+            return "wait"
+        case Start(first="undo"):
+            return "undo"
+        case Start():
+            return "stop"
+
+
+def _admitted_row(new: NewRun, answer: Row[Any]) -> RunRow:
+    return RunRow(
+        run_id=new.run_id,
+        thread_id=new.thread_id,
+        assistant_id=new.assistant_id,
+        graph_id=new.graph_id,
+        status="running" if answer.verdict == "started" else "pending",
+        strategy=new.strategy,
+        metadata=new.metadata,
+        error=None,
+        created_at=answer.created_at,
+        updated_at=answer.updated_at,
+        finished_at=None,
+        forget_thread=new.forget_thread,
+        spec=new.spec,
+    )
+
+
+def _start_messages(tenant: Tenant, answer: Row[Any]) -> tuple[ExecuteNode, ...]:
+    """The start of the run that is next, if there is one."""
+    if answer.started is None:
+        return ()
+    run_id = answer.started
+    return (ExecuteNode(tenant.id, tenant.home, run_id, ids.ZERO, run_id, graph_id=answer.started_graph),)
+
+
+# --------------------------------------------------------------------------- retrying
+
+
+def _retrial(failed: Row[Any], spec: RunSpec, *, began: bool) -> NewRun:
+    """The run that goes on with a failed one.
+
+    began  it got as far as a checkpoint of its own, which has its input; else the input is given once more
+    """
+    run_id = ids.new_id()
+    configurable = {**spec.config.get("configurable", {}), "run_id": str(run_id)}
+    if began:
+        for pinned in ("checkpoint_id", "checkpoint_map"):  # where it began, not where it is
+            configurable.pop(pinned, None)
+    metadata = {**spec.config.get("metadata", {}), "run_id": str(run_id)}
+    return NewRun(
+        run_id=run_id,
+        thread_id=failed.thread_id,
+        assistant_id=failed.assistant_id,
+        graph_id=failed.graph_id,
+        spec=replace(
+            spec,
+            run_id=str(run_id),
+            input=None if began else spec.input,
+            config={**spec.config, "configurable": configurable, "metadata": metadata},
+        ),
+        strategy="reject",
+        metadata={**failed.metadata, "retry_of": str(failed.run_id)},
+        forget_thread=failed.forget_thread,
+    )
+
+
+def _has_gone_on(connection: Connection, tenant: Tenant, failed: Row[Any]) -> bool:
+    mine = (run.c.tenant_id == tenant.id, run.c.thread_id == failed.thread_id, run.c.run_id != failed.run_id)
+    return bool(connection.execute(select(exists().where(*mine, run.c.started_at > failed.started_at))).scalar_one())
+
+
+def _lock_thread(connection: Connection, tenant: Tenant, thread_id: UUID) -> None:
+    """Raises NotFound."""
+    statement = text("SELECT farm.lock_thread(:tenant, :thread)")
+    if not connection.execute(statement, {"tenant": tenant.id, "thread": thread_id}).scalar_one():
+        raise NotFound(what="Thread")
+
+
+# --------------------------------------------------------------------------- rows
+
+_COLUMNS = [
+    run.c[name]
+    for name in (
+        *("run_id", "thread_id", "assistant_id", "graph_id", "status", "strategy", "metadata", "error"),
+        *("created_at", "updated_at", "finished_at", "forget_thread"),
+    )
+]
+_SPEC = (run.c.spec, run.c.started_at)
+
+
+def _is(tenant: Tenant, run_id: UUID) -> Any:
+    return (run.c.tenant_id == tenant.id) & (run.c.run_id == run_id)
+
+
+def _select_run(tenant: Tenant, thread_id: UUID, run_id: UUID, *more: Any) -> Any:
+    return select(*_COLUMNS, *more).where(_is(tenant, run_id), run.c.thread_id == thread_id)
+
+
+def _select_head(tenant: Tenant, thread_id: UUID) -> Any:
+    mine = (thread_head.c.tenant_id == tenant.id, thread_head.c.thread_id == thread_id)
+    return select(thread_head.c.head).where(*mine)
+
+
+def _thread_exists(connection: Connection, tenant: Tenant, thread_id: UUID) -> bool:
+    mine = (thread.c.tenant_id == tenant.id, thread.c.thread_id == thread_id)
+    return bool(connection.execute(select(exists().where(*mine))).scalar_one())
+
+
+def _row(row: Row[Any], spec: RunSpec | None = None) -> RunRow:
+    return RunRow(**{column.name: row._mapping[column.name] for column in _COLUMNS}, spec=spec)

@@ -1,0 +1,164 @@
+"""Threads: made, read, searched, forgotten. Fits flow's port `Threads`.
+
+What moves a thread is runs.py's; what its state is, the saver's (checkpoints.py).
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import ColumnElement, Connection, Row, Select, func, select, text, update
+from sqlalchemy.dialects.postgresql import insert
+
+from agentfarm.errors import AlreadyExists, NotFound
+from agentfarm.persistence.checkpoints import TenantSaver
+from agentfarm.persistence.database import Databases
+from agentfarm.persistence.jsonb import check_jsonb
+from agentfarm.persistence.serde import FaithfulSerializer
+from agentfarm.persistence.tables import thread, thread_head
+from agentfarm.records import Ended, ThreadQuery, ThreadRow
+from agentfarm.tenancy import Tenant
+
+#: What count() counts to. A client that pages through more than this does not read the number.
+MAX_COUNT = 100_000
+
+#: The largest page. The API's own limits are lower; this one protects the process.
+MAX_PAGE = 1_000
+
+
+class PostgresThreads:
+    """serde_for  the serializer of a graph's threads; of None: plain values and messages."""
+
+    def __init__(self, databases: Databases, serde_for: Callable[[str | None], FaithfulSerializer]) -> None:
+        self.databases = databases
+        self.serde_for = serde_for
+
+    def create(self, tenant: Tenant, thread_id: UUID, metadata: Mapping[str, Any], *, if_exists: str) -> ThreadRow:
+        """A new thread, or the one that is there when if_exists is "do_nothing". Raises AlreadyExists."""
+        checked = check_jsonb("metadata", metadata)
+        graph_id = checked.get("graph_id")
+        with self.databases.transaction(tenant) as connection:
+            made = connection.execute(
+                insert(thread)
+                .values(
+                    tenant_id=tenant.id,
+                    thread_id=thread_id,
+                    metadata=checked,
+                    graph_id=graph_id if isinstance(graph_id, str) else None,
+                )
+                .on_conflict_do_nothing()
+                .returning(*_COLUMNS)
+            ).one_or_none()
+            if made is not None:
+                head = insert(thread_head).values(tenant_id=tenant.id, thread_id=thread_id)
+                connection.execute(head.on_conflict_do_nothing())
+                return _row(made)
+            if if_exists != "do_nothing":
+                raise AlreadyExists(what="Thread")
+            return _get(connection, tenant, thread_id)
+
+    def get(self, tenant: Tenant, thread_id: UUID) -> ThreadRow:
+        """Raises NotFound: the same for a thread of another tenant."""
+        with self.databases.transaction(tenant) as connection:
+            return _get(connection, tenant, thread_id)
+
+    def update(self, tenant: Tenant, thread_id: UUID, metadata: Mapping[str, Any]) -> ThreadRow:
+        """Metadata is merged, key by key. Raises NotFound."""
+        checked = check_jsonb("metadata", metadata)
+        graph_id = checked.get("graph_id")
+        changed = {"metadata": thread.c.metadata.op("||")(checked), "updated_at": func.clock_timestamp()}
+        if isinstance(graph_id, str):  # a thread that never ran learns its graph; one that ran knows better
+            changed["graph_id"] = func.coalesce(thread.c.graph_id, graph_id)
+        with self.databases.transaction(tenant) as connection:
+            statement = update(thread).where(_is(tenant, thread_id)).values(changed).returning(*_COLUMNS)
+            found = connection.execute(statement).one_or_none()
+        if found is None:
+            raise NotFound(what="Thread")
+        return _row(found)
+
+    def delete(self, tenant: Tenant, thread_id: UUID) -> tuple[Ended, ...]:
+        """With its runs, checkpoints, blobs, writes and executions; an active run is fenced out first. Raises NotFound.
+
+        returns  the runs that were not over: their streams are to be closed
+        """
+        with self.databases.transaction(tenant) as connection:
+            was_there, ended = forget_thread(connection, tenant, thread_id)
+        if not was_there:
+            raise NotFound(what="Thread")
+        return tuple(Ended(tenant.id, tenant.home, run_id, thread_id, "interrupted") for run_id in ended)
+
+    def search(self, tenant: Tenant, query: ThreadQuery) -> tuple[Sequence[ThreadRow], bool]:
+        """(rows, whether there are more)."""
+        limit = max(0, min(query.limit, MAX_PAGE))
+        with self.databases.transaction(tenant) as connection:
+            rows = connection.execute(search_threads(tenant, query).limit(limit + 1).offset(query.offset)).all()
+        return [_row(row) for row in rows[:limit]], len(rows) > limit
+
+    def count(self, tenant: Tenant, query: ThreadQuery) -> int:
+        """How many match, up to MAX_COUNT."""
+        matching = select(thread.c.thread_id).where(*_matches(tenant, query)).limit(MAX_COUNT).subquery()
+        with self.databases.transaction(tenant) as connection:
+            return connection.execute(select(func.count()).select_from(matching)).scalar_one()
+
+    def saver(self, tenant: Tenant, graph_id: str | None, *, guard_idle: bool = False) -> TenantSaver:
+        """LangGraph's saver for this tenant, outside of any execution. Not to be shared: it remembers the head it read.
+
+        guard_idle  a put raises ThreadBusy when a run of the thread is not over, in the same transaction
+        """
+        return TenantSaver(self.databases.of(tenant), tenant.id, self.serde_for(graph_id), guard_idle=guard_idle)
+
+
+def forget_thread(connection: Connection, tenant: Tenant, thread_id: UUID) -> tuple[bool, Sequence[UUID]]:
+    """(whether there was such a thread, its runs that were not over). Nothing of it remains."""
+    statement = text("SELECT was_there, ended FROM farm.forget_thread(:tenant, :thread)")
+    row = connection.execute(statement, {"tenant": tenant.id, "thread": thread_id}).one()
+    return row.was_there, row.ended or ()
+
+
+def search_threads(tenant: Tenant, query: ThreadQuery) -> Select[Any]:
+    """Of one tenant, in the order asked for; equal ones by id, so that pages neither repeat nor skip.
+
+    created_at and updated_at are served by thread_created and thread_updated; the other orders sort the tenant's rows.
+    """
+    order = thread.c[query.sort_by]
+    ranked = order.asc() if query.sort_order == "asc" else order.desc()
+    if (
+        query.sort_by == "state_updated_at"
+    ):  # the only one that may be null; said of the others, it would cost the index
+        ranked = ranked.nulls_last()
+    return select(*_COLUMNS).where(*_matches(tenant, query)).order_by(ranked, thread.c.thread_id)
+
+
+def _matches(tenant: Tenant, query: ThreadQuery) -> list[ColumnElement[bool]]:
+    conditions = [thread.c.tenant_id == tenant.id]
+    if query.ids:
+        conditions.append(thread.c.thread_id.in_(query.ids))
+    if query.status is not None:
+        conditions.append(thread.c.status == query.status)
+    if query.metadata:
+        conditions.append(thread.c.metadata.contains(check_jsonb("metadata", query.metadata)))
+    return conditions
+
+
+_COLUMNS = [
+    thread.c[name]
+    for name in (
+        *("thread_id", "status", "metadata", "config", "graph_id", "error"),
+        *("created_at", "updated_at", "state_updated_at"),
+    )
+]
+
+
+def _is(tenant: Tenant, thread_id: UUID) -> ColumnElement[bool]:
+    return (thread.c.tenant_id == tenant.id) & (thread.c.thread_id == thread_id)
+
+
+def _get(connection: Connection, tenant: Tenant, thread_id: UUID) -> ThreadRow:
+    found = connection.execute(select(*_COLUMNS).where(_is(tenant, thread_id))).one_or_none()
+    if found is None:
+        raise NotFound(what="Thread")
+    return _row(found)
+
+
+def _row(row: Row[Any]) -> ThreadRow:
+    return ThreadRow(**row._mapping)
