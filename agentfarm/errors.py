@@ -69,7 +69,7 @@ class RoleCanBypassIsolation(Misconfigured):
 class StrictSerializerOff(Misconfigured):
     code = "strict_serializer_off"
     says = (
-        "LANGGRAPH_STRICT_MSGPACK is not true in this process, so a stored value could make LangGraph call any function. "
+        "LANGGRAPH_STRICT_MSGPACK is not true in this process: a stored value could make LangGraph call any function. "
         "Set LANGGRAPH_STRICT_MSGPACK=true before langgraph is imported (manage.py, workers/ and the Procfile do)."
     )
 
@@ -102,7 +102,7 @@ class InvalidInput(BadRequest):
 
 class UnsupportedField(InvalidInput):
     code = "unsupported_field"
-    says = "{field} is not supported by this server; leave it out. (Dropping it in silence would change what you asked for.)"
+    says = "{field} is not supported by this server; leave it out. (To drop it would change what you asked for.)"
 
 
 class Unauthenticated(AgentFarmError):

@@ -1,6 +1,7 @@
-"""Joins the flow to the real stores: the one place that knows both. Everything here is made once a process, when first asked for.
+"""Joins the flow to the real stores: the one place that knows both. Made once a process, when first asked for.
 
-Doors (api, workers, admin, commands) import this and the flow, and nothing of what lies behind the ports.
+Doors (api, workers, admin, commands) import this and the flow, and nothing that lies behind the ports. A forked child
+(prefork) calls `start_worker`, which makes everything anew: neither a connection nor a thread survives a fork.
 """
 
 import asyncio
@@ -8,36 +9,153 @@ import os
 from collections.abc import Callable, Coroutine
 from functools import cache
 from typing import TYPE_CHECKING, Any
+from uuid import UUID
 
 from agentfarm.conf import settings, strict_msgpack
 
 strict_msgpack()  # before langgraph is imported below
 
 from agentfarm.engine.graphs import GraphRegistry  # noqa: E402
+from agentfarm.errors import GraphLoadFailed, GraphNotFound  # noqa: E402
 from agentfarm.flow.farm import Farm  # noqa: E402
-from agentfarm.persistence.database import Database, check_at_start  # noqa: E402
+from agentfarm.persistence.database import Database, Databases, check_at_start  # noqa: E402
 from agentfarm.persistence.executions import PostgresExecutions  # noqa: E402
 from agentfarm.persistence.healing import PostgresHealing  # noqa: E402
+from agentfarm.persistence.keys import PostgresKeys  # noqa: E402
 from agentfarm.persistence.leases import WorkerLease  # noqa: E402
 from agentfarm.persistence.runs import PostgresRuns  # noqa: E402
-from agentfarm.persistence.serde import serde_of  # noqa: E402
+from agentfarm.persistence.serde import FaithfulSerializer, serde_of  # noqa: E402
 from agentfarm.persistence.threads import PostgresThreads  # noqa: E402
-from agentfarm.queueing.broker import make_app, queue_names  # noqa: E402
+from agentfarm.queueing.broker import make_app  # noqa: E402
+from agentfarm.queueing.names import queue_names  # noqa: E402
 from agentfarm.queueing.publisher import CeleryPublisher  # noqa: E402
 from agentfarm.streaming.log import RedisEventLog  # noqa: E402
+from tenants.keys import FoundKey, KeyRing  # noqa: E402
 
 if TYPE_CHECKING:
     from celery import Celery
 
-#: The home that every tenant lives in until one asks for its own.
-MAIN = "main"
+RunAsync = Callable[[Coroutine[Any, Any, Any]], Any]
+
+# --------------------------------------------------------------------------- one a process, forks included
 
 
 @cache
 def graphs() -> GraphRegistry:
+    """The graphs of the operator's langgraph.json. Those that cannot be loaded are in its `problems`."""
     return GraphRegistry.from_config(settings().graphs_config)
 
 
 @cache
 def celery_app() -> "Celery":
     return make_app(settings(), queues=queue_names(settings(), graphs().queues()))
+
+
+def serde_for(graph_id: str | None) -> FaithfulSerializer:
+    """The serializer of a graph's threads; of one that is not served here: plain values and messages."""
+    if graph_id is None:
+        return serde_of(None)
+    try:
+        return serde_of(graphs().get(graph_id).graph)
+    except (GraphNotFound, GraphLoadFailed):
+        return serde_of(None)
+
+
+# --------------------------------------------------------------------------- one a process, made anew after a fork
+
+
+class _Process:
+    """What this process has open."""
+
+    def __init__(self, name: str = "", run_async: RunAsync = asyncio.run) -> None:
+        chosen = settings()
+        self.pid = os.getpid()
+        self.database = Database(chosen)
+        self.ops = Database(chosen, url=chosen.ops_url)
+        self.databases = Databases(self.database)
+        self.lease = WorkerLease(chosen, name=name)
+        self.log = RedisEventLog(
+            chosen.redis_url.get_secret_value(),
+            ttl_seconds=chosen.stream_ttl_seconds,
+            max_events=chosen.stream_max_events,
+            heartbeat_seconds=chosen.stream_heartbeat_seconds,
+            connect_seconds=chosen.connect_timeout_seconds,
+        )
+        self.farm = Farm(
+            graphs=graphs(),
+            executions=PostgresExecutions(self.databases, serde_for, self.lease, chosen),
+            runs=PostgresRuns(self.databases, serde_for),
+            threads=PostgresThreads(self.databases, serde_for),
+            healing=PostgresHealing(self.ops, self.database, chosen),
+            publisher=CeleryPublisher(celery_app(), chosen.default_queue),
+            log=self.log,
+            keys=_keys(PostgresKeys(self.database)),
+            run_async=run_async,
+        )
+
+    def close(self) -> None:
+        self.lease.stop()
+        self.log.close()
+        self.databases.dispose()
+        self.ops.dispose()
+
+
+_process: _Process | None = None
+
+
+def farm() -> Farm:
+    """The farm of this process. Raises Misconfigured where a setting is not as it must be."""
+    return _here().farm
+
+
+def check() -> None:
+    """Refuse to serve where tenants would not be safe from each other.
+
+    raises  RoleCanBypassIsolation, SchemaNotMigrated, StrictSerializerOff, StoreUnavailable
+    """
+    process = _here()
+    check_at_start(process.database)
+    if settings().database_ops_url is not None:
+        check_at_start(process.ops, setting="DATABASE_OPS_URL", role="ops")
+
+
+def start_worker(name: str, *, run_async: RunAsync) -> None:
+    """Make this process a worker: fit to serve, registered, and seen to be alive.
+
+    name       how operators see it: Celery's node name and the pid
+    run_async  runs a coroutine on the process's one event loop
+    raises     Misconfigured and its like, StoreUnavailable
+    """
+    global _process  # noqa: PLW0603  # Celery's tasks can be handed nothing
+    _process = _Process(name, run_async)
+    check()
+    _process.lease.start()
+
+
+def stop_worker() -> None:
+    """The nodes of this process are over: end its lease, send its last events. Nothing, where none began."""
+    global _process  # noqa: PLW0603
+    if _process is not None and _process.pid == os.getpid():
+        _process.close()
+        _process = None
+
+
+def _here() -> _Process:
+    global _process  # noqa: PLW0603
+    if _process is None or _process.pid != os.getpid():
+        _process = _Process()
+    return _process
+
+
+def _keys(store: PostgresKeys) -> KeyRing:
+    def look_up(key_id: UUID) -> FoundKey | None:
+        found = store.find_key(key_id)
+        return None if found is None else FoundKey(hash=found[0], tenant=found[1])
+
+    return KeyRing(
+        settings().pepper,
+        look_up,
+        store.find_tenant,
+        mark_used=store.mark_used,
+        anonymous=settings().anonymous_tenant,
+    )

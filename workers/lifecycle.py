@@ -13,10 +13,15 @@ from typing import Any
 from celery import Celery, bootsteps, concurrency, signals
 
 from agentfarm import wiring
+from agentfarm.conf import settings
 from agentfarm.errors import AgentFarmError
 from agentfarm.queueing.broker import declare_all
+from agentfarm.telemetry.logs import configure_logs
+from workers.loop import ProcessLoop
 
 logger = logging.getLogger(__name__)
+
+_loop = ProcessLoop()
 
 
 class Begin(bootsteps.StartStopStep):
@@ -42,7 +47,7 @@ def begin_process(node_name: str) -> None:
     """
     name = f"{node_name}/{os.getpid()}"
     try:
-        wiring.start_worker(name)
+        wiring.start_worker(name, run_async=_loop.run)
     except AgentFarmError as error:
         logger.critical("worker process %s does not start: %s", name, error)
         raise SystemExit(1) from error
@@ -69,4 +74,4 @@ def _end(**_: object) -> None:
 
 def _setup_logging(**_: object) -> None:
     """That somebody is connected keeps Celery from setting up the log in its own way."""
-    wiring.setup_logging()
+    configure_logs(level=settings().log_level, as_json=settings().log_json)

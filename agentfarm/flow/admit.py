@@ -35,7 +35,9 @@ STREAM_MODES: Mapping[str, str] = {
 }
 
 #: Keys of `configurable` that the server sets; a client's are dropped, as the Agent Server drops them.
-RESERVED = frozenset({"thread_id", "run_id", "graph_id", "assistant_id", "checkpoint_ns", "checkpoint_id", "checkpoint_map"})
+RESERVED = frozenset(
+    {"thread_id", "run_id", "graph_id", "assistant_id", "checkpoint_ns", "checkpoint_id", "checkpoint_map"}
+)
 
 
 def admit_run(farm: Farm, tenant: Tenant, new: NewRun) -> RunRow:
@@ -47,7 +49,7 @@ def admit_run(farm: Farm, tenant: Tenant, new: NewRun) -> RunRow:
 
 
 def retry_run(farm: Farm, tenant: Tenant, thread_id: UUID, run_id: UUID) -> RunRow:
-    """Go on with a failed run from its last checkpoint: finished nodes are not executed again. A new run, with a new id."""
+    """Go on with a failed run from its last checkpoint, as a new run: finished nodes are not executed again."""
     return _publish(farm, farm.runs.retry(tenant, thread_id, run_id))
 
 
@@ -140,14 +142,12 @@ def _breakpoints(name: str, nodes: str | Sequence[str], loaded: LoadedGraph) -> 
     return list(nodes)
 
 
-def _config(
-    request: RunRequest, *, run_id: UUID, thread_id: UUID, graph_id: str, tenant: Tenant
-) -> dict[str, Any]:
+def _config(request: RunRequest, *, run_id: UUID, thread_id: UUID, graph_id: str, tenant: Tenant) -> dict[str, Any]:
     given = dict(request.config)
     configurable = dict(given.get("configurable") or {})
     if configurable and request.context:
         raise BadRequest(why="config.configurable and context say the same thing twice; send context alone")
-    checkpoint = {**({"checkpoint_id": request.checkpoint_id} if request.checkpoint_id else {}), **(request.checkpoint or {})}
+    checkpoint = {"checkpoint_id": request.checkpoint_id, **(request.checkpoint or {})}
     kept = {k: v for k, v in configurable.items() if k not in RESERVED and not k.startswith("__")}
     kept.update(request.context or {})
     kept.update(

@@ -5,7 +5,7 @@ tenant: there is no call for "all of them" but the healer's, which sees ids and 
 """
 
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from typing import Protocol
+from typing import Any, Protocol
 from uuid import UUID
 
 from langgraph.checkpoint.base import BaseCheckpointSaver
@@ -31,7 +31,7 @@ from agentfarm.tenancy import Tenant
 
 
 class Executions(Protocol):
-    """persistence/executions.py. Two round trips a node: the claim answers with all it needs, the commit is one call."""
+    """persistence/executions.py. Two round trips a node: the claim answers with all it needs, the commit is one."""
 
     def claim(self, message: ExecuteNode) -> Claimed | Refused:
         """Take the lease, fence + 1. Raises StoreUnavailable."""
@@ -51,7 +51,7 @@ class Runs(Protocol):
     """persistence/runs.py."""
 
     def admit(self, tenant: Tenant, new: NewRun) -> Admitted:
-        """One transaction: thread (made if asked), run row and first execution, the strategy carried out under the thread's lock.
+        """One transaction under the thread's lock: thread (made if asked), run row, first execution, the strategy.
 
         raises NotFound (no such thread), ThreadBusy (reject, or too many wait), AlreadyExists, StoreUnavailable
         """
@@ -66,7 +66,7 @@ class Runs(Protocol):
     def cancel(
         self, tenant: Tenant, thread_id: UUID, run_id: UUID, *, rollback: bool
     ) -> tuple[Ended, tuple[ExecuteNode, ...]]:
-        """Fence out what is open, end the run as interrupted (rollback: undo its checkpoints and delete it), start who waits."""
+        """Fence out what is open and end the run as interrupted (rollback: undo, delete it); start who waits."""
 
     def retry(self, tenant: Tenant, thread_id: UUID, run_id: UUID) -> Admitted:
         """A failed run goes on from its checkpoint, as a new run with input None."""

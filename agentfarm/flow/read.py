@@ -1,4 +1,4 @@
-"""Beside the line: a thread's state and history, and changing it by hand. LangGraph's own reading over the tenant's saver.
+"""Beside the line: a thread's state and history, and changing it by hand, by LangGraph's own code over our saver.
 
 Answers are plain dicts in the Agent Server's shape; values inside are as the graph left them (messages, models), and
 become JSON at the edge.
@@ -19,6 +19,9 @@ from agentfarm.errors import GraphNotFound, InvalidInput, NotFound
 from agentfarm.flow.farm import Farm
 from agentfarm.records import ThreadRow
 from agentfarm.tenancy import Tenant
+
+#: What LangGraph takes for `as_node` besides a node's name.
+WRITERS = frozenset({"__start__", "__end__", "__input__", "__copy__"})
 
 
 def get_state(
@@ -79,7 +82,7 @@ def update_state(
     if row.graph_id is None:
         raise InvalidInput(where="thread", why="it never ran, so no graph is known; create it with a graph_id first")
     graph, config = _graph(farm, tenant, row, guard_idle=True), _config(thread_id, checkpoint)
-    if as_node is not None and as_node not in graph.nodes and as_node not in ("__start__", "__end__", "__input__", "__copy__"):
+    if as_node is not None and as_node not in graph.nodes and as_node not in WRITERS:
         raise InvalidInput(where="as_node", why="the graph has no such node")
     try:
         if farm.graphs.get(row.graph_id).is_async:
@@ -104,7 +107,7 @@ def read_answer(farm: Farm, tenant: Tenant, thread_id: UUID, run_id: UUID) -> An
 
 
 def thread_view(farm: Farm, tenant: Tenant, row: ThreadRow) -> dict[str, Any]:
-    """The Thread of the API: the row, with values and interrupts of its head. Null values where no graph can read them."""
+    """What a client that waited gets: final values, `__interrupt__` among them, or {"__error__": …}. Raises NotFound."""
     values: Any = None
     interrupts: dict[str, list[Any]] = {}
     if row.graph_id is not None:
@@ -133,10 +136,10 @@ def thread_view(farm: Farm, tenant: Tenant, row: ThreadRow) -> dict[str, Any]:
 
 
 def _graph(farm: Farm, tenant: Tenant, row: ThreadRow, *, guard_idle: bool = False) -> Pregel:
-    assert row.graph_id is not None  # noqa: S101  # callers have looked
+    assert row.graph_id is not None  # callers have looked
     saver = farm.threads.saver(tenant, row.graph_id, guard_idle=guard_idle)
     graph = farm.graphs.get(row.graph_id).graph.copy(update={"checkpointer": saver})
-    assert isinstance(graph, Pregel)  # noqa: S101
+    assert isinstance(graph, Pregel)
     return graph
 
 

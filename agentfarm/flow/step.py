@@ -27,8 +27,8 @@ Outcome = Literal["committed", "gone", "busy", "fenced"]
 def execute_node(farm: Farm, message: ExecuteNode, *, redelivered: bool = False) -> Outcome:
     """One message: usually one node execution; a start goes on with its first node, a last sibling with the advance.
 
-    returns  "committed"; "gone": there was nothing left to do; "busy": a living worker holds it (the healer watches that
-             worker, so the message may go); "fenced": another worker took it over while it ran here, nothing was saved
+    returns  "committed"; "gone": nothing was left to do; "busy": a living worker holds it (the healer watches it, so
+             the message may go); "fenced": another worker took it over while it ran here, nothing was saved
     raises   Unavailable, when the database did not answer: the message is to be delivered again
     """
     claimed = farm.executions.claim(message)
@@ -86,10 +86,12 @@ def _run_segment(farm: Farm, claimed: Claimed) -> SegmentResult:
             result = run_segment(loaded.graph, request, saver=claimed.saver, sink=sink)
     except (Stale, Unavailable):
         raise
-    except Exception as error:  # a bug of ours or a graph that this worker cannot load; the node's errors are caught inside
+    except (
+        Exception
+    ) as error:  # a bug of ours or a graph that this worker cannot load; the node's errors are caught inside
         logger.exception("a segment failed outside of its node", extra=_ids(claimed))
         return _failed(error)
-    assert isinstance(result, SegmentResult)  # noqa: S101  # run_async is typed for any coroutine
+    assert isinstance(result, SegmentResult)  # run_async is typed for any coroutine
     return result
 
 

@@ -60,7 +60,7 @@ def test_an_address_without_a_scheme_is_refused_with_an_example(environment: pyt
         settings()
 
 
-@pytest.mark.parametrize("host", ["0.0.0.0", "10.1.2.3", "::", "farm.example"])  # noqa: S104
+@pytest.mark.parametrize("host", ["0.0.0.0", "10.1.2.3", "::", "farm.example"])
 def test_the_anonymous_tenant_is_for_loopback_only(environment: pytest.MonkeyPatch, host: str) -> None:
     environment.setenv("ANONYMOUS_TENANT", "demo")
     environment.setenv("AGENTFARM_HOST", host)
@@ -78,4 +78,4 @@ def test_the_anonymous_tenant_is_let_in_on_loopback(environment: pytest.MonkeyPa
 
 def test_loopback_is_told_from_the_rest() -> None:
     assert [is_loopback(host) for host in ("localhost", "127.8.8.8", "::1", "[::1]")] == [True] * 4
-    assert not any(is_loopback(host) for host in ("0.0.0.0", "192.168.0.1", "example"))  # noqa: S104
+    assert not any(is_loopback(host) for host in ("0.0.0.0", "192.168.0.1", "example"))

@@ -1,0 +1,23 @@
+"""What died, got lost or stands still goes on."""
+
+from agentfarm.flow.farm import Farm
+from agentfarm.flow.heal import Healed, sweep_once
+from agentfarm.messages import ExecuteNode
+from agentfarm.records import Ended, Sweep
+from tests.unit.flow.world import World
+
+
+def test_a_quiet_farm_is_left_alone(farm: Farm, world: World) -> None:
+    assert sweep_once(farm).is_quiet
+    assert world.calls == []
+
+
+def test_what_a_dead_worker_held_is_published_and_what_is_buried_is_told(
+    farm: Farm, world: World, message: ExecuteNode, ended: Ended
+) -> None:
+    world.sweep = Sweep(again=(message,), dead=(message,), ended=(ended,))
+
+    healed = sweep_once(farm)
+
+    assert healed == Healed(taken_over=1, buried=1)
+    assert [call[0] for call in world.calls] == ["publish", "close_run", "mark_announced"]

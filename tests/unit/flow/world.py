@@ -1,0 +1,133 @@
+"""A world of fakes: what each station does to it is written into `world.calls`, in order."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from typing import Any
+from uuid import UUID
+
+from agentfarm.errors import BrokerUnavailable, NotFound, StreamUnavailable
+from agentfarm.messages import ExecuteNode
+from agentfarm.records import Committed, Ended, Event, Refused, RunRow, Sweep
+from agentfarm.tenancy import Tenant
+
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+@dataclass
+class World:
+    """What the fakes answer, and what they were asked."""
+
+    calls: list[tuple[Any, ...]] = field(default_factory=list)
+    claims: list[Any] = field(default_factory=list)
+    commits: list[Committed | Exception] = field(default_factory=list)
+    open_messages: tuple[ExecuteNode, ...] = ()
+    events: list[Event] = field(default_factory=list)
+    runs: dict[UUID, RunRow] = field(default_factory=dict)
+    sweep: Sweep = field(default_factory=Sweep)
+    broker_is_up: bool = True
+    streams_are_up: bool = True
+
+    def did(self, name: str) -> list[tuple[Any, ...]]:
+        return [call for call in self.calls if call[0] == name]
+
+
+class FakePublisher:
+    def __init__(self, world: World) -> None:
+        self.world = world
+
+    def publish(self, messages: Sequence[ExecuteNode]) -> None:
+        if not self.world.broker_is_up:
+            raise BrokerUnavailable(count=len(messages))
+        self.world.calls.append(("publish", *messages))
+
+    def queue_length(self, queue: str) -> int | None:
+        return 0
+
+
+class FakeLog:
+    def __init__(self, world: World) -> None:
+        self.world = world
+
+    def append(self, tenant_id: UUID, run_id: UUID, event: Event) -> None:
+        self.world.events.append(event)
+
+    def flush(self, *, seconds: float = 5.0) -> None:
+        self._check()
+        self.world.calls.append(("flush",))
+
+    def close_run(self, tenant_id: UUID, run_id: UUID, events: Sequence[Event]) -> None:
+        self._check()
+        self.world.calls.append(("close_run", run_id, [event.name for event in events]))
+        self.world.events += events
+
+    async def follow(self, tenant_id: UUID, run_id: UUID, *, after: str) -> AsyncIterator[Event | None]:
+        yield None
+        for event in self.world.events:
+            await asyncio.sleep(0)
+            yield event
+            if event.name == "end":
+                return
+
+    def _check(self) -> None:
+        if not self.world.streams_are_up:
+            raise StreamUnavailable
+
+
+class FakeRuns:
+    def __init__(self, world: World) -> None:
+        self.world = world
+
+    def find(self, tenant: Tenant, run_id: UUID) -> RunRow | None:
+        return self.world.runs.get(run_id)
+
+    def get(self, tenant: Tenant, thread_id: UUID, run_id: UUID, *, with_spec: bool = False) -> RunRow:
+        if (row := self.world.runs.get(run_id)) is None:
+            raise NotFound(what="Run")
+        return row
+
+    def mark_announced(self, ended: Ended) -> None:
+        self.world.calls.append(("mark_announced", ended.run_id))
+
+
+class FakeExecutions:
+    def __init__(self, world: World) -> None:
+        self.world = world
+
+    def claim(self, message: ExecuteNode) -> Any:
+        return self.world.claims.pop(0) if self.world.claims else Refused("gone")
+
+    def commit(self, claimed: Any, result: Any, *, lease_next: bool = False) -> Committed:
+        self.world.calls.append(("commit", claimed.kind, result.status, lease_next))
+        answer = self.world.commits.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    def open_at_head(self, message: ExecuteNode) -> tuple[ExecuteNode, ...]:
+        return self.world.open_messages
+
+
+class FakeHealing:
+    def __init__(self, world: World) -> None:
+        self.world = world
+
+    def sweep(self, *, limit: int = 500) -> Sweep:
+        return self.world.sweep
+
+    def lost(self, queue_lengths: Callable[[str], int | None], *, limit: int = 500) -> tuple[ExecuteNode, ...]:
+        return ()
+
+    def stalled(self, *, limit: int = 100) -> tuple[ExecuteNode, ...]:
+        return ()
+
+    def unannounced(self, *, limit: int = 100) -> tuple[Ended, ...]:
+        return ()
+
+    def forgettable(self, *, grace_seconds: float = 60.0, limit: int = 100) -> tuple[Ended, ...]:
+        return ()
+
+
+def over(row: RunRow, **changed: Any) -> RunRow:
+    return replace(row, status="success", finished_at=NOW, **changed)
