@@ -19,12 +19,14 @@ def milliseconds(pids: Iterable[int]) -> float:
 
 
 def family(pid: int) -> list[int]:
-    """A process and its children: Postgres is a postmaster and one backend a connection."""
+    """A process and all below it: Postgres is a postmaster and one backend a connection."""
     try:
-        children = (PROC / str(pid) / "task" / str(pid) / "children").read_text().split()
-    except OSError:
+        children = [
+            int(child) for task in (PROC / str(pid) / "task").glob("*/children") for child in task.read_text().split()
+        ]
+    except OSError:  # it ended while it was asked
         return [pid]
-    return [pid, *map(int, children)]
+    return [pid, *(each for child in children for each in family(child))]
 
 
 def _thread_nanoseconds(pid: int) -> int:

@@ -24,7 +24,8 @@ def measure_hops(driver: Driver, chain: Callable[[], Chain], *, rounds: int, run
     rows = alternate(cells, rounds)
     notes = [
         f"Milliseconds, {runs} chains of {NODES} a round, one at a time, over 2 worker processes of 8 threads each.",
-        "Start to start is the whole of a no-op node: claim, segment, commit, publish, receive. A bare hop has the last two.",
+        "Start to start is the whole of a no-op node: claim, segment, commit, publish, receive.",
+        "A bare hop has the last two of these.",
     ]
     return Table("2 Hop", rows, Ratio("p50", BARE, "at most 2"), notes)
 

@@ -1,14 +1,13 @@
 """Child processes of a benchmark: each logs to a file, dies with this process, and is ended by its own pid."""
 
-import ctypes
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-PR_SET_PDEATHSIG = 1
+from agentfarm.local.processes import die_with_parent, tail
+
 POLL_SECONDS = 0.02
 
 
@@ -37,13 +36,12 @@ class Child:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                preexec_fn=_die_with_parent() if sys.platform == "linux" else None,  # noqa: PLW1509  no threads yet
+                preexec_fn=die_with_parent(),  # noqa: PLW1509  the reason is in agentfarm.local.processes
             )
 
     def check_alive(self) -> None:
         if self.process is None or self.process.poll() is not None:
-            tail = self.log.read_text(errors="replace")[-1500:] if self.log.exists() else ""
-            raise RuntimeError(f"{self.name} ended; the last of {self.log}:\n{tail}")
+            raise RuntimeError(f"{self.name} ended; the last of {self.log}:\n{tail(self.log, 20)}")
 
     def kill(self) -> None:
         """As a crash would: no clean-up of any kind."""
@@ -78,12 +76,3 @@ def run_once(command: Sequence[str], *, root: Path, environment: Mapping[str, st
     if done.returncode:
         raise RuntimeError(f"{' '.join(command)} failed:\n{done.stderr[-1500:] or done.stdout[-1500:]}")
     return done.stdout
-
-
-def _die_with_parent() -> Callable[[], None]:
-    libc = ctypes.CDLL(None, use_errno=True)  # loaded before the fork
-
-    def ask() -> None:
-        libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-
-    return ask

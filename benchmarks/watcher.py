@@ -10,6 +10,11 @@ from uuid import UUID
 
 import psycopg
 
+#: A worker that was killed leaves its row until the healer has seen to it: its pid may be another's by then.
+LIVING = (
+    "select 1 from farm.worker where pid = %s and ended_at is null and beat_at > clock_timestamp() - interval '10 s'"
+)
+
 
 @dataclass(frozen=True, slots=True)
 class Execution:
@@ -34,7 +39,8 @@ class Span:
 class Watcher:
     """One connection, autocommit: it holds no snapshot and no lock while it waits."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, tenant_id: UUID) -> None:
+        self.tenant_id = tenant_id
         self.connection = psycopg.connect(url, autocommit=True)
 
     def close(self) -> None:
@@ -42,20 +48,22 @@ class Watcher:
 
     def open_runs(self, run_ids: Sequence[UUID]) -> set[UUID]:
         """Those that are not over."""
-        query = "select run_id from farm.run where run_id = any(%s) and status in ('pending', 'running')"
-        return {run_id for (run_id,) in self.connection.execute(query, [list(run_ids)])}
+        query = (
+            "select run_id from farm.run where tenant_id = %s and run_id = any(%s) and status in ('pending', 'running')"
+        )
+        return {run_id for (run_id,) in self.connection.execute(query, [self.tenant_id, list(run_ids)])}
 
     def failed_runs(self, run_ids: Sequence[UUID]) -> dict[UUID, str]:
-        query = "select run_id, status from farm.run where run_id = any(%s) and status <> 'success'"
-        return dict(self.connection.execute(query, [list(run_ids)]).fetchall())
+        query = "select run_id, status from farm.run where tenant_id = %s and run_id = any(%s) and status <> 'success'"
+        return dict(self.connection.execute(query, [self.tenant_id, list(run_ids)]).fetchall())
 
     def executions(self, run_ids: Sequence[UUID]) -> list[Execution]:
         """By run, then in the order in which they started."""
         query = (
             "select run_id, node, status, attempts, worker, started_at, finished_at from farm.node_execution "
-            "where run_id = any(%s) order by run_id, started_at"
+            "where tenant_id = %s and run_id = any(%s) order by run_id, started_at"
         )
-        return [Execution(*row) for row in self.connection.execute(query, [list(run_ids)])]
+        return [Execution(*row) for row in self.connection.execute(query, [self.tenant_id, list(run_ids)])]
 
     def spans(self, run_ids: Sequence[UUID]) -> dict[UUID, list[Span]]:
         """{run: its graph's nodes that are done, in order}. LangGraph's own pseudo nodes (__start__) are left out."""
@@ -72,4 +80,4 @@ class Watcher:
 
     def knows(self, pid: int) -> bool:
         """Whether a process holds leases under this pid: it is up and beats."""
-        return self.connection.execute("select 1 from farm.worker where pid = %s", [pid]).fetchone() is not None
+        return self.connection.execute(LIVING, [pid]).fetchone() is not None
