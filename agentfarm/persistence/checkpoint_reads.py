@@ -1,7 +1,7 @@
 """Reading checkpoints: statements over the tables, inside a transaction that knows its tenant.
 
-Each checkpoint comes back as bytes (`Found`) and becomes values outside of the transaction, anew each time: nothing that
-a graph could change is ever shared.
+Each checkpoint comes back as bytes (`Found`) and becomes values outside of the transaction, anew each time: nothing
+that a graph could change is ever shared.
 """
 
 from collections import defaultdict
@@ -16,7 +16,7 @@ from langgraph.checkpoint.serde.base import SerializerProtocol
 from sqlalchemy import ColumnElement, Connection, Row, Select, literal, select, tuple_
 
 from agentfarm.ids import parse_uuid
-from agentfarm.persistence.bodies import Body, Head, WriteRow, decode_writes, read_body
+from agentfarm.persistence.bodies import Head, WriteRow, decode_checkpoint, decode_writes, load_value, open_body
 from agentfarm.persistence.tables import checkpoint, checkpoint_blob, checkpoint_write, thread_head
 
 #: Ancestors a round trip when a delta channel is put together. Snapshots are this far apart at most in most graphs.
@@ -60,20 +60,21 @@ class Place:
 class Found:
     """A checkpoint as it is stored.
 
-    body  opened, its values still serialised
-    head  the thread's head, read with it
+    opened  the body, its values still serialised
+    head    the thread's head, read with it
     """
 
     place: Place
     parent_id: UUID | None
-    data: bytes
-    body: Body
+    body: bytes
+    opened: Mapping[str, Any]
     head: UUID | None = None
     blobs: Mapping[str, bytes] = field(default_factory=dict)
     writes: Sequence[WriteRow] = ()
 
     def to_tuple(self, serde: SerializerProtocol) -> CheckpointTuple:
-        return Head(self.data, self.blobs).to_tuple(serde, str(self.place.thread_id), self.place.ns, self.writes)
+        head = Head(self.body, self.blobs)
+        return decode_checkpoint(serde, str(self.place.thread_id), self.place.ns, head, self.writes)
 
 
 def find(connection: Connection, tenant_id: UUID, place: Place) -> Found | None:
@@ -109,7 +110,7 @@ def _select_rows(tenant_id: UUID, thread_id: UUID | None, ns: str | None) -> Sel
 
 def _found(row: Row[Any]) -> Found:
     place = Place(row.thread_id, row.ns, row.checkpoint_id)
-    return Found(place, row.parent_id, row.body, read_body(row.body), row._mapping.get("head"))
+    return Found(place, row.parent_id, row.body, open_body(row.body), row._mapping.get("head"))
 
 
 # --------------------------------------------------------------------------- blobs and writes
@@ -117,12 +118,12 @@ def _found(row: Row[Any]) -> Found:
 
 def _fill(connection: Connection, tenant_id: UUID, found: Sequence[Found]) -> Sequence[Found]:
     """Give each its blobs and writes: two statements for all of them."""
-    keys = {(one.place.thread_id, one.place.ns, key) for one in found for key in one.body.refs}
+    keys = {(one.place.thread_id, one.place.ns, key) for one in found for key in one.opened["r"].values()}
     blobs = _read_blobs(connection, tenant_id, keys)
     writes = _read_writes(connection, tenant_id, [one.place for one in found])
     for one in found:
         of = one.place
-        one.blobs = {key: blobs[of.thread_id, of.ns, key] for key in one.body.refs}
+        one.blobs = {key: blobs[of.thread_id, of.ns, key] for key in one.opened["r"].values()}
         one.writes = writes[of]
     return found
 
@@ -194,7 +195,7 @@ def next_page(connection: Connection, tenant_id: UUID, cursor: Cursor, wanted: M
     cursor.is_done = len(rows) < cursor.page
     if rows:
         cursor.after = (rows[-1].checkpoint_id, rows[-1].thread_id, rows[-1].ns)
-    found = [one for one in map(_found, rows) if contains(one.body.metadata, wanted)]
+    found = [one for one in map(_found, rows) if contains(one.opened["m"], wanted)]
     return _fill(connection, tenant_id, found)
 
 
@@ -228,7 +229,7 @@ def contains(metadata: object, wanted: object) -> bool:
 def delta_history(
     connection: Connection, tenant_id: UUID, place: Place, channels: Sequence[str], serde: SerializerProtocol
 ) -> dict[str, DeltaChannelHistory]:
-    """Per channel the writes of the ancestors, oldest first, back to the one that holds the channel whole (the seed)."""
+    """Per channel: the writes of the ancestors, oldest first, back to the one that holds it whole (the seed)."""
     collected: dict[str, list[PendingWrite]] = {channel: [] for channel in channels}
     seeds: dict[str, Any] = {}
     for ancestor in _ancestors(connection, tenant_id, place):
@@ -238,8 +239,8 @@ def delta_history(
             if write[1] in collected and write[1] not in seeds:
                 collected[write[1]].append(write)
         for channel in collected.keys() - seeds.keys():
-            if ancestor.body.has(channel):
-                seeds[channel] = ancestor.body.value(channel, serde, _blob_of(connection, tenant_id, ancestor, channel))
+            if channel in stored_channels(ancestor.opened):
+                seeds[channel] = _read_value(connection, tenant_id, ancestor, channel, serde)
     return {channel: _history(writes[::-1], channel, seeds) for channel, writes in collected.items()}
 
 
@@ -247,13 +248,20 @@ def _history(writes: list[PendingWrite], channel: str, seeds: Mapping[str, Any])
     return {"writes": writes, "seed": seeds[channel]} if channel in seeds else {"writes": writes}
 
 
-def _blob_of(connection: Connection, tenant_id: UUID, found: Found, channel: str) -> Mapping[str, bytes]:
-    """The one blob that the channel's value is in, if it is in one."""
-    key = found.body.key_of(channel)
-    if key is None:
-        return {}
-    wanted = (found.place.thread_id, found.place.ns, key)
-    return {key: _read_blobs(connection, tenant_id, [wanted])[wanted]}
+def stored_channels(opened: Mapping[str, Any]) -> set[str]:
+    """The channels whose value a checkpoint holds, given its opened body."""
+    return {*opened["p"], *opened["i"], *opened["r"]}
+
+
+def _read_value(connection: Connection, tenant_id: UUID, found: Found, channel: str, serde: SerializerProtocol) -> Any:
+    """The value of a channel that the checkpoint holds; its blob is fetched, where it is in one."""
+    plain, inline, refs = found.opened["p"], found.opened["i"], found.opened["r"]
+    if channel in plain:
+        return plain[channel]
+    if channel in inline:
+        return load_value(serde, inline[channel])
+    wanted = (found.place.thread_id, found.place.ns, refs[channel])
+    return load_value(serde, _read_blobs(connection, tenant_id, [wanted])[wanted])
 
 
 def _ancestors(connection: Connection, tenant_id: UUID, place: Place) -> Iterable[Found]:

@@ -3,14 +3,15 @@
 Statements over the tables, inside a transaction that knows its tenant.
 """
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 from uuid import UUID
 
 from sqlalchemy import Connection, Table, delete, func, literal, not_, select, text, tuple_, update
 from sqlalchemy.dialects.postgresql import insert
 
-from agentfarm.persistence.bodies import Body, read_body
+from agentfarm.persistence.bodies import open_body
+from agentfarm.persistence.checkpoint_reads import stored_channels
 from agentfarm.persistence.tables import checkpoint, checkpoint_blob, checkpoint_write, run, thread_head
 
 #: The tables that hold a thread's state, and nothing else of it.
@@ -82,32 +83,32 @@ def _delta_ancestors(
     """The line of parents back to where each delta channel of the checkpoint was stored whole."""
     ns, at = place
     line: set[tuple[str, UUID]] = set()
-    body, next_id = _open(connection, tenant_id, thread_id, ns, at)
-    missing = set(body.metadata.get("counters_since_delta_snapshot") or ()) if body else set()
-    while body is not None:
-        missing = {channel for channel in missing if not body.has(channel)}
+    opened, next_id = _open(connection, tenant_id, thread_id, ns, at)
+    missing = set(opened["m"].get("counters_since_delta_snapshot") or ()) if opened else set()
+    while opened is not None:
+        missing -= stored_channels(opened)
         if not missing or next_id is None:
             break
         line.add((ns, next_id))
-        body, next_id = _open(connection, tenant_id, thread_id, ns, next_id)
+        opened, next_id = _open(connection, tenant_id, thread_id, ns, next_id)
     return line
 
 
 def _open(
     connection: Connection, tenant_id: UUID, thread_id: UUID, ns: str, checkpoint_id: UUID
-) -> tuple[Body | None, UUID | None]:
-    """(body, parent); (None, None) for one that is not there."""
+) -> tuple[Mapping[str, Any] | None, UUID | None]:
+    """(the opened body, the parent); (None, None) for one that is not there."""
     c = checkpoint.c
     here = (*_of(checkpoint, tenant_id, thread_id), c.ns == ns, c.checkpoint_id == checkpoint_id)
     row = connection.execute(select(c.body, c.parent_id).where(*here)).one_or_none()
-    return (None, None) if row is None else (read_body(row.body), row.parent_id)
+    return (None, None) if row is None else (open_body(row.body), row.parent_id)
 
 
 # --------------------------------------------------------------------------- runs
 
 
 def delete_of_runs(connection: Connection, tenant_id: UUID, run_ids: Sequence[UUID]) -> None:
-    """The checkpoints that these runs made, with writes and blobs. A head among them goes to the newest that is left."""
+    """The checkpoints that these runs made, with writes and blobs; a head among them goes to the newest left."""
     c = checkpoint.c
     of_runs = (c.tenant_id == tenant_id, c.run_id.in_(run_ids))
     threads = connection.execute(select(c.thread_id).distinct().where(*of_runs)).scalars().all()

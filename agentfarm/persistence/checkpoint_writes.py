@@ -1,12 +1,11 @@
-"""Writing checkpoints: statements over the tables, inside a transaction that knows its tenant.
+"""Writing checkpoints outside of any run: statements over the tables, inside a transaction that knows its tenant.
 
-Outside of a run a put takes the thread's head row first, so that puts of one thread come one after the other. On behalf
-of a node execution the functions of sql/ check the execution's fence in the statement that writes.
+A put takes the thread's head row first, so that puts of one thread come one after the other, and moves it by
+compare-and-swap. What a node execution writes goes another way (execution_saver.py), under its fence.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 from uuid import UUID
 
 from langchain_core.runnables import RunnableConfig
@@ -16,25 +15,9 @@ from sqlalchemy import Connection, exists, func, select, text, update
 from sqlalchemy.dialects.postgresql import insert
 
 from agentfarm.errors import HeadMoved, NotFound, ThreadBusy
-from agentfarm.persistence.bodies import Body, EncodedCheckpoint, WriteRow, encode_checkpoint, read_body
+from agentfarm.persistence.bodies import Encoded, Parts, WriteRow, encode_checkpoint, read_parts
 from agentfarm.persistence.checkpoint_reads import Place
 from agentfarm.persistence.tables import checkpoint, checkpoint_blob, checkpoint_write, run, thread, thread_head
-
-
-@dataclass(frozen=True, slots=True)
-class Fence:
-    """A node execution's right to write.
-
-    worker  the process that holds it
-    head    the thread's head when it was claimed: from where its first checkpoint in namespace "" moves it
-    """
-
-    run_id: UUID
-    checkpoint_id: UUID
-    execution_id: UUID
-    fence: int
-    worker: int
-    head: UUID | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,9 +29,6 @@ class Put:
     checkpoint: Checkpoint
     metadata: CheckpointMetadata
     new_versions: ChannelVersions
-
-
-# --------------------------------------------------------------------------- outside of a run
 
 
 def put(
@@ -72,7 +52,7 @@ def put(
     if is_root and seen is not None and seen[1] != head:
         raise HeadMoved(thread_id=thread_id, checkpoint_id=seen[1])
     new_id = _id_after(UUID(put.checkpoint["id"]), parent=put.place.checkpoint_id, head=head if seen else None)
-    encoded = encode(connection, tenant_id, put, serde, new_id)
+    encoded = _encode(connection, tenant_id, put, serde, new_id)
     _insert_checkpoint(connection, tenant_id, put, encoded)
     if is_root and (seen is not None or head is None or new_id >= head):
         _move_head(connection, tenant_id, thread_id, encoded)
@@ -103,7 +83,7 @@ def _id_after(given: UUID, *, parent: UUID | None, head: UUID | None) -> UUID:
     return UUID(int=max(behind).int + 1) if behind else given
 
 
-def _insert_checkpoint(connection: Connection, tenant_id: UUID, put: Put, encoded: EncodedCheckpoint) -> None:
+def _insert_checkpoint(connection: Connection, tenant_id: UUID, put: Put, encoded: Encoded) -> None:
     """The same id again replaces it, as in stock."""
     here = {"tenant_id": tenant_id, "thread_id": put.place.thread_id, "ns": put.place.ns}
     if encoded.blobs:
@@ -124,7 +104,7 @@ def _run_of(put: Put) -> UUID | None:
         return None
 
 
-def _move_head(connection: Connection, tenant_id: UUID, thread_id: UUID, encoded: EncodedCheckpoint) -> None:
+def _move_head(connection: Connection, tenant_id: UUID, thread_id: UUID, encoded: Encoded) -> None:
     mine = (thread_head.c.tenant_id == tenant_id, thread_head.c.thread_id == thread_id)
     connection.execute(update(thread_head).where(*mine).values(head=encoded.checkpoint_id, step=encoded.step))
     now = func.clock_timestamp()
@@ -151,99 +131,15 @@ def put_writes(
             task_path=row.path,
             body=row.body,
         )
-        replaced = {"body": row.body, "task_path": row.path}
+        replaced = {"body": row.body, "task_path": row.path, "run_id": None}
         connection.execute(
             statement.on_conflict_do_update(index_elements=list(checkpoint_write.primary_key), set_=replaced)
-            if not row.is_kept
+            if row.replaces
             else statement.on_conflict_do_nothing()
         )
 
 
-# --------------------------------------------------------------------------- on behalf of a node execution
-
-
-def put_fenced(
-    connection: Connection, tenant_id: UUID, put: Put, serde: SerializerProtocol, fence: Fence, *, head: UUID | None
-) -> None:
-    """Save a checkpoint while the fence holds; in namespace "" it becomes the thread's head.
-
-    head    what the head is now, as this execution knows it. A replay's parent is another checkpoint
-    raises  LeaseLost, HeadMoved, CheckpointOutOfOrder, ValueLost
-    """
-    encoded = encode(connection, tenant_id, put, serde, UUID(put.checkpoint["id"]))
-    connection.execute(
-        _PUT_CHECKPOINT,
-        {
-            **_held(tenant_id, fence),
-            "thread": put.place.thread_id,
-            "from": head,
-            "ns": put.place.ns,
-            "id": encoded.checkpoint_id,
-            "parent": encoded.parent_id,
-            "step": encoded.step,
-            "refs": list(encoded.refs),
-            "body": encoded.body,
-            "keys": list(encoded.blobs) or None,
-            "blobs": list(encoded.blobs.values()) or None,
-        },
-    )
-
-
-def put_writes_fenced(
-    connection: Connection, tenant_id: UUID, place: Place, rows: Sequence[WriteRow], fence: Fence
-) -> None:
-    """Save writes while the fence holds. Raises LeaseLost."""
-    connection.execute(
-        _PUT_WRITES,
-        {
-            **_held(tenant_id, fence),
-            "thread": place.thread_id,
-            "w_ns": [place.ns] * len(rows),
-            "w_checkpoint": [place.checkpoint_id] * len(rows),
-            "w_owner": [row.owner for row in rows],
-            "w_task": [row.task_id for row in rows],
-            "w_idx": [row.idx for row in rows],
-            "w_path": [row.path for row in rows],
-            "w_body": [row.body for row in rows],
-            "w_keep": [row.is_kept for row in rows],
-        },
-    )
-
-
-def _held(tenant_id: UUID, fence: Fence) -> dict[str, Any]:
-    return {
-        "tenant": tenant_id,
-        "run": fence.run_id,
-        "checkpoint": fence.checkpoint_id,
-        "execution": fence.execution_id,
-        "fence": fence.fence,
-        "worker": fence.worker,
-    }
-
-
-_PUT_CHECKPOINT = text(
-    """
-    SELECT farm.put_checkpoint(:tenant, :run, :checkpoint, :execution, :fence, :worker, :thread, CAST(:from AS uuid),
-      :ns, :id, CAST(:parent AS uuid), :step, CAST(:refs AS text[]), :body,
-      CAST(:keys AS text[]), CAST(:blobs AS bytea[]))
-    """
-)
-
-_PUT_WRITES = text(
-    """
-    SELECT farm.put_writes(:tenant, :run, :checkpoint, :execution, :fence, :worker, :thread,
-      CAST(:w_ns AS text[]), CAST(:w_checkpoint AS uuid[]), CAST(:w_owner AS uuid[]), CAST(:w_task AS uuid[]),
-      CAST(:w_idx AS int[]), CAST(:w_path AS text[]), CAST(:w_body AS bytea[]), CAST(:w_keep AS boolean[]))
-    """
-)
-
-
-# --------------------------------------------------------------------------- both
-
-
-def encode(
-    connection: Connection, tenant_id: UUID, put: Put, serde: SerializerProtocol, new_id: UUID
-) -> EncodedCheckpoint:
+def _encode(connection: Connection, tenant_id: UUID, put: Put, serde: SerializerProtocol, new_id: UUID) -> Encoded:
     """The row of a checkpoint; what did not change is taken over from its parent's bytes. Raises ValueLost."""
     parent_id = put.place.checkpoint_id
     given = put.checkpoint
@@ -254,12 +150,13 @@ def encode(
         saved,
         put.metadata,
         put.new_versions,
-        None if parent_id is None else _read_parent(connection, tenant_id, put.place),
+        parent_id=None if parent_id is None else str(parent_id),
+        parent=None if parent_id is None else _read_parent(connection, tenant_id, put.place),
     )
 
 
-def _read_parent(connection: Connection, tenant_id: UUID, place: Place) -> Body | None:
+def _read_parent(connection: Connection, tenant_id: UUID, place: Place) -> Parts | None:
     c = checkpoint.c
     mine = (c.tenant_id == tenant_id, c.thread_id == place.thread_id, c.ns == place.ns)
     body = connection.execute(select(c.body).where(*mine, c.checkpoint_id == place.checkpoint_id)).scalar_one_or_none()
-    return None if body is None else read_body(body)
+    return None if body is None else read_parts(body)

@@ -1,10 +1,8 @@
-"""LangGraph's saver over a tenant's checkpoints. Bound to the tenant at birth: there is no call that names another.
+"""LangGraph's saver over a tenant's checkpoints, outside of any run: state, history, update_state.
 
-Two ways to write. Outside of a run (update_state), where a put also moves the thread's head, by compare-and-swap from
-the head that this saver has read. On behalf of a node execution, where every write carries the execution's fence and is
-refused in the same statement when another worker has taken over.
-
-A node's own reads and the commit of a superstep do not come through here but through executions.py, in one call each.
+Bound to the tenant at birth: there is no call that names another. A put becomes the thread's head, by compare-and-swap
+from the head that this saver has read. A node execution has a saver of its own (execution_saver.py), which reads other
+places through this one.
 """
 
 import asyncio
@@ -26,9 +24,8 @@ from sqlalchemy import Connection
 
 from agentfarm.ids import ZERO
 from agentfarm.persistence import checkpoint_reads, checkpoint_upkeep, checkpoint_writes
-from agentfarm.persistence.bodies import WriteRow, next_version, pack_writes
+from agentfarm.persistence.bodies import encode_writes, next_version
 from agentfarm.persistence.checkpoint_reads import Place
-from agentfarm.persistence.checkpoint_writes import Fence
 from agentfarm.persistence.database import Database
 
 T = TypeVar("T")
@@ -38,23 +35,14 @@ PAGE = 20
 
 
 class TenantSaver(BaseCheckpointSaver[str]):
-    """fence       the node execution on whose behalf this writes; None: outside of any run
-    guard_idle  writing raises ThreadBusy when a run of the thread is not over, in the same transaction
-    """
+    """guard_idle  writing raises ThreadBusy when a run of the thread is not over, in the same transaction"""
 
     def __init__(
-        self,
-        database: Database,
-        tenant_id: UUID,
-        serde: SerializerProtocol,
-        *,
-        fence: Fence | None = None,
-        guard_idle: bool = False,
+        self, database: Database, tenant_id: UUID, serde: SerializerProtocol, *, guard_idle: bool = False
     ) -> None:
         super().__init__(serde=serde)
         self.database = database
         self.tenant_id = tenant_id
-        self.fence = fence
         self.guard_idle = guard_idle
         self._seen_head: tuple[UUID, UUID | None] | None = None  # (thread, head): what a put moves the head from
 
@@ -98,7 +86,7 @@ class TenantSaver(BaseCheckpointSaver[str]):
         wanted: Mapping[str, Any] | None,
         before: RunnableConfig | None,
         limit: int | None,
-    ) -> Iterator[list[CheckpointTuple]]:
+    ) -> Iterator[Sequence[CheckpointTuple]]:
         """No transaction stays open between two pages."""
         cursor = checkpoint_reads.Cursor.of(config, before, page=PAGE if wanted or not limit else min(PAGE, limit))
         left = limit
@@ -130,23 +118,18 @@ class TenantSaver(BaseCheckpointSaver[str]):
         metadata: CheckpointMetadata,
         new_versions: ChannelVersions,
     ) -> RunnableConfig:
-        """Save a checkpoint. Outside of a run it becomes the thread's head.
+        """Save a checkpoint; it becomes the thread's head.
 
-        returns  its config; outside of a run with a higher id where a clock was behind, so that ids grow along the line
-        raises   HeadMoved (somebody else has advanced the thread since this saver read it), ThreadBusy, LeaseLost,
-                 NotFound (guard_idle, and there is no such thread), ValueLost, StoreUnavailable
+        returns  its config, with a higher id than given where a clock was behind: ids grow along the line
+        raises   HeadMoved (somebody else has advanced the thread since this saver read it), ThreadBusy, NotFound
+                 (guard_idle, and there is no such thread), ValueLost, StoreUnavailable
         """
         put = checkpoint_writes.Put(Place.of(config), config, checkpoint, metadata, new_versions)
-        new_id = UUID(checkpoint["id"])
+        seen = self._seen_head if self._seen_head and self._seen_head[0] == put.place.thread_id else None
         with self.database.transaction(self.tenant_id) as connection:
-            seen = self._seen_head if self._seen_head and self._seen_head[0] == put.place.thread_id else None
-            if self.fence is not None:
-                head = seen[1] if seen else self.fence.head
-                checkpoint_writes.put_fenced(connection, self.tenant_id, put, self.serde, self.fence, head=head)
-            else:
-                new_id = checkpoint_writes.put(
-                    connection, self.tenant_id, put, self.serde, seen=seen, guard_idle=self.guard_idle
-                )
+            new_id = checkpoint_writes.put(
+                connection, self.tenant_id, put, self.serde, seen=seen, guard_idle=self.guard_idle
+            )
         if put.place.ns == "":
             self._seen_head = (put.place.thread_id, new_id)
         return put.place.at(new_id).config()
@@ -156,19 +139,11 @@ class TenantSaver(BaseCheckpointSaver[str]):
     ) -> None:
         """Save what a task wrote at a checkpoint. A task's ordinary writes are saved once: the first stay, as in stock.
 
-        raises  ThreadBusy, LeaseLost, ValueLost, StoreUnavailable
+        raises  ThreadBusy, NotFound (as put), ValueLost, StoreUnavailable
         """
-        place, fence = Place.of(config), self.fence
-        owner = ZERO if fence is None or UUID(task_id) == ZERO else fence.execution_id
-        rows = [
-            WriteRow(owner, UUID(task_id), packed.idx, task_path, packed.body)
-            for packed in pack_writes(self.serde, writes)
-        ]
+        place, rows = Place.of(config), encode_writes(self.serde, ZERO, task_id, task_path, writes)
         with self.database.transaction(self.tenant_id) as connection:
-            if fence is None:
-                checkpoint_writes.put_writes(connection, self.tenant_id, place, rows, guard_idle=self.guard_idle)
-            else:
-                checkpoint_writes.put_writes_fenced(connection, self.tenant_id, place, rows, fence)
+            checkpoint_writes.put_writes(connection, self.tenant_id, place, rows, guard_idle=self.guard_idle)
 
     def get_next_version(self, current: str | None, channel: None = None) -> str:
         return next_version(current)
@@ -192,12 +167,13 @@ class TenantSaver(BaseCheckpointSaver[str]):
         )
 
     def prune(self, thread_ids: Sequence[str], *, strategy: str = "keep_latest") -> None:
-        """keep_latest: the head (of a namespace the newest), with the ancestors that delta channels need. delete: all."""
+        """keep_latest: the head (of a namespace the newest) and the ancestors that delta channels need. delete: all."""
         if strategy not in ("keep_latest", "delete"):
             raise ValueError(f"strategy is {strategy!r}; it is 'keep_latest' or 'delete'")
         prune = checkpoint_upkeep.keep_latest if strategy == "keep_latest" else checkpoint_upkeep.delete_state
-        for thread_id in map(Place.of_thread, thread_ids):
-            self._in_transaction(lambda connection, of=thread_id.thread_id: prune(connection, self.tenant_id, of))
+        for place in map(Place.of_thread, thread_ids):
+            with self.database.transaction(self.tenant_id) as connection:
+                prune(connection, self.tenant_id, place.thread_id)
 
     def delete_for_runs(self, run_ids: Sequence[str]) -> None:
         """The checkpoints that these runs made; a head among them goes back to the newest ancestor that is left."""
@@ -253,6 +229,3 @@ class TenantSaver(BaseCheckpointSaver[str]):
         self, *, config: RunnableConfig, channels: Sequence[str]
     ) -> Mapping[str, DeltaChannelHistory]:
         return await asyncio.to_thread(lambda: self.get_delta_channel_history(config=config, channels=channels))
-
-
-__all__ = ["Fence", "TenantSaver"]

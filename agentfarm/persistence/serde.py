@@ -86,6 +86,7 @@ def dump_channel(serde: SerializerProtocol, channel: str, value: Any) -> tuple[s
         raise ValueLost(channel=channel, type=error.facts["type"]) from error
 
 
+_plain = FaithfulSerializer()
 _serializers: "WeakKeyDictionary[Any, FaithfulSerializer]" = WeakKeyDictionary()
 
 
@@ -95,7 +96,7 @@ def serde_of(graph: Any) -> FaithfulSerializer:
     graph  a compiled Pregel, or None: plain values and LangChain's messages only
     """
     if graph is None:
-        return FaithfulSerializer()
+        return _plain
     if (serde := _serializers.get(graph)) is None:
         serde = _serializers[graph] = FaithfulSerializer(types=types_of(graph))
     return serde

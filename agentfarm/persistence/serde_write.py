@@ -50,6 +50,10 @@ class _Lost(threading.local):
 
     name: str | None = None
 
+    def forget(self) -> str | None:
+        name, self.name = self.name, None
+        return name
+
 
 class Writer:
     def __init__(self, types: frozenset[type], knows: Callable[[str, str], bool]) -> None:
@@ -60,11 +64,11 @@ class Writer:
 
     def write(self, value: Any) -> bytes:
         """Raises ValueLost."""
-        self.lost.name = None
+        self.lost.forget()
         try:
             return self.pack(value)
         except (TypeError, ormsgpack.MsgpackEncodeError) as error:
-            name = self.lost.name or _blame(error, value)
+            name = self.lost.forget() or _blame(error, value)
             raise ValueLost(
                 f"A {name} cannot be saved between two nodes. Put plain data into the state, or name the type in the "
                 "graph's state schema.",
@@ -129,8 +133,7 @@ class Writer:
                 raise
         # Something inside cannot be written as what it is, for example a private attribute. As stock writes it, then:
         # plain data, which the model's fields make whole again. A value behind `Any` stays plain data.
-        self.lost.name, inner = None, self.lost.name
-        _warn_once(f"{cls.__module__}.{cls.__qualname__}", inner)
+        _warn_once(f"{cls.__module__}.{cls.__qualname__}", self.lost.forget())
         return self.stock(value)
 
     def tuple_subclass(self, value: Any, cls: type) -> Any:

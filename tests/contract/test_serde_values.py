@@ -122,7 +122,7 @@ class Secret(BaseModel):
 
 
 class Name(str):
-    pass
+    __slots__ = ()
 
 
 class Bag(dict[str, int]):
@@ -197,10 +197,10 @@ VALUES: dict[str, Any] = {
     "pydantic SecretStr": Secret(s=SecretStr("hush")),
     "pydantic local to a function": _Model(a=1),
     "pydantic fields_set": Private(a=0),
-    "datetime naive": datetime(2026, 1, 2, 3, 4, 5, 6),
+    "datetime naive": datetime(2026, 1, 2, 3, 4, 5, 6),  # noqa: DTZ001  # what graphs hold
     "datetime utc": datetime(2026, 1, 2, tzinfo=UTC),
     "datetime ZoneInfo fold": datetime(2026, 10, 25, 2, 30, fold=1, tzinfo=ZoneInfo("Europe/Berlin")),
-    "datetime as dict key": {datetime(2026, 1, 1): 1},
+    "datetime as dict key": {datetime(2026, 1, 1): 1},  # noqa: DTZ001
     "date": date(2026, 1, 1),
     "time": time(1, 2, tzinfo=UTC),
     "timedelta": timedelta(1, 2, 3),

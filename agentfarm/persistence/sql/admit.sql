@@ -67,10 +67,10 @@ BEGIN
 END $$;
 
 -- Undo a run: what it made is removed, the thread's head goes back to where it found it, its row is deleted. The thread's lock is held.
--- What it wrote to the checkpoint that it started from goes too (answers to interrupts, results of nodes executed again), but for the
--- interrupts themselves: they were there before and are asked again.
+-- What it wrote to checkpoints that stay goes too (answers to interrupts, results of nodes executed again), but for the interrupts
+-- themselves: they were there before, and are asked again.
 CREATE OR REPLACE FUNCTION farm.undo_run(p_tenant uuid, p_run uuid) RETURNS void LANGUAGE plpgsql AS $$
-DECLARE v farm.run; c_zero constant uuid := '00000000-0000-0000-0000-000000000000';
+DECLARE v farm.run;
 BEGIN
   SELECT * INTO STRICT v FROM farm.run r WHERE r.tenant_id = p_tenant AND r.run_id = p_run FOR UPDATE;
   IF v.started_at IS NOT NULL THEN
@@ -88,10 +88,7 @@ BEGIN
      WHERE c.tenant_id = p_tenant AND c.thread_id = v.thread_id AND c.run_id = p_run
        AND w.tenant_id = p_tenant AND w.thread_id = v.thread_id AND w.ns = c.ns AND w.checkpoint_id = c.checkpoint_id;
     DELETE FROM farm.checkpoint_write w
-     WHERE w.tenant_id = p_tenant AND w.thread_id = v.thread_id AND w.checkpoint_id = v.started_head
-       AND (w.execution_id = c_zero
-            OR w.idx <> -3 AND w.execution_id IN (SELECT e.execution_id FROM farm.node_execution e
-                                                   WHERE e.tenant_id = p_tenant AND e.run_id = p_run));
+     WHERE w.tenant_id = p_tenant AND w.thread_id = v.thread_id AND w.run_id = p_run AND w.idx <> -3;
     DELETE FROM farm.checkpoint c WHERE c.tenant_id = p_tenant AND c.thread_id = v.thread_id AND c.run_id = p_run;
     UPDATE farm.thread_head h
        SET head = v.started_head,
@@ -101,7 +98,10 @@ BEGIN
   END IF;
   DELETE FROM farm.node_execution e WHERE e.tenant_id = p_tenant AND e.run_id = p_run;
   DELETE FROM farm.run r WHERE r.tenant_id = p_tenant AND r.run_id = p_run;
-  UPDATE farm.thread t SET status = 'idle', updated_at = clock_timestamp(), state_updated_at = clock_timestamp()
+  UPDATE farm.thread t
+     SET status = CASE WHEN EXISTS (SELECT FROM farm.checkpoint_write w WHERE w.tenant_id = p_tenant AND w.thread_id = v.thread_id AND w.ns = ''
+                                       AND w.checkpoint_id = v.started_head AND w.idx = -3) THEN 'interrupted' ELSE 'idle' END,
+         updated_at = clock_timestamp(), state_updated_at = clock_timestamp()
    WHERE t.tenant_id = p_tenant AND t.thread_id = v.thread_id
      AND NOT EXISTS (SELECT FROM farm.run a WHERE a.tenant_id = p_tenant AND a.thread_id = v.thread_id AND a.status = 'running');
 END $$;
