@@ -31,7 +31,7 @@ FROM_NOW: Final = "$"
 #: Events read at once: a slow client holds one page in memory, never its whole run.
 PAGE: Final = 200
 
-#: Seconds to wait before reading again when Redis did not answer; then the follower gives up, and its client comes back.
+#: Seconds to wait before reading again when Redis did not answer; then the follower gives up; its client comes back.
 PAUSES: Final = (0.05, 0.2, 0.5, 1.0, 2.0, 2.0, 2.0, 2.0)
 
 #: Every so many heartbeats a follower looks whether its stream is still there: a store that was emptied rings no bell.
@@ -208,7 +208,7 @@ class _Reader:
         return page
 
     async def _is_over(self) -> bool:
-        """Whether the end was read before. Raises StreamUnavailable when the stream has gone: its client must ask anew."""
+        """Whether the end was read before. Raises StreamUnavailable when the stream has gone: the client asks anew."""
         newest = await self._newest()
         if newest is None and self._has_seen:
             raise StreamUnavailable("The events of this run are no longer kept here; join the run again.")

@@ -1,4 +1,4 @@
-"""Events as bytes of a text/event-stream, as the Agent Server spells them: CRLF; event, data, id; a comment as heartbeat."""
+"""Events as bytes of a text/event-stream, as the Agent Server spells them: CRLF; event, data, id; comments as heartbeat."""
 
 from collections.abc import AsyncIterator
 from typing import Final

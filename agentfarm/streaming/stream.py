@@ -1,4 +1,4 @@
-"""One run's stream in Redis: its key, how entries are written and read. No thread, no task, no connection of its own."""
+"""One run's stream in Redis: its key, how entries are written and read. No thread, no task, no connection."""
 
 import hashlib
 from dataclasses import dataclass, field

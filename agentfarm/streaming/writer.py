@@ -69,7 +69,7 @@ class EventWriter:
             self._has_work.notify()
 
     def flush(self, *, seconds: float) -> None:
-        """Wait until all that was handed over before is in Redis. Raises StreamUnavailable at the first failed attempt."""
+        """Wait until all that was handed over before is in Redis. Raises StreamUnavailable at the first failure."""
         with self._lock:
             target, failures = self._taken, self._failures
             self._has_progress.wait_for(lambda: self._done >= target or self._failures > failures, timeout=seconds)

@@ -1,7 +1,7 @@
 """The hand-off: a stream is sent after its request is finished, and ends with its client or with the server."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest

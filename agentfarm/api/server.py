@@ -1,0 +1,79 @@
+"""The web process: uvicorn around agentfarm.asgi, ended in such a way that nobody's stream is cut.
+
+On SIGTERM uvicorn waits for open requests, and a stream never ends by itself. So the streams are ended first: their
+clients read a clean end without the event `end`, and come back, to another web process, with the last id they have.
+"""
+
+import asyncio
+import contextlib
+import logging
+import signal
+from collections.abc import Callable, Iterator
+from types import FrameType
+from typing import Final
+
+import uvicorn
+
+from agentfarm.conf import is_loopback, settings
+from agentfarm.errors import Misconfigured
+from agentfarm.streaming.handoff import ASGIApp
+
+logger = logging.getLogger(__name__)
+
+#: Seconds that requests without a stream have to be answered after SIGTERM.
+GRACE_SECONDS: Final = 25
+
+#: Idle connections are kept longer than proxies keep theirs (60 s is common), so that it is never us who closes first.
+KEEP_ALIVE_SECONDS: Final = 75
+
+
+class Server(uvicorn.Server):
+    def __init__(self, config: uvicorn.Config, *, end_streams: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._end_streams = end_streams
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """SIGTERM or SIGINT, in the main thread, while the loop runs. A second SIGINT ends at once."""
+        if self.should_exit and sig == signal.SIGINT:
+            self.force_exit = True
+        self.should_exit = True
+        with contextlib.suppress(RuntimeError):  # the loop has not begun, or has just ended: then nothing is open
+            asyncio.get_running_loop().call_soon_threadsafe(self._end_streams)
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """uvicorn raises the signal again when all is done; we end as one ends after doing what was asked: with 0."""
+        before = {sig: signal.signal(sig, self.handle_exit) for sig in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            for sig, handler in before.items():
+                signal.signal(sig, handler)
+
+
+def check_host(host: str) -> None:
+    """Raises Misconfigured where requests without a key would come in from other machines."""
+    if settings().anonymous_tenant and not is_loopback(host):
+        raise Misconfigured(
+            f"ANONYMOUS_TENANT is set, which lets requests without a key in, and {host!r} can be reached by others. "
+            "Serve on 127.0.0.1, or unset ANONYMOUS_TENANT."
+        )
+
+
+def serve(app: ASGIApp, *, host: str, port: int, end_streams: Callable[[], None]) -> bool:
+    """Serve until SIGTERM or SIGINT. Whether it began at all; where not, uvicorn has logged why."""
+    check_host(host)
+    config = uvicorn.Config(
+        app,
+        host=host,
+        port=port,
+        log_config=None,  # telemetry/logs.py
+        access_log=False,  # api/edge.py writes it
+        server_header=False,
+        timeout_graceful_shutdown=GRACE_SECONDS,
+        timeout_keep_alive=KEEP_ALIVE_SECONDS,
+        backlog=4096,
+    )
+    server = Server(config, end_streams=end_streams)
+    server.run()
+    return server.started

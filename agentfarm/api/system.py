@@ -1,0 +1,46 @@
+"""What the server says of itself, to everybody: is it there, and what does it serve."""
+
+from importlib.metadata import version
+
+from django.http import HttpRequest, HttpResponse
+from ninja import Query, Router
+from pydantic import BaseModel
+
+import agentfarm
+from agentfarm.api import documents
+from agentfarm.api.answers import answer
+from agentfarm.api.process import farm
+
+router = Router(tags=["System"], auth=None)
+
+
+class OkQuery(BaseModel):
+    check_db: bool = False
+
+
+@router.get("/ok", response=documents.of(dict[str, object]), summary="Is the server there?")
+def ok(request: HttpRequest, query: Query[OkQuery]) -> HttpResponse:
+    """`check_db=1`: asks the database too, and answers 503 where that fails."""
+    if query.check_db:
+        farm().keys.find(_NO_KEY)
+        return answer({"ok": True, "services": {"database": True}})
+    return answer({"ok": True})
+
+
+#: Well-formed, of no tenant: looking it up is the cheapest question that the app role may ask.
+_NO_KEY = f"af_{'0' * 32}_none"
+
+
+@router.get("/info", response=documents.of(documents.Info), summary="What does the server serve?")
+def info(request: HttpRequest) -> HttpResponse:
+    """Versions, what clients may ask for, and each graph: "ok", or why it could not be loaded."""
+    graphs = farm().graphs
+    return answer(
+        {
+            "version": agentfarm.__version__,
+            "langgraph_py_version": version("langgraph"),
+            "flags": {"assistants": True, "crons": False, "langsmith": False, "langsmith_tracing_replicas": False},
+            "host": {"kind": "self-hosted", "project_id": None, "revision_id": None, "tenant_id": None},
+            "graphs": {**dict.fromkeys(graphs.ids(), "ok"), **graphs.problems},
+        }
+    )

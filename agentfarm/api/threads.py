@@ -1,0 +1,192 @@
+"""Threads, their state and their history."""
+
+from typing import Any
+from uuid import UUID
+
+from django.http import HttpRequest, HttpResponse
+from ninja import Query, Router
+from pydantic import BaseModel, Field
+
+from agentfarm import ids
+from agentfarm.api import documents
+from agentfarm.api.answers import answer, nothing, page, project
+from agentfarm.api.auth import tenant_of
+from agentfarm.api.process import farm
+from agentfarm.api.schemas import (
+    MAX_LIMIT,
+    HistoryRequest,
+    StateRequest,
+    StateUpdate,
+    ThreadCreate,
+    ThreadFilter,
+    ThreadPatch,
+    ThreadSearch,
+)
+from agentfarm.flow import read
+from agentfarm.flow.settle import announce
+from agentfarm.records import ThreadQuery, ThreadRow
+from agentfarm.tenancy import Tenant
+
+router = Router(tags=["Threads"])
+
+#: What of a thread comes from its row; the rest is read from its head.
+_FROM_HEAD = frozenset({"values", "interrupts"})
+
+
+class StateQuery(BaseModel):
+    subgraphs: bool = False
+
+
+class HistoryQuery(BaseModel):
+    limit: int = Field(10, ge=1, le=MAX_LIMIT)
+    before: UUID | None = None
+
+
+@router.post("/threads", response=documents.of(documents.Thread), summary="Create a thread")
+def create_thread(request: HttpRequest, body: ThreadCreate) -> HttpResponse:
+    """With an id of yours or a new one. `if_exists`: "do_nothing" answers the thread that is there."""
+    tenant = tenant_of(request)
+    row = farm().threads.create(tenant, body.thread_id or ids.new_id(), body.metadata, if_exists=body.if_exists)
+    return answer(read.thread_view(farm(), tenant, row))
+
+
+@router.post("/threads/search", response=documents.of(list[documents.Thread]), summary="Search threads")
+def search_threads(request: HttpRequest, body: ThreadSearch) -> HttpResponse:
+    """Newest first unless asked otherwise. `metadata` is contained in the thread's."""
+    tenant = tenant_of(request)
+    rows, has_more = farm().threads.search(tenant, _query(body))
+    needs_head = not body.select or bool(_FROM_HEAD & set(body.select))
+    items = [read.thread_view(farm(), tenant, row) if needs_head else _row_view(row) for row in rows]
+    return page(project(items, body.select), offset=body.offset, has_more=has_more)
+
+
+@router.post("/threads/count", response=documents.of(int), summary="Count threads")
+def count_threads(request: HttpRequest, body: ThreadFilter) -> HttpResponse:
+    query = ThreadQuery(ids=body.ids, metadata=body.metadata, status=body.status)
+    return answer(farm().threads.count(tenant_of(request), query))
+
+
+@router.get("/threads/{thread_id}", response=documents.of(documents.Thread), summary="Get a thread")
+def get_thread(request: HttpRequest, thread_id: str) -> HttpResponse:
+    tenant = tenant_of(request)
+    return answer(read.thread_view(farm(), tenant, farm().threads.get(tenant, _thread_id(thread_id))))
+
+
+@router.patch("/threads/{thread_id}", response=documents.of(documents.Thread), summary="Change a thread's metadata")
+def patch_thread(request: HttpRequest, thread_id: str, body: ThreadPatch) -> HttpResponse:
+    """Metadata is merged, key by key. With `Prefer: return=minimal` nothing is answered."""
+    tenant = tenant_of(request)
+    row = farm().threads.update(tenant, _thread_id(thread_id), body.metadata)
+    if "return=minimal" in request.headers.get("prefer", ""):
+        return nothing()
+    return answer(read.thread_view(farm(), tenant, row))
+
+
+@router.delete("/threads/{thread_id}", response=documents.empty(), summary="Delete a thread")
+def delete_thread(request: HttpRequest, thread_id: str) -> HttpResponse:
+    """With its runs and its whole history. A run that is not over is ended."""
+    announce(farm(), farm().threads.delete(tenant_of(request), _thread_id(thread_id)))
+    return nothing()
+
+
+# --------------------------------------------------------------------------- state
+
+
+@router.get("/threads/{thread_id}/state", response=documents.of(documents.ThreadState), summary="Get the latest state")
+def get_state(request: HttpRequest, thread_id: str, query: Query[StateQuery]) -> HttpResponse:
+    """`subgraphs`: the state of subgraphs too, where a node of one waits."""
+    return _state(tenant_of(request), thread_id, None, subgraphs=query.subgraphs)
+
+
+@router.post(
+    "/threads/{thread_id}/state/checkpoint", response=documents.of(documents.ThreadState), summary="Get a state"
+)
+def get_state_at(request: HttpRequest, thread_id: str, body: StateRequest) -> HttpResponse:
+    """The state at a checkpoint, which may be a subgraph's."""
+    return _state(tenant_of(request), thread_id, body.checkpoint.to_dict(), subgraphs=body.subgraphs)
+
+
+@router.get(
+    "/threads/{thread_id}/state/{checkpoint_id}",
+    response=documents.of(documents.ThreadState),
+    summary="Get a past state",
+)
+def get_state_of(request: HttpRequest, thread_id: str, checkpoint_id: str, query: Query[StateQuery]) -> HttpResponse:
+    place = {"checkpoint_id": str(ids.parse_uuid(checkpoint_id, what="checkpoint_id"))}
+    return _state(tenant_of(request), thread_id, place, subgraphs=query.subgraphs)
+
+
+@router.post("/threads/{thread_id}/state", response=documents.of(dict[str, Any]), summary="Change the state")
+def update_state(request: HttpRequest, thread_id: str, body: StateUpdate) -> HttpResponse:
+    """As the node `as_node` would, on top of the latest state or of a checkpoint, which forks the thread there."""
+    changed = read.update_state(
+        farm(),
+        tenant_of(request),
+        _thread_id(thread_id),
+        values=body.values,
+        as_node=body.as_node,
+        checkpoint=body.place(),
+    )
+    return answer(changed)
+
+
+@router.post(
+    "/threads/{thread_id}/history", response=documents.of(list[documents.ThreadState]), summary="Get the history"
+)
+def post_history(request: HttpRequest, thread_id: str, body: HistoryRequest) -> HttpResponse:
+    """Past states, newest first."""
+    states = read.get_history(
+        farm(),
+        tenant_of(request),
+        _thread_id(thread_id),
+        limit=body.limit,
+        before=body.before_place(),
+        metadata=body.metadata or None,
+        checkpoint=body.checkpoint.to_dict() if body.checkpoint else None,
+    )
+    return answer(states)
+
+
+@router.get(
+    "/threads/{thread_id}/history", response=documents.of(list[documents.ThreadState]), summary="Get the history"
+)
+def get_history(request: HttpRequest, thread_id: str, query: Query[HistoryQuery]) -> HttpResponse:
+    """Past states, newest first."""
+    before = {"checkpoint_id": str(query.before)} if query.before else None
+    tenant = tenant_of(request)
+    return answer(read.get_history(farm(), tenant, _thread_id(thread_id), limit=query.limit, before=before))
+
+
+def _state(tenant: Tenant, thread_id: str, checkpoint: dict[str, Any] | None, *, subgraphs: bool) -> HttpResponse:
+    state = read.get_state(farm(), tenant, _thread_id(thread_id), checkpoint=checkpoint, subgraphs=subgraphs)
+    return answer(state)
+
+
+def _thread_id(text: str) -> UUID:
+    return ids.parse_uuid(text, what="thread_id")
+
+
+def _query(body: ThreadSearch) -> ThreadQuery:
+    return ThreadQuery(
+        ids=body.ids,
+        metadata=body.metadata,
+        status=body.status,
+        limit=body.limit,
+        offset=body.offset,
+        sort_by=body.sort_by,
+        sort_order=body.sort_order,
+    )
+
+
+def _row_view(row: ThreadRow) -> dict[str, Any]:
+    """A thread without what its head holds."""
+    return {
+        "thread_id": str(row.thread_id),
+        "created_at": row.created_at,
+        "updated_at": row.updated_at,
+        "state_updated_at": row.state_updated_at or row.updated_at,
+        "metadata": row.metadata,
+        "status": row.status,
+        "config": row.config,
+        "error": row.error,
+    }

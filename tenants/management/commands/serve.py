@@ -1,0 +1,42 @@
+"""`python manage.py serve`: the web process."""
+
+from argparse import ArgumentParser
+from typing import Any
+
+from django.core.management.base import BaseCommand, CommandError
+
+from agentfarm.api.process import farm
+from agentfarm.api.server import check_host, serve
+from agentfarm.conf import settings
+from agentfarm.errors import AgentFarmError
+from agentfarm.wiring import check
+
+
+class Command(BaseCommand):
+    help = "Serve the HTTP API, its documents at /docs and the admin, until SIGTERM. One process; start several behind a proxy."
+    requires_system_checks: list[str] = []
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        parser.add_argument(
+            "--host", default=settings().host, help="address to listen on (AGENTFARM_HOST: %(default)s)"
+        )
+        parser.add_argument("--port", type=int, default=settings().port, help="port (PORT: %(default)s)")
+
+    def handle(self, *args: Any, host: str, port: int, **options: Any) -> None:
+        try:
+            check_host(host)
+            check()
+            graphs = farm().graphs
+        except AgentFarmError as error:
+            raise CommandError(str(error)) from error
+        for graph_id, why in graphs.problems.items():
+            self.stderr.write(f"graph {graph_id} is not served: {why}")
+        shown = f"[{host}]" if ":" in host else host
+        self.stdout.write(
+            f"AgentFarm serves {', '.join(graphs.ids()) or 'no graph'} at http://{shown}:{port} (docs: /docs)"
+        )
+
+        from agentfarm.asgi import application, streams  # sets Django up for requests
+
+        if not serve(application, host=host, port=port, end_streams=streams.end_streams):
+            raise CommandError(f"could not listen on {shown}:{port}; is the port taken? Choose another with --port.")
