@@ -1,0 +1,220 @@
+"""Real servers for the tests: started when the first test asks, shared by pytest-xdist's processes, ended with them.
+
+    servers       Services of this test session below .farm/test/; PostgreSQL and Valkey run
+    database      a fresh copy of the migrated database, one a test module
+    redis_url     a Redis database of its own, emptied, one a test module
+    broker_url    the same as a broker, twice: on Valkey and on RabbitMQ
+    farm_environment   all of it, as the product's processes read it
+
+A server that is not there skips its tests by name, and fails them in CI.
+"""
+
+import contextlib
+import os
+import re
+import subprocess
+import sys
+import uuid
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import redis
+
+from agentfarm.local.postgres import ADMIN, APP, OPS, OWNER, ROOT, Postgres, database_grants
+from agentfarm.local.processes import is_alive
+from agentfarm.local.rabbitmq import RabbitMQ
+from agentfarm.local.services import Services
+from agentfarm.local.state import State, locked
+from agentfarm.local.valkey import Valkey
+
+PROJECT = Path(__file__).resolve().parent.parent
+FOLDER = "AGENTFARM_TEST_FOLDER"
+TEMPLATE = "migrated"
+
+#: What a crash of the machine would lose; the tests kill processes, never the machine.
+FAST = {"fsync": "off", "full_page_writes": "off", "max_connections": "400"}
+
+SECRETS = {
+    "AGENTFARM_SECRET_KEY": "for-tests-only-for-tests-only-for-tests-only",
+    "FLOWER_USER": "admin",
+    "FLOWER_PASSWORD": "for-tests-only",
+    "LANGGRAPH_STRICT_MSGPACK": "true",
+}
+
+
+# --------------------------------------------------------------------------- one folder a session
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """The first process names the folder; xdist's processes inherit the name."""
+    if not hasattr(config, "workerinput"):
+        os.environ[FOLDER] = str(PROJECT / ".farm" / "test" / str(os.getpid()))
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    if hasattr(config, "workerinput"):
+        return
+    _remove(Path(os.environ.pop(FOLDER)))
+
+
+def _remove(folder: Path) -> None:
+    if folder.exists():
+        Services(folder, given={}).reset()
+
+
+def _remove_abandoned(folder: Path) -> None:
+    """Servers of a session that was killed before it could end them."""
+    for other in folder.parent.glob("[0-9]*"):
+        if other != folder and not is_alive(int(other.name)):
+            _remove(other)
+
+
+# --------------------------------------------------------------------------- servers
+
+
+@pytest.fixture(scope="session")
+def servers() -> Services:
+    """PostgreSQL and Valkey, running. What the environment names (DATABASE_URL and so on) is not touched."""
+    services = Services(Path(os.environ[FOLDER]), given={}, postgres_options=FAST)
+    services.folder.parent.mkdir(parents=True, exist_ok=True)
+    with locked(services.folder.parent.parent / "test-lock"):
+        _remove_abandoned(services.folder)
+    services.start()
+    return services
+
+
+@pytest.fixture(scope="session")
+def rabbitmq(servers: Services) -> RabbitMQ:
+    """A node of its own, running. Skips where there is no rabbitmq-server, and fails in CI."""
+    if not RabbitMQ.is_installed():
+        missing("rabbitmq", "rabbitmq-server is not installed here")
+    with locked(servers.folder) as state:
+        node = RabbitMQ(state)
+        node.start()
+    return node
+
+
+def missing(name: str, sentence: str) -> None:
+    """Skip here, fail in CI, unless it was said that this machine cannot have it: AGENTFARM_WITHOUT=rabbitmq."""
+    if os.environ.get("CI") and name not in os.environ.get("AGENTFARM_WITHOUT", "").split(","):
+        pytest.fail(f"{sentence}; in CI it must be", pytrace=False)
+    pytest.skip(sentence)
+
+
+# --------------------------------------------------------------------------- databases
+
+
+@dataclass(frozen=True, slots=True)
+class OwnDatabase:
+    """A migrated database that nobody else uses. Roles as in production, and farm_root, which may all."""
+
+    name: str
+    app_url: str
+    owner_url: str
+    ops_url: str
+    admin_url: str
+    root_url: str
+
+    @property
+    def environment(self) -> dict[str, str]:
+        return {
+            "DATABASE_URL": self.app_url,
+            "DATABASE_OWNER_URL": self.owner_url,
+            "DATABASE_OPS_URL": self.ops_url,
+            "DATABASE_ADMIN_URL": self.admin_url,
+        }
+
+
+@pytest.fixture(scope="module")
+def database(servers: Services, request: pytest.FixtureRequest) -> Iterator[OwnDatabase]:
+    with copy_of_migrated(servers, Path(request.node.name).stem) as own:
+        yield own
+
+
+@contextlib.contextmanager
+def copy_of_migrated(servers: Services, name: str) -> Iterator[OwnDatabase]:
+    """For fixtures of another scope than `database`. Dropped at the end, whoever is still connected."""
+    postgres = _migrated(servers)
+    unique = f"{re.sub(r'[^a-z0-9]+', '_', name.lower())[:30]}_{uuid.uuid4().hex[:8]}"
+    postgres.query(f"CREATE DATABASE {unique} OWNER {OWNER} TEMPLATE {TEMPLATE};")
+    postgres.query(database_grants(unique))
+    roles = {"app_url": APP, "owner_url": OWNER, "ops_url": OPS, "admin_url": ADMIN, "root_url": ROOT}
+    try:
+        yield OwnDatabase(name=unique, **{field: postgres.url(role, unique) for field, role in roles.items()})
+    finally:
+        postgres.query(f"DROP DATABASE {unique} WITH (FORCE);")
+
+
+def _migrated(servers: Services) -> Postgres:
+    """The server with the template. Whoever comes first migrates it; the others wait, and hear it if that failed."""
+    with locked(servers.folder) as state:
+        postgres, facts = Postgres(state), state.section("tests")
+        if "migrated" not in facts:
+            postgres.query(f"CREATE DATABASE {TEMPLATE} OWNER {OWNER};")
+            postgres.query(database_grants(TEMPLATE))
+            facts["migrated"] = _migrate(postgres, servers)
+            state.save()
+        if facts["migrated"]:
+            pytest.fail(f"`manage.py migrate` failed:\n{facts['migrated']}", pytrace=False)
+        return postgres
+
+
+def _migrate(postgres: Postgres, servers: Services) -> str:
+    """What went wrong, or ''."""
+    urls = {
+        "DATABASE_URL": postgres.url(APP, TEMPLATE),
+        "DATABASE_OWNER_URL": postgres.url(OWNER, TEMPLATE),
+        "DATABASE_OPS_URL": postgres.url(OPS, TEMPLATE),
+        "DATABASE_ADMIN_URL": postgres.url(ADMIN, TEMPLATE),
+    }
+    done = subprocess.run(
+        [sys.executable, "manage.py", "migrate", "--verbosity", "0"],
+        cwd=PROJECT,
+        env={**os.environ, **servers.environment(), **SECRETS, **urls},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return (done.stderr or done.stdout)[-4000:] if done.returncode else ""
+
+
+# --------------------------------------------------------------------------- streams and brokers
+
+
+@pytest.fixture(scope="module")
+def redis_url(servers: Services, worker_id: str) -> str:
+    return _emptied(Valkey(State(servers.folder)).url(2 * _number(worker_id)))
+
+
+@pytest.fixture(
+    scope="module",
+    params=["redis", pytest.param("rabbitmq", marks=pytest.mark.rabbitmq)],
+)
+def broker_url(request: pytest.FixtureRequest, servers: Services, worker_id: str) -> Iterator[str]:
+    """Empty: no queue, no message."""
+    if request.param == "redis":
+        yield _emptied(Valkey(State(servers.folder)).url(2 * _number(worker_id) + 1))
+        return
+    node: RabbitMQ = request.getfixturevalue("rabbitmq")
+    name = f"test-{uuid.uuid4().hex[:8]}"
+    yield node.make_virtual_host(name)
+    node.drop_virtual_host(name)
+
+
+@pytest.fixture(scope="module")
+def farm_environment(database: OwnDatabase, redis_url: str, broker_url: str) -> Mapping[str, str]:
+    """What web, workers and beat are started with."""
+    return {**database.environment, "REDIS_URL": redis_url, "CELERY_BROKER_URL": broker_url, **SECRETS}
+
+
+def _number(worker_id: str) -> int:
+    """0 without xdist, 1, 2, … for gw0, gw1, …"""
+    return int(worker_id.removeprefix("gw")) + 1 if worker_id.startswith("gw") else 0
+
+
+def _emptied(url: str) -> str:
+    with contextlib.closing(redis.Redis.from_url(url)) as client:
+        client.flushdb()
+    return url
