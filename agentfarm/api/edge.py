@@ -88,7 +88,7 @@ class Edge:
     # ----------------------------------------------------------------------- the body
 
     async def _read(self, scope: Scope, headers: dict[bytes, bytes], receive: Receive) -> bytes:
-        """The whole body. Raises TooLarge (before more than the limit was read), BadRequest (a path that means two things)."""
+        """The whole body. Raises TooLarge, before more than the limit was read, and BadRequest for an unclear path."""
         if _BAD_PATH.search(scope.get("raw_path") or scope["path"].encode()):
             raise BadRequest(why="its path holds an encoded slash, a dot segment, an empty segment or a semicolon")
         declared = headers.get(b"content-length", b"0")

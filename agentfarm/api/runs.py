@@ -1,5 +1,5 @@
-"""Station 1: a client asks for a run, in the background, waiting for its answer, or reading its events; and what one does
-with a run that is there: look, join, cancel, delete.
+"""Station 1: a client asks for a run, in the background, waiting for its answer, or reading its events. And what one
+does with a run that is there: look, join, cancel, delete.
 
 A run is durable before any of these answers. Who waits or reads does so by the hand-off: without a thread and without a
 connection to the database.

@@ -136,7 +136,7 @@ def receive_once(receive: Receive) -> Receive:
     """The request's body, and then nothing for ever.
 
     Django drops its answer when it learns that the client has left, while the view, in its thread, goes on: a run may
-    be admitted whose `on_disconnect` nobody would carry out. So Django is not told: without a stream, requests are short.
+    be admitted whose `on_disconnect` nobody would carry out. So Django is not told: its requests are short.
     """
     is_read = False
 

@@ -1,4 +1,4 @@
-"""Events as bytes of a text/event-stream, as the Agent Server spells them: CRLF; event, data, id; comments as heartbeat."""
+"""Events as bytes of a text/event-stream, as the Agent Server spells them: CRLF; event, data, id; heartbeats."""
 
 from collections.abc import AsyncIterator
 from typing import Final

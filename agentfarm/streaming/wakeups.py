@@ -1,8 +1,8 @@
 """One subscription a process wakes every reader of every stream.
 
 A reader is told two things only: "there may be something new", and "the subscription was lost for a while; read what
-you missed". Nothing polls; an idle stream costs a dictionary entry and an event. The connection is pinged, so that one that
-is dead without knowing it is found, and made anew for as long as someone reads.
+you missed". Nothing polls; an idle stream costs a dictionary entry and an event. The connection is pinged, so that one
+that is dead without knowing it is found and made anew.
 """
 
 import asyncio

@@ -13,7 +13,7 @@ from agentfarm.wiring import check
 
 
 class Command(BaseCommand):
-    help = "Serve the HTTP API, its documents at /docs and the admin, until SIGTERM. One process; start several behind a proxy."
+    help = "Serve the HTTP API, its documents at /docs and the admin, until SIGTERM. One process."
     requires_system_checks: list[str] = []
 
     def add_arguments(self, parser: ArgumentParser) -> None:

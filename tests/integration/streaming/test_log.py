@@ -4,7 +4,7 @@ import asyncio
 import multiprocessing
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from uuid import UUID, uuid4
 
 import pytest
@@ -340,9 +340,7 @@ async def test_a_follower_is_told_to_ask_anew_when_the_server_lost_its_stream(
     own_valkey.start()
 
     with pytest.raises(StreamUnavailable):
-        async with asyncio.timeout(20):
-            async for _ in following:
-                pass
+        await asyncio.wait_for(drain(following), 20)
 
 
 async def test_without_a_server_following_and_closing_fail_clearly_and_appending_does_not(
@@ -374,6 +372,11 @@ async def test_what_waits_for_a_dead_server_is_bounded(
         log.append(*run, Event("custom", b"x" * 10_000))
 
     assert log._writer._waiting_bytes <= 110_000
+
+
+async def drain(events: AsyncIterator[Event | None]) -> None:
+    async for _ in events:
+        pass
 
 
 async def until_flushed(log: RedisEventLog) -> None:
