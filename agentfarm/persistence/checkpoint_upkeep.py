@@ -8,7 +8,7 @@ from typing import Any
 from uuid import UUID
 
 from sqlalchemy import Connection, Table, delete, func, literal, not_, select, text, tuple_, update
-from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.dialects.postgresql import distinct_on, insert
 
 from agentfarm.persistence.bodies import open_body
 from agentfarm.persistence.checkpoint_reads import stored_channels
@@ -57,7 +57,7 @@ def keep_latest(connection: Connection, tenant_id: UUID, thread_id: UUID) -> Non
     kept |= {("", started) for started in _started_heads(connection, tenant_id, thread_id)}
     newest = (
         select(checkpoint.c.ns, checkpoint.c.checkpoint_id)
-        .distinct(checkpoint.c.ns)
+        .ext(distinct_on(checkpoint.c.ns))
         .where(*_of(checkpoint, tenant_id, thread_id), checkpoint.c.ns != "")
         .order_by(checkpoint.c.ns, checkpoint.c.checkpoint_id.desc())
     )

@@ -31,15 +31,13 @@ END $$;
 
 -- The one rule for who is next: the oldest waiting run of a thread that no run moves. It is started, and named, so that its start can
 -- be published; NULL: nobody waits. The thread's lock is held. Whoever ends a run calls this in the same transaction.
-CREATE OR REPLACE FUNCTION farm.start_next(p_tenant uuid, p_thread uuid) RETURNS uuid LANGUAGE plpgsql AS $$
-DECLARE v_run uuid;
+CREATE OR REPLACE FUNCTION farm.start_next(p_tenant uuid, p_thread uuid, OUT started uuid, OUT started_graph text) LANGUAGE plpgsql AS $$
 BEGIN
-  SELECT r.run_id INTO v_run FROM farm.run r
+  SELECT r.run_id, r.graph_id INTO started, started_graph FROM farm.run r
    WHERE r.tenant_id = p_tenant AND r.thread_id = p_thread AND r.status = 'pending'
      AND NOT EXISTS (SELECT FROM farm.run a WHERE a.tenant_id = p_tenant AND a.thread_id = p_thread AND a.status = 'running')
    ORDER BY r.created_at, r.run_id LIMIT 1;
-  IF v_run IS NOT NULL THEN PERFORM farm.start_run(p_tenant, v_run); END IF;
-  RETURN v_run;
+  IF started IS NOT NULL THEN PERFORM farm.start_run(p_tenant, started); END IF;
 END $$;
 
 -- Nobody who executes for this run may save anything any more: what is open is cancelled, and its fence has moved on.
@@ -140,8 +138,7 @@ BEGIN
     VALUES (p_tenant, p_run, p_thread, p_assistant, p_graph, 'pending', p_strategy, p_spec, p_metadata, p_inline, p_forget)
     ON CONFLICT DO NOTHING;
   IF NOT FOUND THEN verdict := 'exists'; RETURN; END IF;
-  started := farm.start_next(p_tenant, p_thread);
-  SELECT r.graph_id INTO started_graph FROM farm.run r WHERE r.tenant_id = p_tenant AND r.run_id = started;
+  SELECT n.started, n.started_graph INTO started, started_graph FROM farm.start_next(p_tenant, p_thread) n;
   SELECT r.created_at, r.updated_at INTO created_at, updated_at FROM farm.run r WHERE r.tenant_id = p_tenant AND r.run_id = p_run;
   verdict := CASE WHEN started IS NOT DISTINCT FROM p_run THEN 'started' ELSE 'waits' END;
 END $$;
@@ -164,8 +161,7 @@ BEGIN
     PERFORM farm.stop_run(p_tenant, p_run);
     verdict := 'stopped';
   END IF;
-  started := farm.start_next(p_tenant, p_thread);
-  SELECT r.graph_id INTO started_graph FROM farm.run r WHERE r.tenant_id = p_tenant AND r.run_id = started;
+  SELECT n.started, n.started_graph INTO started, started_graph FROM farm.start_next(p_tenant, p_thread) n;
 END $$;
 
 -- Remove a thread with all that is its own; its open runs are fenced out first. ended: the runs that were open.
