@@ -1,0 +1,266 @@
+"""Threads: made, merged, searched, forgotten; two tenants that use the same ids throughout."""
+
+from typing import Any, get_args
+from uuid import UUID, uuid4
+
+import pytest
+
+from agentfarm.errors import AlreadyExists, InvalidInput, NotFound
+from agentfarm.ids import new_id
+from agentfarm.persistence import threads as module
+from agentfarm.persistence.checkpoints import TenantSaver
+from agentfarm.persistence.database import Databases
+from agentfarm.persistence.runs import PostgresRuns
+from agentfarm.persistence.serde import serde_of
+from agentfarm.persistence.tables import TENANT_TABLES
+from agentfarm.persistence.threads import PostgresThreads
+from agentfarm.records import Ended, ThreadQuery, ThreadRow
+from agentfarm.tenancy import Tenant
+from tests.integration.persistence.postgres import Home
+from tests.integration.persistence.test_runs import new_run
+
+
+@pytest.fixture
+def threads(home: Home) -> PostgresThreads:
+    return PostgresThreads(Databases(home.app), lambda _: serde_of(None))
+
+
+def make(threads: PostgresThreads, tenant: Tenant, thread_id: UUID | None = None, **metadata: Any) -> ThreadRow:
+    return threads.create(tenant, thread_id or new_id(), metadata, if_exists="raise")
+
+
+def found_by(threads: PostgresThreads, tenant: Tenant, **query: Any) -> list[UUID]:
+    return [row.thread_id for row in threads.search(tenant, ThreadQuery(**query))[0]]
+
+
+# --------------------------------------------------------------------------- one thread
+
+
+def test_a_thread_comes_back_as_it_was_made(threads: PostgresThreads, acme: Tenant) -> None:
+    made = make(threads, acme, graph_id="agent", user={"id": 7, "tags": ["a", "ß"]})
+
+    assert threads.get(acme, made.thread_id) == made
+    assert (made.status, made.graph_id, made.error, made.state_updated_at) == ("idle", "agent", None, None)
+    assert made.metadata == {"graph_id": "agent", "user": {"id": 7, "tags": ["a", "ß"]}}
+    assert made.created_at.utcoffset() is not None
+
+
+def test_a_thread_id_is_taken_once_in_a_tenant(threads: PostgresThreads, acme: Tenant, globex: Tenant) -> None:
+    made = make(threads, acme, owner="acme")
+
+    with pytest.raises(AlreadyExists):
+        make(threads, acme, made.thread_id, owner="again")
+    assert threads.create(acme, made.thread_id, {"owner": "again"}, if_exists="do_nothing") == made
+    assert make(threads, globex, made.thread_id, owner="globex").metadata == {"owner": "globex"}
+    assert threads.get(acme, made.thread_id) == made
+
+
+def test_a_thread_of_another_tenant_is_told_apart_from_none_by_nothing(
+    threads: PostgresThreads, acme: Tenant, globex: Tenant
+) -> None:
+    theirs, nobodys = make(threads, globex).thread_id, uuid4()
+
+    def told(thread_id: UUID) -> list[tuple[type[BaseException], str]]:
+        answers = []
+        for ask in (
+            lambda: threads.get(acme, thread_id),
+            lambda: threads.update(acme, thread_id, {"a": 1}),
+            lambda: threads.delete(acme, thread_id),
+        ):
+            with pytest.raises(NotFound) as refused:
+                ask()
+            answers.append((refused.type, str(refused.value)))
+        return answers
+
+    assert told(theirs) == told(nobodys)
+    assert threads.get(globex, theirs).metadata == {}
+
+
+def test_metadata_is_merged_key_by_key(threads: PostgresThreads, acme: Tenant) -> None:
+    made = make(threads, acme, a=1, b={"x": 1})
+
+    updated = threads.update(acme, made.thread_id, {"b": {"y": 2}, "c": None})
+
+    assert updated.metadata == {"a": 1, "b": {"y": 2}, "c": None}
+    assert threads.get(acme, made.thread_id) == updated
+    assert updated.updated_at > made.updated_at
+
+
+def test_a_thread_learns_its_graph_from_metadata_until_it_has_run(
+    home: Home, threads: PostgresThreads, acme: Tenant
+) -> None:
+    thread_id = make(threads, acme).thread_id
+
+    assert threads.update(acme, thread_id, {"graph_id": "one"}).graph_id == "one"
+    PostgresRuns(Databases(home.app), lambda _: serde_of(None)).admit(acme, new_run(thread_id))
+    assert threads.update(acme, thread_id, {"graph_id": "other"}).graph_id == "agent"
+
+
+@pytest.mark.parametrize(
+    "odd", [{"a": "\x00"}, {"\x00": 1}, {"a": [{"b": float("inf")}]}, {"a": "\ud800"}, {"a": object()}], ids=repr
+)
+def test_metadata_that_jsonb_refuses_is_refused_by_its_name_and_never_repeated(
+    threads: PostgresThreads, acme: Tenant, odd: dict[str, Any]
+) -> None:
+    thread_id = make(threads, acme).thread_id
+
+    for ask in (
+        lambda: make(threads, acme, **odd),
+        lambda: threads.update(acme, thread_id, {**odd, "secret": "sk-1"}),
+        lambda: threads.search(acme, ThreadQuery(metadata=odd)),
+    ):
+        with pytest.raises(InvalidInput, match="metadata") as refused:
+            ask()
+        assert "sk-1" not in str(refused.value)
+
+
+def test_a_backslash_before_u0000_is_text(threads: PostgresThreads, acme: Tenant) -> None:
+    assert make(threads, acme, path="\\u0000").metadata == {"path": "\\u0000"}
+
+
+# --------------------------------------------------------------------------- forgetting
+
+
+def test_of_a_forgotten_thread_nothing_remains_and_of_others_all(
+    home: Home, threads: PostgresThreads, acme: Tenant, globex: Tenant
+) -> None:
+    runs, thread_id, other = PostgresRuns(Databases(home.app), lambda _: serde_of(None)), new_id(), new_id()
+    for tenant, each in ((acme, thread_id), (acme, other), (globex, thread_id)):
+        _fill(home, threads, runs, tenant, each)
+    active, waiting = (row.run_id for row in reversed(runs.list(acme, thread_id, limit=9, offset=0, status=None)))
+
+    ended = threads.delete(acme, thread_id)
+
+    assert ended == tuple(Ended(acme.id, "main", run_id, thread_id, "interrupted") for run_id in (active, waiting))
+    for table in TENANT_TABLES:
+        rows = home.query(f"SELECT tenant_id, count(*) FROM {table} GROUP BY 1")
+        assert len(rows) == 2, f"{table} has rows of one tenant alone"
+        assert len({count for _, count in rows}) == 1, f"{table} lost a row too many, or too few"
+    with pytest.raises(NotFound):
+        threads.delete(acme, thread_id)
+
+
+def _fill(home: Home, threads: PostgresThreads, runs: PostgresRuns, tenant: Tenant, thread_id: UUID) -> None:
+    """A row of the thread in every table."""
+    make(threads, tenant, thread_id)
+    run_id = runs.admit(tenant, new_run(thread_id)).run.run_id
+    runs.admit(tenant, new_run(thread_id))
+    saver: Any = TenantSaver(home.app, tenant.id, serde_of(None))
+    checkpoint = {
+        "v": 2,
+        "id": str(new_id()),
+        "ts": "",
+        "channel_values": {"x": "x" * 300},
+        "channel_versions": {"x": "1"},
+    }
+    config = {"configurable": {"thread_id": str(thread_id), "checkpoint_ns": ""}}
+    saved = saver.put(config, {**checkpoint, "versions_seen": {}, "updated_channels": None}, {"step": 0}, {"x": "1"})
+    saver.put_writes(saved, [("x", 1)], str(uuid4()))
+    home.query(
+        "INSERT INTO farm.superstep (tenant_id, run_id, checkpoint_id, width) VALUES (%s, %s, %s, 2) RETURNING 1",
+        *(tenant.id, run_id, checkpoint["id"]),
+    )
+
+
+def test_a_forgotten_threads_worker_can_save_nothing_any_more(
+    home: Home, threads: PostgresThreads, acme: Tenant
+) -> None:
+    thread_id = make(threads, acme).thread_id
+    run_id = PostgresRuns(Databases(home.app), lambda _: serde_of(None)).admit(acme, new_run(thread_id)).run.run_id
+    home.query("UPDATE farm.node_execution SET status = 'leased', fence = 1, worker = 7 RETURNING 1")
+
+    threads.delete(acme, thread_id)
+
+    held = (acme.id, run_id, UUID(int=0), run_id, 1, 7)
+    with home.connect() as connection, pytest.raises(Exception, match="is lost"):
+        connection.execute("SELECT farm.hold(%s, %s, %s, %s, %s, %s)", held)
+
+
+# --------------------------------------------------------------------------- searching
+
+
+def test_a_search_finds_by_metadata_that_is_contained(threads: PostgresThreads, acme: Tenant, globex: Tenant) -> None:
+    one = make(threads, acme, user={"id": 1, "plan": "free"}, tags=["a", "b"]).thread_id
+    two = make(threads, acme, user={"id": 2, "plan": "free"}).thread_id
+    make(threads, globex, one, user={"id": 1, "plan": "free"})
+
+    assert found_by(threads, acme, metadata={"user": {"plan": "free"}}) == [two, one]
+    assert found_by(threads, acme, metadata={"user": {"id": 1}}) == [one]
+    assert found_by(threads, acme, metadata={"tags": ["b"]}) == [one]
+    assert found_by(threads, acme, metadata={"user": {"id": "1"}}) == []
+
+
+def test_a_search_finds_by_status_and_ids(home: Home, threads: PostgresThreads, acme: Tenant, globex: Tenant) -> None:
+    ids = [make(threads, acme).thread_id for _ in range(3)]
+    theirs = make(threads, globex).thread_id
+    PostgresRuns(Databases(home.app), lambda _: serde_of(None)).admit(acme, new_run(ids[1]))
+
+    assert found_by(threads, acme, status="busy") == [ids[1]]
+    assert found_by(threads, acme, status="error") == []
+    assert found_by(threads, acme, ids=[ids[2], ids[0], theirs]) == [ids[2], ids[0]]
+    assert found_by(threads, acme, ids=[ids[0]], status="busy") == []
+
+
+def test_pages_neither_repeat_nor_skip_and_say_whether_there_are_more(
+    home: Home, threads: PostgresThreads, acme: Tenant, globex: Tenant
+) -> None:
+    ids = [make(threads, acme).thread_id for _ in range(7)]
+    make(threads, globex)
+    home.query("UPDATE farm.thread SET updated_at = '2026-01-01' RETURNING 1")  # all equal: the id decides
+
+    pages = [threads.search(acme, ThreadQuery(sort_by="updated_at", limit=3, offset=at)) for at in (0, 3, 6)]
+
+    assert [row.thread_id for rows, _ in pages for row in rows] == sorted(ids)
+    assert [more for _, more in pages] == [True, True, False]
+    assert threads.search(acme, ThreadQuery(limit=7)) == (threads.search(acme, ThreadQuery(limit=99))[0], False)
+
+
+@pytest.mark.parametrize("sort_by", get_args(ThreadQuery.__annotations__["sort_by"]))
+def test_every_order_goes_both_ways(home: Home, threads: PostgresThreads, acme: Tenant, sort_by: str) -> None:
+    ids = [make(threads, acme).thread_id for _ in range(3)]
+    for at, (thread_id, status) in enumerate(zip(ids, ("busy", "error", "idle"), strict=True)):
+        home.query(
+            "UPDATE farm.thread SET status = %s, state_updated_at = now() + %s * interval '1 s' WHERE thread_id = %s"
+            " RETURNING 1",
+            *(status, at, thread_id),
+        )
+
+    assert found_by(threads, acme, sort_by=sort_by, sort_order="asc") == ids
+    assert found_by(threads, acme, sort_by=sort_by, sort_order="desc") == ids[::-1]
+
+
+def test_threads_that_never_ran_come_last_by_the_time_of_their_state(
+    home: Home, threads: PostgresThreads, acme: Tenant
+) -> None:
+    ran, never = make(threads, acme).thread_id, make(threads, acme).thread_id
+    home.query("UPDATE farm.thread SET state_updated_at = now() WHERE thread_id = %s RETURNING 1", ran)
+
+    for order in ("asc", "desc"):
+        assert found_by(threads, acme, sort_by="state_updated_at", sort_order=order) == [ran, never]
+
+
+def test_counting_stops_at_its_bound(
+    threads: PostgresThreads, acme: Tenant, globex: Tenant, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for at in range(4):
+        make(threads, acme, even=at % 2 == 0)
+    make(threads, globex)
+
+    assert threads.count(acme, ThreadQuery()) == 4
+    assert threads.count(acme, ThreadQuery(metadata={"even": True})) == 2
+    monkeypatch.setattr(module, "MAX_COUNT", 3)
+    assert threads.count(acme, ThreadQuery()) == 3
+
+
+@pytest.mark.parametrize("column", ["created_at", "updated_at"])
+def test_the_common_orders_are_read_from_an_index(home: Home, acme: Tenant, column: Any) -> None:
+    statement = module.search_threads(acme, ThreadQuery(sort_by=column)).limit(11)
+
+    with home.app.transaction(acme) as connection:
+        connection.exec_driver_sql("SET LOCAL enable_sort = off; SET LOCAL enable_seqscan = off")
+        compiled = statement.compile(dialect=home.app.engine.dialect, compile_kwargs={"render_postcompile": True})
+        rows = connection.exec_driver_sql(f"EXPLAIN {compiled}", compiled.params)
+        plan = "\n".join(row[0] for row in rows)
+
+    assert f"using thread_{column.removesuffix('_at')}" in plan, plan
+    assert "Sort" not in plan, plan
