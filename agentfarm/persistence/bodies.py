@@ -69,6 +69,11 @@ class Head:
     body: bytes
     blobs: Mapping[str, bytes]
 
+    @property
+    def size(self) -> int:
+        """Bytes."""
+        return len(self.body) + sum(map(len, self.blobs.values()))
+
 
 @dataclass(frozen=True, slots=True)
 class Parts:

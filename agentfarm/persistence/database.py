@@ -32,7 +32,7 @@ from agentfarm.errors import (
     StrictSerializerOff,
 )
 from agentfarm.persistence.tables import metadata
-from agentfarm.persistence.wire import Param, Prepared
+from agentfarm.persistence.wire import Answer, Param, Prepared
 from agentfarm.tenancy import Tenant
 
 #: Bounds for what a connection may do. A statement of ours takes milliseconds; one that takes this long is stuck behind
@@ -72,11 +72,18 @@ class CheckpointOutOfOrder(AgentFarmError):
     code = "checkpoint_out_of_order"
 
 
+class SavedTwice(AgentFarmError):
+    """An execution would save its writes a second time in one run: a fence did not hold."""
+
+    code = "saved_twice"
+
+
 #: What the functions of sql/ raise. Their texts are ours, and hold ids only.
 _OURS: Final[Mapping[str, type[AgentFarmError]]] = {
     "AF001": HeadMoved,
     "AF002": LeaseLost,
     "AF003": CheckpointOutOfOrder,
+    "AF004": SavedTwice,
 }
 
 
@@ -108,7 +115,7 @@ class Database:
         with _translated(), self.engine.begin() as connection:
             yield connection
 
-    def call(self, statement: Prepared, params: Sequence[Param], *, again: bool = False) -> pq.abc.PGresult:
+    def call(self, statement: Prepared, params: Sequence[Param], *, again: bool = False) -> Answer:
         """A hot call: one round trip, outside of a transaction block, which the function opens and its end commits.
 
         params  in Postgres' binary format (wire.py), as the answer is
@@ -122,7 +129,7 @@ class Database:
                 raise
         return self._call(statement, params)
 
-    def _call(self, statement: Prepared, params: Sequence[Param]) -> pq.abc.PGresult:
+    def _call(self, statement: Prepared, params: Sequence[Param]) -> Answer:
         with _translated():
             pooled = self.engine.raw_connection()
         try:
@@ -137,7 +144,7 @@ class Database:
             raise _translate(error) from None
         finally:
             _give_back(pooled)
-        return result
+        return Answer(result)
 
     def dispose(self, *, close: bool = True) -> None:
         """Give all connections up. close=False in a forked child: the sockets are its parent's."""

@@ -135,6 +135,7 @@ checkpoint_write = Table(
     Column("execution_id", Uuid, primary_key=True),
     Column("task_id", Uuid, primary_key=True),
     Column("idx", Integer, primary_key=True, autoincrement=False),
+    Column("run_id", Uuid),
     Column("fence", BigInteger, nullable=False),
     Column("task_path", Text, nullable=False, server_default=""),
     Column("body", LargeBinary, nullable=False),

@@ -7,8 +7,10 @@ needs for the statement itself. Everything else goes through SQLAlchemy Core.
 import struct
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, cast
 from uuid import UUID
+
+from psycopg.pq.abc import PGresult
 
 #: Type names as `Prepared.types` spells them, and their oids: fixed in Postgres' catalogue.
 OIDS: Final = {
@@ -144,27 +146,6 @@ def put_bools(items: Iterable[bool]) -> bytes:
 # --------------------------------------------------------------------------- from Postgres
 
 
-def get_int(value: Param) -> int:
-    """int4 or int8. Raises TypeError for NULL."""
-    if value is None:
-        raise TypeError("NULL is no number")
-    return int.from_bytes(value, signed=True)
-
-
-def get_bool(value: Param) -> bool:
-    """NULL is false."""
-    return value == TRUE
-
-
-def get_text(value: Param) -> str:
-    """NULL is empty."""
-    return "" if value is None else value.decode()
-
-
-def get_uuid(value: Param) -> UUID | None:
-    return None if value is None else UUID(bytes=value)
-
-
 def get_array(value: Param) -> list[Param]:
     """The elements, NULLs as None; empty for NULL."""
     if value is None or len(value) <= 12:
@@ -182,9 +163,50 @@ def get_array(value: Param) -> list[Param]:
     return items
 
 
-def get_filled(value: Param) -> list[bytes]:
-    """The elements of an array that has no NULLs. Raises ValueError where one has."""
-    items = get_array(value)
-    if None in items:
-        raise ValueError("an array has a NULL where none may be")
-    return items  # type: ignore[return-value]  # looked at above
+class Answer:
+    """The rows of a hot call, by column name. `at` picks the row; functions answer with one, always."""
+
+    __slots__ = ("_columns", "_result")
+
+    def __init__(self, result: PGresult) -> None:
+        self._result = result
+        self._columns = {(result.fname(n) or b"").decode(): n for n in range(result.nfields)}
+
+    @property
+    def rows(self) -> int:
+        return self._result.ntuples
+
+    def raw(self, name: str, at: int = 0) -> Param:
+        return self._result.get_value(at, self._columns[name])
+
+    def number(self, name: str, at: int = 0) -> int:
+        """int4 or int8. Raises TypeError for NULL."""
+        return int.from_bytes(self.data(name, at), signed=True)
+
+    def flag(self, name: str, at: int = 0) -> bool:
+        """NULL is false."""
+        return self.raw(name, at) == TRUE
+
+    def text(self, name: str, at: int = 0) -> str:
+        """NULL is empty."""
+        return (self.raw(name, at) or b"").decode()
+
+    def data(self, name: str, at: int = 0) -> bytes:
+        """Raises TypeError for NULL."""
+        if (value := self.raw(name, at)) is None:
+            raise TypeError(f"{name} is NULL")
+        return value
+
+    def find_uuid(self, name: str, at: int = 0) -> UUID | None:
+        return None if (value := self.raw(name, at)) is None else UUID(bytes=value)
+
+    def uuid(self, name: str, at: int = 0) -> UUID:
+        """Raises TypeError for NULL."""
+        return UUID(bytes=self.data(name, at))
+
+    def items(self, name: str, at: int = 0) -> list[bytes]:
+        """The elements of an array; empty for NULL. Raises TypeError for a NULL among them."""
+        items = get_array(self.raw(name, at))
+        if None in items:
+            raise TypeError(f"{name} has a NULL")
+        return cast("list[bytes]", items)

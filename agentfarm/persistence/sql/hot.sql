@@ -1,7 +1,8 @@
 -- The hot path: what a worker does with a node execution. Each is one round trip, sets its tenant itself and is called outside of a
 -- transaction, as farm_app; see persistence/executions.py. May be run again: drops what it defines.
 --
--- Errors: AF001 the head has moved; AF002 the lease is lost or the run is over; AF003 a checkpoint id does not come after its parent's.
+-- Errors: AF001 the head has moved; AF002 the lease is lost or the run is over; AF003 a checkpoint id does not come after its parent's;
+-- AF004 an execution saves its writes twice.
 -- Each means that nothing was written. Their texts hold ids only.
 --
 -- Lock order: who ends a run takes the thread's row first (admit.sql), then executions, then the head; who hands over takes its own
@@ -10,7 +11,7 @@ DO $$
 DECLARE v_function regprocedure;
 BEGIN
   FOR v_function IN SELECT p.oid::regprocedure FROM pg_proc p WHERE p.pronamespace = 'farm'::regnamespace AND p.proname = ANY (ARRAY[
-      'is_lost', 'losses', 'note_loss', 'read_checkpoint', 'claim', 'load_step', 'claim_advance', 'save_writes', 'save_checkpoints', 'end_run',
+      'is_lost', 'losses', 'note_loss', 'read_checkpoint', 'claim', 'load_step', 'claim_advance', 'save_own', 'save_writes', 'save_checkpoints', 'end_run',
       'commit', 'settle', 'retry_later', 'give_back', 'hold', 'put_checkpoint', 'put_writes', 'open_at_head', 'bury', 'start_waiting',
       'register', 'beat', 'leave']) LOOP
     EXECUTE format('DROP ROUTINE %s', v_function);
@@ -48,11 +49,13 @@ END $$;
 
 -- Take the lease and answer with all that the execution needs. One row, always.
 --  p_max       workers that may be lost over it; then it is left to the healer, which buries it
+--  p_retake    this process does not work on it: if it holds the lease, an answer got lost, and it takes the lease again
 --  p_have_run  the caller has this run's spec; p_have: the checkpoint whose bytes it has
 --  verdict     ok | busy: a living worker has it, or it is not due | gone: done, cancelled, or its run is over
 --  head        the thread's head: where a start begins, and what the commit will swap
 CREATE FUNCTION farm.claim(
-  p_tenant uuid, p_run uuid, p_ckpt uuid, p_exec uuid, p_worker bigint, p_lease interval, p_max int, p_have_run boolean, p_have uuid,
+  p_tenant uuid, p_run uuid, p_ckpt uuid, p_exec uuid, p_worker bigint, p_lease interval, p_max int, p_retake boolean,
+  p_have_run boolean, p_have uuid,
   OUT verdict text, OUT thread uuid, OUT fence bigint, OUT attempts int, OUT graph text, OUT run_spec bytea, OUT spec bytea,
   OUT taken boolean, OUT head uuid, OUT body bytea, OUT blobs bytea[],
   OUT w_owner uuid[], OUT w_task uuid[], OUT w_idx int[], OUT w_path text[], OUT w_body bytea[]) LANGUAGE plpgsql AS $$
@@ -66,9 +69,10 @@ BEGIN
   PERFORM set_config('farm.tenant', p_tenant::text, true), set_config('synchronous_commit', 'off', true);
   UPDATE farm.node_execution e
      SET status = 'leased', fence = e.fence + 1, attempts = e.attempts + 1, worker = p_worker, started_at = clock_timestamp(),
-         lost_to = CASE WHEN e.status = 'leased' THEN farm.note_loss(e.lost_to, e.worker, e.attempts) ELSE e.lost_to END
+         lost_to = CASE WHEN e.status = 'leased' AND e.worker <> p_worker THEN farm.note_loss(e.lost_to, e.worker, e.attempts) ELSE e.lost_to END
    WHERE e.tenant_id = p_tenant AND e.run_id = p_run AND e.checkpoint_id = p_ckpt AND e.execution_id = p_exec
      AND (e.status = 'ready' AND e.available_at <= clock_timestamp() AND farm.losses(e.lost_to) < p_max
+          OR e.status = 'leased' AND p_retake AND e.worker = p_worker
           OR e.status = 'leased' AND farm.losses(e.lost_to) + 1 < p_max AND farm.is_lost(e.worker, p_lease))
   RETURNING e.thread_id, e.fence, e.attempts, e.spec, e.alone INTO thread, fence, attempts, spec, v_alone;
   IF NOT FOUND THEN
@@ -127,7 +131,7 @@ END $$;
 -- Take the advance of a superstep that is complete and that nobody moves on. Answers as claim does, with all siblings' writes;
 -- spec: the call of the sibling that was settled last.
 CREATE FUNCTION farm.claim_advance(
-  p_tenant uuid, p_run uuid, p_ckpt uuid, p_worker bigint, p_lease interval, p_max int, p_have_run boolean, p_have uuid,
+  p_tenant uuid, p_run uuid, p_ckpt uuid, p_worker bigint, p_lease interval, p_max int, p_retake boolean, p_have_run boolean, p_have uuid,
   OUT verdict text, OUT thread uuid, OUT fence bigint, OUT attempts int, OUT graph text, OUT run_spec bytea, OUT spec bytea,
   OUT body bytea, OUT blobs bytea[],
   OUT w_owner uuid[], OUT w_task uuid[], OUT w_idx int[], OUT w_path text[], OUT w_body bytea[], OUT settled text) LANGUAGE plpgsql AS $$
@@ -139,7 +143,7 @@ BEGIN
   IF NOT FOUND THEN verdict := 'gone'; RETURN; END IF;
   UPDATE farm.superstep s SET worker = p_worker, fence = s.fence + 1, attempts = s.attempts + 1
    WHERE s.tenant_id = p_tenant AND s.run_id = p_run AND s.checkpoint_id = p_ckpt AND s.attempts < p_max
-     AND (s.worker IS NULL OR farm.is_lost(s.worker, p_lease))
+     AND (s.worker IS NULL OR p_retake AND s.worker = p_worker OR farm.is_lost(s.worker, p_lease))
      AND NOT EXISTS (SELECT FROM farm.node_execution e WHERE e.tenant_id = p_tenant AND e.run_id = p_run AND e.checkpoint_id = p_ckpt
                         AND e.status IN ('held', 'ready', 'leased'))
   RETURNING s.fence, s.attempts INTO fence, attempts;
@@ -158,15 +162,30 @@ END $$;
 
 -- ------------------------------------------------------------------------------------------------ what a commit saves
 
+-- All ordinary writes of an execution, packed. A second row of them in one run is a bug and raises AF004; what an earlier run left there
+-- (it failed, and the node is executed again) is replaced.
+CREATE FUNCTION farm.save_own(
+  p_tenant uuid, p_run uuid, p_thread uuid, p_ckpt uuid, p_exec uuid, p_fence bigint, p_path text, p_writes bytea) RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+  INSERT INTO farm.checkpoint_write AS w (tenant_id, thread_id, checkpoint_id, execution_id, task_id, idx, run_id, fence, task_path, body)
+    VALUES (p_tenant, p_thread, p_ckpt, p_exec, p_exec, 0, p_run, p_fence, p_path, p_writes)
+    ON CONFLICT (tenant_id, thread_id, ns, checkpoint_id, execution_id, task_id, idx)
+    DO UPDATE SET body = EXCLUDED.body, fence = EXCLUDED.fence, run_id = EXCLUDED.run_id, task_path = EXCLUDED.task_path
+    WHERE w.run_id IS DISTINCT FROM EXCLUDED.run_id;
+  IF NOT FOUND THEN
+    RAISE EXCEPTION USING errcode = 'AF004', message = format('Node execution %s has saved its writes already.', p_exec);
+  END IF;
+END $$;
+
 -- Control writes and those of the run itself: the last one counts.
 CREATE FUNCTION farm.save_writes(
-  p_tenant uuid, p_thread uuid, p_fence bigint,
+  p_tenant uuid, p_run uuid, p_thread uuid, p_fence bigint,
   w_ns text[], w_ckpt uuid[], w_owner uuid[], w_task uuid[], w_idx int[], w_path text[], w_body bytea[]) RETURNS void LANGUAGE plpgsql AS $$
 BEGIN
-  INSERT INTO farm.checkpoint_write AS w (tenant_id, thread_id, ns, checkpoint_id, execution_id, task_id, idx, fence, task_path, body)
-    SELECT p_tenant, p_thread, u.n, u.c, u.o, u.t, u.i, p_fence, u.p, u.b FROM unnest(w_ns, w_ckpt, w_owner, w_task, w_idx, w_path, w_body) u(n, c, o, t, i, p, b)
+  INSERT INTO farm.checkpoint_write AS w (tenant_id, thread_id, ns, checkpoint_id, execution_id, task_id, idx, run_id, fence, task_path, body)
+    SELECT p_tenant, p_thread, u.n, u.c, u.o, u.t, u.i, p_run, p_fence, u.p, u.b FROM unnest(w_ns, w_ckpt, w_owner, w_task, w_idx, w_path, w_body) u(n, c, o, t, i, p, b)
     ON CONFLICT (tenant_id, thread_id, ns, checkpoint_id, execution_id, task_id, idx)
-    DO UPDATE SET body = EXCLUDED.body, fence = EXCLUDED.fence, task_path = EXCLUDED.task_path;
+    DO UPDATE SET body = EXCLUDED.body, fence = EXCLUDED.fence, run_id = EXCLUDED.run_id, task_path = EXCLUDED.task_path;
 END $$;
 
 -- New checkpoints with their new blobs. c_first, c_last: which of c_refs are whose. A child comes after its parent, whatever the
@@ -247,11 +266,10 @@ BEGIN
     END IF;
   END IF;
   IF p_writes IS NOT NULL THEN
-    INSERT INTO farm.checkpoint_write (tenant_id, thread_id, checkpoint_id, execution_id, task_id, idx, fence, task_path, body)
-      VALUES (p_tenant, p_thread, p_ckpt, p_exec, p_exec, 0, p_fence, p_path, p_writes);
+    PERFORM farm.save_own(p_tenant, p_run, p_thread, p_ckpt, p_exec, p_fence, p_path, p_writes);
   END IF;
   IF w_task IS NOT NULL THEN
-    PERFORM farm.save_writes(p_tenant, p_thread, p_fence, w_ns, w_ckpt, w_owner, w_task, w_idx, w_path, w_body);
+    PERFORM farm.save_writes(p_tenant, p_run, p_thread, p_fence, w_ns, w_ckpt, w_owner, w_task, w_idx, w_path, w_body);
   END IF;
   IF c_id IS NOT NULL THEN
     PERFORM farm.save_checkpoints(p_tenant, p_thread, p_run, c_ns, c_id, c_parent, c_step, c_first, c_last, c_refs, c_body, b_ns, b_key, b_blob);
@@ -294,11 +312,10 @@ BEGIN
      AND e.fence = p_fence AND e.worker = p_worker AND e.status = 'leased';
   IF NOT FOUND THEN RAISE EXCEPTION USING errcode = 'AF002', message = format('The lease on node execution %s is lost.', p_exec); END IF;
   IF p_writes IS NOT NULL THEN
-    INSERT INTO farm.checkpoint_write (tenant_id, thread_id, checkpoint_id, execution_id, task_id, idx, fence, task_path, body)
-      VALUES (p_tenant, p_thread, p_ckpt, p_exec, p_exec, 0, p_fence, p_path, p_writes);
+    PERFORM farm.save_own(p_tenant, p_run, p_thread, p_ckpt, p_exec, p_fence, p_path, p_writes);
   END IF;
   IF w_task IS NOT NULL THEN
-    PERFORM farm.save_writes(p_tenant, p_thread, p_fence, w_ns, w_ckpt, w_owner, w_task, w_idx, w_path, w_body);
+    PERFORM farm.save_writes(p_tenant, p_run, p_thread, p_fence, w_ns, w_ckpt, w_owner, w_task, w_idx, w_path, w_body);
   END IF;
   IF p_taken THEN
     UPDATE farm.superstep s SET taken = true WHERE s.tenant_id = p_tenant AND s.run_id = p_run AND s.checkpoint_id = p_ckpt;
@@ -353,7 +370,8 @@ BEGIN
   IF NOT FOUND THEN RAISE EXCEPTION USING errcode = 'AF002', message = format('The lease on node execution %s is lost.', p_exec); END IF;
 END $$;
 
--- This worker lives but does not work on it any more: the healer publishes it at once. Nothing happens where the lease is lost already.
+-- This worker lives but does not work on it any more: the healer publishes it at once. Counts as a loss, so that what can never be saved
+-- is not tried for ever. Nothing happens where the lease is lost already.
 CREATE FUNCTION farm.give_back(p_tenant uuid, p_run uuid, p_ckpt uuid, p_exec uuid, p_fence bigint, p_worker bigint) RETURNS boolean LANGUAGE plpgsql AS $$
 BEGIN
   PERFORM set_config('farm.tenant', p_tenant::text, true);
@@ -362,7 +380,8 @@ BEGIN
      WHERE s.tenant_id = p_tenant AND s.run_id = p_run AND s.checkpoint_id = p_ckpt AND s.fence = p_fence AND s.worker = p_worker;
   ELSE
     UPDATE farm.node_execution e
-       SET status = 'ready', fence = e.fence + 1, worker = NULL, available_at = clock_timestamp(), published_at = NULL
+       SET status = 'ready', fence = e.fence + 1, worker = NULL, available_at = clock_timestamp(), published_at = NULL,
+           lost_to = farm.note_loss(e.lost_to, e.worker, e.attempts)
      WHERE e.tenant_id = p_tenant AND e.run_id = p_run AND e.checkpoint_id = p_ckpt AND e.execution_id = p_exec
        AND e.fence = p_fence AND e.worker = p_worker AND e.status = 'leased';
   END IF;
@@ -418,15 +437,15 @@ CREATE FUNCTION farm.put_writes(
   w_ns text[], w_ckpt uuid[], w_owner uuid[], w_task uuid[], w_idx int[], w_path text[], w_body bytea[], w_keep boolean[]) RETURNS void LANGUAGE plpgsql AS $$
 BEGIN
   PERFORM farm.hold(p_tenant, p_run, p_ckpt, p_exec, p_fence, p_worker);
-  INSERT INTO farm.checkpoint_write AS w (tenant_id, thread_id, ns, checkpoint_id, execution_id, task_id, idx, fence, task_path, body)
-    SELECT p_tenant, p_thread, u.n, u.c, u.o, u.t, u.i, p_fence, u.p, u.b
+  INSERT INTO farm.checkpoint_write AS w (tenant_id, thread_id, ns, checkpoint_id, execution_id, task_id, idx, run_id, fence, task_path, body)
+    SELECT p_tenant, p_thread, u.n, u.c, u.o, u.t, u.i, p_run, p_fence, u.p, u.b
       FROM unnest(w_ns, w_ckpt, w_owner, w_task, w_idx, w_path, w_body, w_keep) u(n, c, o, t, i, p, b, k) WHERE u.k
     ON CONFLICT DO NOTHING;
-  INSERT INTO farm.checkpoint_write AS w (tenant_id, thread_id, ns, checkpoint_id, execution_id, task_id, idx, fence, task_path, body)
-    SELECT p_tenant, p_thread, u.n, u.c, u.o, u.t, u.i, p_fence, u.p, u.b
+  INSERT INTO farm.checkpoint_write AS w (tenant_id, thread_id, ns, checkpoint_id, execution_id, task_id, idx, run_id, fence, task_path, body)
+    SELECT p_tenant, p_thread, u.n, u.c, u.o, u.t, u.i, p_run, p_fence, u.p, u.b
       FROM unnest(w_ns, w_ckpt, w_owner, w_task, w_idx, w_path, w_body, w_keep) u(n, c, o, t, i, p, b, k) WHERE NOT u.k
     ON CONFLICT (tenant_id, thread_id, ns, checkpoint_id, execution_id, task_id, idx)
-    DO UPDATE SET body = EXCLUDED.body, fence = EXCLUDED.fence, task_path = EXCLUDED.task_path;
+    DO UPDATE SET body = EXCLUDED.body, fence = EXCLUDED.fence, run_id = EXCLUDED.run_id, task_path = EXCLUDED.task_path;
 END $$;
 
 -- ------------------------------------------------------------------------------------------------ for the healer, as the tenant

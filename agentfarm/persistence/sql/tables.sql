@@ -88,6 +88,7 @@ CREATE TABLE farm.checkpoint_write (
   execution_id  uuid NOT NULL,                     -- whose work it is: a @task's result belongs to the node execution that called it. Zero: the run's own
   task_id       uuid NOT NULL,                     -- LangGraph's task
   idx           int NOT NULL,                      -- 0: all ordinary writes of the task, packed; below 0: control writes, a row each
+  run_id        uuid,                              -- who saved it; NULL: outside of a run (update_state)
   fence         bigint NOT NULL,
   task_path     text NOT NULL DEFAULT '',
   body          bytea NOT NULL,

@@ -47,7 +47,7 @@ GRANT SELECT (tenant_id, run_id, thread_id, assistant_id, graph_id, status, stra
               root_run_id, error, created_at, started_at, updated_at, finished_at, announced_at) ON farm.run TO farm_admin;
 GRANT SELECT (tenant_id, thread_id, ns, checkpoint_id, parent_id, run_id, step, refs, created_at) ON farm.checkpoint TO farm_admin;
 GRANT SELECT (tenant_id, thread_id, ns, key) ON farm.checkpoint_blob TO farm_admin;
-GRANT SELECT (tenant_id, thread_id, ns, checkpoint_id, execution_id, task_id, idx, fence, task_path) ON farm.checkpoint_write TO farm_admin;
+GRANT SELECT (tenant_id, thread_id, ns, checkpoint_id, execution_id, task_id, idx, run_id, fence, task_path) ON farm.checkpoint_write TO farm_admin;
 GRANT SELECT (tenant_id, thread_id, run_id, checkpoint_id, execution_id, node, queue, status, outcome, alone, fence, attempts, worker,
               available_at, published_at, publishes, started_at, finished_at, error, lost_to, created_at) ON farm.node_execution TO farm_admin;
 

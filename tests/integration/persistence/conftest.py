@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from uuid import uuid4
 
@@ -21,6 +21,7 @@ strict_msgpack()  # before langgraph is imported below
 
 from agentfarm.persistence.database import Database  # noqa: E402
 from agentfarm.tenancy import Tenant  # noqa: E402
+from tests.integration.persistence.farmhands import Hand  # noqa: E402
 from tests.integration.persistence.postgres import (  # noqa: E402
     MIGRATE,
     ROLES,
@@ -99,3 +100,24 @@ def acme() -> Tenant:
 @pytest.fixture
 def globex() -> Tenant:
     return Tenant(id=uuid4(), slug="globex")
+
+
+@pytest.fixture
+def hands(home: Home) -> Iterator[Callable[..., Hand]]:
+    """Makes worker processes, as far as the database can tell; ended with the test."""
+    made: list[Hand] = []
+
+    def make(name: str = "hand", **settings: object) -> Hand:
+        made.append(Hand(home, f"{name}-{len(made)}", **settings))
+        return made[-1]
+
+    try:
+        yield make
+    finally:
+        for hand in made:
+            hand.stop()
+
+
+@pytest.fixture
+def hand(hands: Callable[..., Hand]) -> Hand:
+    return hands()

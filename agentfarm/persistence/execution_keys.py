@@ -1,0 +1,45 @@
+"""Messages, leases and cache keys of node executions, made of each other."""
+
+from dataclasses import replace
+from uuid import UUID
+
+from agentfarm.engine.steps import NodeCall, RunSpec
+from agentfarm.ids import ZERO
+from agentfarm.messages import ExecuteNode
+from agentfarm.persistence.leases import Held
+
+
+def start_message(tenant_id: UUID, home: str, run_id: UUID, graph_id: str) -> ExecuteNode:
+    """The first message of a run."""
+    return ExecuteNode(
+        tenant_id=tenant_id, home=home, run_id=run_id, checkpoint_id=ZERO, execution_id=run_id, graph_id=graph_id
+    )
+
+
+def message_of(message: ExecuteNode, run: RunSpec, call: NodeCall) -> ExecuteNode:
+    return replace(
+        message,
+        checkpoint_id=UUID(call.checkpoint_id),
+        execution_id=UUID(call.execution_id),
+        graph_id=run.graph_id,
+        node=call.name,
+        queue=call.queue or "",
+    )
+
+
+def held_of(message: ExecuteNode, fence: int, worker: int) -> Held:
+    return Held(message.tenant_id, message.run_id, message.checkpoint_id, message.execution_id, fence, worker)
+
+
+def key_of(message: ExecuteNode) -> bytes:
+    return b"".join(
+        part.bytes for part in (message.tenant_id, message.run_id, message.checkpoint_id, message.execution_id)
+    )
+
+
+def run_key(message: ExecuteNode) -> bytes:
+    return message.tenant_id.bytes + message.run_id.bytes
+
+
+def head_key(message: ExecuteNode, checkpoint_id: UUID) -> bytes:
+    return message.tenant_id.bytes + checkpoint_id.bytes

@@ -1,0 +1,238 @@
+"""LangGraph's saver as one node execution has it.
+
+Reads the checkpoint that the claim brought, without asking the database; what else of the thread is asked for (history,
+other namespaces) is read through checkpoints.py. Its writes are real and at once: results of `@task` calls, the
+checkpoints of subgraphs inside the node, and all of a run that one worker executes whole. Each carries the execution's
+fence and is refused in the same statement when another worker has taken over.
+"""
+
+import asyncio
+import weakref
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
+from typing import Any, Final
+from uuid import UUID
+
+from langchain_core.runnables import RunnableConfig
+from langgraph.checkpoint.base import (
+    BaseCheckpointSaver,
+    ChannelVersions,
+    Checkpoint,
+    CheckpointMetadata,
+    CheckpointTuple,
+    DeltaChannelHistory,
+)
+from langgraph.checkpoint.serde.base import SerializerProtocol
+
+from agentfarm.ids import ZERO
+from agentfarm.persistence import wire
+from agentfarm.persistence.bodies import (
+    Encoded,
+    Head,
+    Parts,
+    WriteRow,
+    config_of,
+    decode_checkpoint,
+    encode_checkpoint,
+    encode_writes,
+    next_version,
+    read_parts,
+)
+from agentfarm.persistence.checkpoints import TenantSaver
+from agentfarm.persistence.database import Database
+from agentfarm.persistence.leases import Held
+from agentfarm.persistence.segment_rows import WRITE_TYPES, write_params
+
+_HELD: Final = "uuid uuid uuid uuid int8 int8"
+PUT_CHECKPOINT: Final = wire.function(
+    "put_checkpoint", f"{_HELD} uuid uuid text uuid uuid int4 text[] bytea text[] bytea[]"
+)
+PUT_WRITES: Final = wire.function("put_writes", f"{_HELD} uuid {WRITE_TYPES} bool[]")
+
+
+class ExecutionSaver(BaseCheckpointSaver[str]):
+    """held   the lease under which it writes
+    at_id  the checkpoint that the execution stands at, which is the thread's head; None for the start of a new thread
+    head   its bytes, and writes: the rows there that concern this execution
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        held: Held,
+        thread_id: UUID,
+        serde: SerializerProtocol,
+        *,
+        at_id: UUID | None,
+        head: Head | None,
+        writes: Iterable[WriteRow] = (),
+    ) -> None:
+        super().__init__(serde=serde)
+        self.database = database
+        self.held = held
+        self.thread_id = thread_id
+        self.at_id = at_id
+        #: What the commit moves the thread's head from: moves with the puts of this saver.
+        self.head_id = at_id
+        #: Gives the lease back when this is collected; executions.py takes it off.
+        self.when_dropped: weakref.finalize[..., Any] | None = None
+        self.head = head
+        self.writes = {row.key: row for row in writes}
+        self._moved = False
+        self._parts: dict[tuple[str, str], Parts] = {}  # of what was put here: (ns, checkpoint id)
+        self._reader = TenantSaver(database, held.tenant_id, serde)
+
+    @property
+    def parts(self) -> Parts | None:
+        """The serialised values of the checkpoint that the execution stands at."""
+        return read_parts(self.head.body) if self.head else None
+
+    # ----------------------------------------------------------------------- reading
+
+    def get_tuple(self, config: RunnableConfig) -> CheckpointTuple | None:
+        """The checkpoint that the execution stands at, decoded afresh; another where the config names one."""
+        if not self._is_here(config):
+            return self._reader.get_tuple(config)
+        if self.head is None:
+            return None
+        return decode_checkpoint(self.serde, str(self.thread_id), "", self.head, self.writes.values())
+
+    def _is_here(self, config: RunnableConfig) -> bool:
+        given = config.get("configurable", {})
+        if given.get("checkpoint_ns") or str(given.get("thread_id")) != str(self.thread_id):
+            return False
+        checkpoint_id = given.get("checkpoint_id")
+        return not self._moved if not checkpoint_id else str(checkpoint_id) == str(self.at_id) and not self._moved
+
+    def list(
+        self,
+        config: RunnableConfig | None,
+        *,
+        filter: dict[str, Any] | None = None,
+        before: RunnableConfig | None = None,
+        limit: int | None = None,
+    ) -> Iterator[CheckpointTuple]:
+        return self._reader.list(config, filter=filter, before=before, limit=limit)
+
+    def get_delta_channel_history(
+        self, *, config: RunnableConfig, channels: Sequence[str]
+    ) -> Mapping[str, DeltaChannelHistory]:
+        return self._reader.get_delta_channel_history(config=config, channels=channels)
+
+    # ----------------------------------------------------------------------- writing
+
+    def put(
+        self,
+        config: RunnableConfig,
+        checkpoint: Checkpoint,
+        metadata: CheckpointMetadata,
+        new_versions: ChannelVersions,
+    ) -> RunnableConfig:
+        """Save a checkpoint at once. Raises LeaseLost, HeadMoved, ValueLost, StoreUnavailable."""
+        given = config.get("configurable", {})
+        ns, parent_id = given.get("checkpoint_ns") or "", given.get("checkpoint_id") or None
+        encoded = encode_checkpoint(
+            self.serde,
+            config,
+            checkpoint,
+            metadata,
+            new_versions,
+            parent_id=parent_id,
+            parent=self._parts_of(ns, parent_id),
+        )
+        self.database.call(PUT_CHECKPOINT, self._checkpoint_params(ns, encoded))
+        self._parts[ns, checkpoint["id"]] = encoded.parts
+        if ns == "":
+            self.head_id, self._moved = encoded.checkpoint_id, True
+        return config_of(str(self.thread_id), ns, checkpoint["id"])
+
+    def _parts_of(self, ns: str, parent_id: str | None) -> Parts | None:
+        if parent_id is None:
+            return None
+        if ns == "" and parent_id == str(self.at_id):
+            return self.parts
+        return self._parts.get((ns, parent_id))
+
+    def _checkpoint_params(self, ns: str, encoded: Encoded) -> Sequence[wire.Param]:
+        return [
+            *held_params(self.held),
+            self.thread_id.bytes,
+            wire.put_uuid(self.head_id),
+            ns.encode(),
+            encoded.checkpoint_id.bytes,
+            wire.put_uuid(encoded.parent_id),
+            wire.put_int4(encoded.step),
+            wire.put_texts(encoded.refs),
+            encoded.body,
+            wire.put_texts(encoded.blobs) if encoded.blobs else None,
+            wire.put_blobs(encoded.blobs.values()) if encoded.blobs else None,
+        ]
+
+    def put_writes(
+        self, config: RunnableConfig, writes: Sequence[tuple[str, Any]], task_id: str, task_path: str = ""
+    ) -> None:
+        """Save writes at once. Raises LeaseLost, ValueLost, StoreUnavailable."""
+        given = config["configurable"]
+        place = (given.get("checkpoint_ns") or "", given["checkpoint_id"])
+        rows = encode_writes(self.serde, self._owner_of(task_id), task_id, task_path, writes)
+        kept = wire.put_bools(not row.replaces for row in rows)
+        params = write_params([(place, row) for row in rows])
+        self.database.call(PUT_WRITES, [*held_params(self.held), self.thread_id.bytes, *params, kept])
+
+    def _owner_of(self, task_id: str) -> UUID:
+        """The node execution; in a run that is executed whole each task is its own, and the run's are the run's."""
+        task = UUID(task_id)
+        if task == ZERO:
+            return ZERO
+        return task if self.held.execution_id in (self.held.run_id, ZERO) else self.held.execution_id
+
+    def get_next_version(self, current: str | None, channel: None = None) -> str:
+        return next_version(current)
+
+    # ----------------------------------------------------------------------- async: what waits, in a thread
+
+    async def aget_tuple(self, config: RunnableConfig) -> CheckpointTuple | None:
+        if self._is_here(config):
+            return self.get_tuple(config)
+        return await asyncio.to_thread(self.get_tuple, config)
+
+    async def alist(
+        self,
+        config: RunnableConfig | None,
+        *,
+        filter: dict[str, Any] | None = None,
+        before: RunnableConfig | None = None,
+        limit: int | None = None,
+    ) -> AsyncIterator[CheckpointTuple]:
+        async for found in self._reader.alist(config, filter=filter, before=before, limit=limit):
+            yield found
+
+    async def aget_delta_channel_history(
+        self, *, config: RunnableConfig, channels: Sequence[str]
+    ) -> Mapping[str, DeltaChannelHistory]:
+        return await self._reader.aget_delta_channel_history(config=config, channels=channels)
+
+    async def aput(
+        self,
+        config: RunnableConfig,
+        checkpoint: Checkpoint,
+        metadata: CheckpointMetadata,
+        new_versions: ChannelVersions,
+    ) -> RunnableConfig:
+        return await asyncio.to_thread(self.put, config, checkpoint, metadata, new_versions)
+
+    async def aput_writes(
+        self, config: RunnableConfig, writes: Sequence[tuple[str, Any]], task_id: str, task_path: str = ""
+    ) -> None:
+        await asyncio.to_thread(self.put_writes, config, writes, task_id, task_path)
+
+
+def held_params(held: Held) -> list[wire.Param]:
+    """p_tenant, p_run, p_ckpt, p_exec, p_fence, p_worker of the functions that ask for a lease."""
+    return [
+        held.tenant_id.bytes,
+        held.run_id.bytes,
+        held.checkpoint_id.bytes,
+        held.execution_id.bytes,
+        wire.put_int8(held.fence),
+        wire.put_int8(held.worker),
+    ]

@@ -1,0 +1,178 @@
+"""What died, got lost or stands still in one home. Fits flow's port `Healing`; the SQL is sql/heal.sql.
+
+Found as farm_ops, which sees ids and times of all tenants and no state; decided, where a thread's lock or a tenant's
+words are needed, as farm_app for that tenant. Several may run at once: each skips what another holds.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Final
+from uuid import UUID
+
+import orjson
+from sqlalchemy import Row, TextClause, bindparam, select, text
+from sqlalchemy.dialects.postgresql import ARRAY
+from sqlalchemy.types import Uuid
+
+from agentfarm.conf import Settings
+from agentfarm.ids import ZERO
+from agentfarm.messages import ExecuteNode
+from agentfarm.persistence import wire
+from agentfarm.persistence.database import Database
+from agentfarm.persistence.execution_keys import start_message
+from agentfarm.persistence.tables import run
+from agentfarm.records import Ended, Sweep
+
+#: A queue with fewer messages than this is short: what was published long ago and is still ready is not in it.
+SHORT_QUEUE: Final = 4
+
+#: From this age on a message is sent again whatever its queue's length: the queue may be another's backlog by now.
+LONG_SECONDS: Final = 60.0
+
+#: A run is announced by the worker that ended it. Only what it left undone for this long is the healer's.
+UNANNOUNCED_SECONDS: Final = 2.0
+
+BURY: Final = wire.function("bury", "uuid uuid uuid uuid interval int4")
+START_WAITING: Final = wire.function("start_waiting", "uuid uuid")
+
+
+def _ops(call: str) -> TextClause:
+    return text(f"SELECT * FROM farm.{call}")  # noqa: S608  # names of ours
+
+
+_SWEEP = _ops("ops_sweep(make_interval(secs => :lease), :max, :limit)")
+_LOST = _ops("ops_lost(make_interval(secs => :age), :limit)")
+_WAITING = _ops("ops_waiting(:limit)")
+_STALLED = _ops("ops_stalled(make_interval(secs => :lease), :max, make_interval(secs => :age), :limit)")
+_UNANNOUNCED = _ops("ops_unannounced(make_interval(secs => :age), :limit)")
+_FORGETTABLE = _ops("ops_forgettable(make_interval(secs => :age), :limit)")
+_PUBLISH = _ops("ops_publish(:tenants, :runs, :checkpoints, :executions)").bindparams(
+    *(bindparam(name, type_=ARRAY(Uuid())) for name in ("tenants", "runs", "checkpoints", "executions"))
+)
+
+
+class PostgresHealing:
+    """ops  the home as farm_ops
+    app  the same home as farm_app
+    """
+
+    def __init__(self, ops: Database, app: Database, settings: Settings) -> None:
+        self.ops = ops
+        self.app = app
+        self.home = app.home
+        self.lease_seconds = settings.lease_seconds
+        self.max_attempts = settings.max_attempts
+        self.lost_seconds = settings.lost_message_seconds
+
+    # ----------------------------------------------------------------------- dead workers
+
+    def sweep(self, *, limit: int = 500) -> Sweep:
+        """Executions of dead or silent workers are ready again, or buried. Raises StoreUnavailable."""
+        found = self._find(_SWEEP, lease=self.lease_seconds, max=self.max_attempts, limit=limit)
+        again = [self._message(row) for row in found if row.action == "again"]
+        return self._bury(again, [self._message(row) for row in found if row.action == "bury"])
+
+    def _bury(self, again: list[ExecuteNode], over: Iterable[ExecuteNode]) -> Sweep:
+        """One transaction each: under the thread's lock, as the tenant."""
+        dead, ended = [], []
+        for message in over:
+            answer = self.app.call(
+                BURY,
+                [
+                    message.tenant_id.bytes,
+                    message.run_id.bytes,
+                    message.checkpoint_id.bytes,
+                    message.execution_id.bytes,
+                    wire.put_seconds(self.lease_seconds),
+                    wire.put_int4(self.max_attempts),
+                ],
+            )
+            if answer.raw("buried") is None:
+                continue  # somebody else was faster, or the run is over
+            dead.append(message)
+            error = orjson.loads(answer.data("error")[1:])  # jsonb's version byte
+            thread_id, forget = answer.uuid("thread"), answer.flag("forget")
+            ended.append(Ended(message.tenant_id, self.home, message.run_id, thread_id, "error", error, forget))
+            again += self._next(message.tenant_id, answer.find_uuid("next_run"), answer.text("next_graph"))
+        return Sweep(again=tuple(again), dead=tuple(dead), ended=tuple(ended))
+
+    # ----------------------------------------------------------------------- lost messages
+
+    def lost(self, queue_lengths: Callable[[str], int | None], *, limit: int = 500) -> tuple[ExecuteNode, ...]:
+        """Messages to send again; and the starts of runs that wait for a thread which nobody moves.
+
+        By age alone a backlog would be sent twice: what was published is believed lost only where its queue is short.
+        """
+        overdue = self._find(_LOST, age=self.lost_seconds, limit=limit)
+        judged = _judge_lost(overdue, queue_lengths)
+        again = [self._message(row) for row in self._publish(judged)] if judged else []
+        for row in self._find(_WAITING, limit=limit):
+            answer = self.app.call(START_WAITING, [row.tenant_id.bytes, row.thread_id.bytes])
+            again += self._next(row.tenant_id, answer.find_uuid("started"), answer.text("graph"))
+        return tuple(again)
+
+    def _publish(self, rows: Sequence[Row[Any]]) -> Sequence[Row[Any]]:
+        return self._find(
+            _PUBLISH,
+            tenants=[row.tenant_id for row in rows],
+            runs=[row.run_id for row in rows],
+            checkpoints=[row.checkpoint_id for row in rows],
+            executions=[row.execution_id for row in rows],
+        )
+
+    def _next(self, tenant_id: UUID, run_id: UUID | None, graph_id: str) -> list[ExecuteNode]:
+        return [] if run_id is None else [start_message(tenant_id, self.home, run_id, graph_id)]
+
+    # ----------------------------------------------------------------------- supersteps that nobody advances
+
+    def stalled(self, *, limit: int = 100) -> tuple[ExecuteNode, ...]:
+        """Advance messages for supersteps that are complete. One that killed as many workers as may be is buried."""
+        found = self._find(
+            _STALLED, lease=self.lease_seconds, max=self.max_attempts, age=self.lost_seconds, limit=limit
+        )
+        advances = [(row.action, self._advance(row)) for row in found]
+        again = [message for action, message in advances if action == "again"]
+        return self._bury(again, [message for action, message in advances if action == "bury"]).again
+
+    def _advance(self, row: Row[Any]) -> ExecuteNode:
+        return ExecuteNode(row.tenant_id, self.home, row.run_id, row.checkpoint_id, ZERO, row.graph_id)
+
+    # ----------------------------------------------------------------------- runs that are over
+
+    def unannounced(self, *, limit: int = 100) -> tuple[Ended, ...]:
+        """Runs whose stream nobody closed, with their errors, which are read as their tenants."""
+        return tuple(self._with_error(row) for row in self._find(_UNANNOUNCED, age=UNANNOUNCED_SECONDS, limit=limit))
+
+    def _with_error(self, row: Row[Any]) -> Ended:
+        mine = (run.c.tenant_id == row.tenant_id, run.c.run_id == row.run_id)
+        with self.app.transaction(row.tenant_id) as connection:
+            error = connection.execute(select(run.c.error).where(*mine)).scalar_one_or_none()
+        return self._ended(row, error)
+
+    def forgettable(self, *, grace_seconds: float = 60.0, limit: int = 100) -> tuple[Ended, ...]:
+        """Stateless runs that were over that long ago: their threads may go."""
+        return tuple(self._ended(row, None) for row in self._find(_FORGETTABLE, age=grace_seconds, limit=limit))
+
+    def _ended(self, row: Row[Any], error: Any) -> Ended:
+        return Ended(row.tenant_id, self.home, row.run_id, row.thread_id, row.status, error, row.forget_thread)
+
+    # ----------------------------------------------------------------------- both
+
+    def _find(self, statement: TextClause, **params: Any) -> Sequence[Row[Any]]:
+        with self.ops.transaction_of_nobody() as connection:
+            return connection.execute(statement, params).all()
+
+    def _message(self, row: Row[Any]) -> ExecuteNode:
+        node = "" if row.execution_id == row.run_id else row.node
+        key = (row.tenant_id, self.home, row.run_id, row.checkpoint_id, row.execution_id)
+        return ExecuteNode(*key, graph_id=row.graph_id, node=node, queue=row.queue)
+
+
+def _judge_lost(overdue: Sequence[Row[Any]], length_of: Callable[[str], int | None]) -> list[Row[Any]]:
+    """Which of these to send again. Asks for each queue's length once."""
+    lengths = {queue: length_of(queue) for queue in Counter(row.queue for row in overdue if row.why == "old")}
+    return [row for row in overdue if row.why != "old" or _is_lost(row.age_seconds, lengths[row.queue])]
+
+
+def _is_lost(age_seconds: float, queue_length: int | None) -> bool:
+    return age_seconds >= LONG_SECONDS or (queue_length is not None and queue_length < SHORT_QUEUE)
