@@ -17,6 +17,7 @@ from langgraph.checkpoint.base import BaseCheckpointSaver
 from langgraph.pregel import Pregel
 from langgraph.store.base import BaseStore
 
+from agentfarm.engine._langgraph import put_writes_accepts_task_path
 from agentfarm.engine.levels import Segment, Sink
 from agentfarm.engine.segment import aexecute, run_segment
 from agentfarm.engine.steps import NodeCall, PutCheckpoint, PutWrites, RunSpec, SegmentRequest, SegmentResult
@@ -242,6 +243,7 @@ def _settle(
     below = _ns_below(call)
     _forget_below(run, below)
     run.supersteps.pop(below, None)
+    run.failed.pop(below, None)
     del step.open[call.execution_id]
     step.settled[call.execution_id] = result.outcome or "done"
     if result.outcome == "invalid" and result.error is not None:
@@ -272,14 +274,19 @@ def _save(saver: Saver, spec: RunSpec, op: Op) -> None:
     if isinstance(op, PutCheckpoint):
         saver.put(op.config, op.checkpoint, op.metadata, op.new_versions)
     else:
-        saver.put_writes(_config(spec, op), op.writes, op.task_id, op.task_path)
+        saver.put_writes(_config(spec, op), op.writes, op.task_id, *_path(saver.put_writes, op))
 
 
 async def _asave(saver: Saver, spec: RunSpec, op: Op) -> None:
     if isinstance(op, PutCheckpoint):
         await saver.aput(op.config, op.checkpoint, op.metadata, op.new_versions)
     else:
-        await saver.aput_writes(_config(spec, op), op.writes, op.task_id, op.task_path)
+        await saver.aput_writes(_config(spec, op), op.writes, op.task_id, *_path(saver.aput_writes, op))
+
+
+def _path(put_writes: Callable[..., Any], op: PutWrites) -> tuple[str, ...]:
+    """Savers written before LangGraph 0.2 take none."""
+    return (op.task_path,) if put_writes_accepts_task_path(put_writes) else ()
 
 
 # --------------------------------------------------------------------------- workers
