@@ -110,7 +110,8 @@ def sizes_of_thread(tenant_id: UUID, thread_id: UUID, *, limit: int = MAX_CHECKP
 
 def _join(run: Run, rows: list[NodeExecution]) -> list[Execution]:
     workers = {
-        worker.worker: worker for worker in Worker.objects.filter(worker__in={row.worker for row in rows} - {None})
+        worker.worker: worker
+        for worker in Worker.objects.filter(worker__in={row.worker for row in rows if row.worker is not None})
     }
     steps = _steps(run, {row.checkpoint_id for row in rows})
     return [_execution(row, workers.get(row.worker or 0), steps) for row in rows]

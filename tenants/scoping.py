@@ -16,10 +16,15 @@ _MAY_OPERATE = (Member.Role.OWNER, Member.Role.OPERATOR)
 _MAY_MANAGE = (Member.Role.OWNER,)
 
 
+def sees_all(user: Any) -> bool:
+    """Whether this user runs the farm."""
+    return bool(user.is_active and user.is_superuser)
+
+
 def visible_tenants(user: Any) -> QuerySet[Tenant]:
     """The tenants whose rows this user may see, by slug."""
     tenants = Tenant.objects.all()
-    return tenants if _sees_all(user) else tenants.filter(members__user_id=user.pk)
+    return tenants if sees_all(user) else tenants.filter(members__user_id=user.pk)
 
 
 def may_operate(user: Any, tenant_id: UUID) -> bool:
@@ -32,11 +37,7 @@ def may_manage(user: Any, tenant_id: UUID) -> bool:
     return _has_role(user, tenant_id, _MAY_MANAGE)
 
 
-def _sees_all(user: Any) -> bool:
-    return bool(user.is_active and user.is_superuser)
-
-
 def _has_role(user: Any, tenant_id: UUID, roles: tuple[str, ...]) -> bool:
-    if _sees_all(user):
+    if sees_all(user):
         return True
     return Member.objects.filter(user_id=user.pk, tenant_id=tenant_id, role__in=roles).exists()

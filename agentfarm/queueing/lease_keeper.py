@@ -9,10 +9,11 @@ lease in Postgres lets only one of the two through.
 """
 
 import logging
-import time
 from typing import Any
 
 from celery import bootsteps
+
+from agentfarm import clock
 
 logger = logging.getLogger(__name__)
 
@@ -53,7 +54,7 @@ def renew(qos: Any) -> None:
     tags = held(qos)
     if not tags:
         return
-    now = time.time()
+    now = clock.now().timestamp()  # kombu's sweep compares with its own worker's clock
     try:
         with qos.channel.conn_or_acquire() as client:
             client.zadd(qos.unacked_index_key, dict.fromkeys(tags, now), xx=True)

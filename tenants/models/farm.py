@@ -43,6 +43,7 @@ class Run(_OfTenant):
     status = models.TextField()
     strategy = models.TextField()
     inline_reason = models.TextField(null=True)
+    error = models.JSONField(null=True)  # its message is the tenant's: only its type is shown
     created_at = models.DateTimeField()
     started_at = models.DateTimeField(null=True)
     finished_at = models.DateTimeField(null=True)
@@ -55,6 +56,10 @@ class Run(_OfTenant):
 
     def __str__(self) -> str:
         return str(self.run_id)
+
+    @property
+    def error_type(self) -> str:
+        return str((self.error or {}).get("error", ""))
 
     @property
     def is_open(self) -> bool:

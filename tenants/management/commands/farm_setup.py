@@ -73,7 +73,8 @@ def _set_up_tenant(slug: str, name: str, known: Secrets, *, anew: bool) -> dict[
 
 
 def _opens(key: str, tenant: Tenant) -> bool:
-    row = APIKey.objects.filter(id=parse_key_id(key), tenant=tenant, revoked_at=None).first()
+    key_id = parse_key_id(key)
+    row = tenant.api_keys.filter(id=key_id, revoked_at=None).first() if key_id else None
     return verify_key(key, bytes(row.hash) if row else None, settings().pepper)
 
 

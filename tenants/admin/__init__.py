@@ -1,0 +1,16 @@
+"""The operator's pages. Each file registers what it shows; each page says what it shows and what to do with it.
+
+base       what all pages share: scoped by tenant, bounded, audited
+tenants    tenants and their members; issuing a key
+keys       API keys: list and revoke
+threads    threads: the line of node executions, step by step
+runs       runs: what happened, cancel, retry
+workers    worker processes
+audit      who did what
+users      Django's users and groups, audited too
+actions    the calls into the flow
+"""
+
+from tenants.admin import audit, keys, runs, tenants, threads, users, workers
+
+__all__ = ["audit", "keys", "runs", "tenants", "threads", "users", "workers"]
