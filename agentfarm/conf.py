@@ -77,6 +77,8 @@ class Settings(BaseSettings):
     # -- flower
     flower_user: str = Field("", validation_alias=_named("FLOWER_USER"))
     flower_password: SecretStr = Field(SecretStr(""), validation_alias=_named("FLOWER_PASSWORD"))
+    flower_url: str = Field("http://127.0.0.1:5555", validation_alias=_named("FLOWER_URL"))
+    task_events: bool = Field(True, validation_alias=_named("AGENTFARM_TASK_EVENTS"))
 
     # -- logs
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", validation_alias=_named("LOG_LEVEL"))
