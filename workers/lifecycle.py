@@ -8,6 +8,8 @@ waits for it.
 
 import logging
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from celery import Celery, bootsteps, concurrency, signals
@@ -36,7 +38,9 @@ class Begin(bootsteps.StartStopStep):
 
     def start(self, parent: Any) -> None:
         declare_all(parent.app)
-        if not self.forks:
+        if self.forks:
+            _check()
+        else:
             begin_process(parent.hostname)
 
 
@@ -45,11 +49,25 @@ def begin_process(node_name: str) -> None:
 
     node_name  Celery's, as Flower shows it; the pid tells the children of one worker apart
     """
-    name = f"{node_name}/{os.getpid()}"
+    with _ending_on_error(node_name):
+        wiring.start_worker(f"{node_name}/{os.getpid()}", run_async=_loop.run)
+    for graph_id, problem in wiring.graphs().problems.items():
+        logger.error("graph %s is not served by this worker: %s", graph_id, problem)
+
+
+def _check() -> None:
+    """In the parent of prefork children: end at once what no child could do, and leave nothing open to inherit."""
+    with _ending_on_error("the parent of the children"):
+        wiring.check()
+    wiring.stop_worker()
+
+
+@contextmanager
+def _ending_on_error(process: str) -> Iterator[None]:
     try:
-        wiring.start_worker(name, run_async=_loop.run)
+        yield
     except AgentFarmError as error:
-        logger.critical("worker process %s does not start: %s", name, error)
+        logger.critical("%s does not start: %s", process, error)
         raise SystemExit(1) from error
 
 
