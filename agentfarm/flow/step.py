@@ -84,8 +84,10 @@ def _run_segment(farm: Farm, claimed: Claimed) -> SegmentResult:
             result = farm.run_async(arun_segment(loaded.graph, request, saver=claimed.saver, sink=sink))
         else:
             result = run_segment(loaded.graph, request, saver=claimed.saver, sink=sink)
-    except (Stale, Unavailable):
-        raise
+    except Unavailable:
+        raise  # the claim is given back as it is dropped, and the message comes again
+    except Stale as error:  # the graph that this worker serves has lost the node
+        return _failed(error)
     except (
         Exception
     ) as error:  # a bug of ours or a graph that this worker cannot load; the node's errors are caught inside

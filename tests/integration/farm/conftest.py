@@ -1,0 +1,54 @@
+"""A whole farm, one a test module and broker: web, two workers and beat as processes, spoken to by the official client."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+
+import pytest
+from langgraph_sdk import get_sync_client
+from langgraph_sdk.client import SyncLangGraphClient
+
+from tests.farm import ROOT, FarmProcesses, running
+from tests.services import OwnDatabase
+
+
+@pytest.fixture(scope="module")
+def farm(
+    farm_environment: Mapping[str, str], database: OwnDatabase, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[FarmProcesses]:
+    folder = tmp_path_factory.mktemp("farm")
+    environment = {**farm_environment, "AGENTFARM_CONFIG": str(ROOT / "tests/integration/farm/langgraph.json")}
+    made = FarmProcesses(environment, folder, database.root_url)
+    made.keys = _set_up(made)
+    with running(made):
+        made.start_web()
+        made.start_worker("one")
+        made.start_worker("two")
+        made.start_beat()
+        yield made
+
+
+def _set_up(farm: FarmProcesses) -> dict[str, str]:
+    """The two demo tenants. {slug: key}"""
+    done = subprocess.run(
+        [sys.executable, "manage.py", "farm_setup", "--json", "--secrets", str(farm.folder / "secrets.json")],
+        cwd=ROOT, env={**os.environ, **farm.environment}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return {tenant["slug"]: tenant["key"] for tenant in json.loads(done.stdout)["tenants"]}
+
+
+@pytest.fixture
+def client(farm: FarmProcesses) -> Iterator[SyncLangGraphClient]:
+    """As tenant demo."""
+    with get_sync_client(url=farm.url, api_key=farm.keys["demo"]) as made:
+        yield made
+
+
+@pytest.fixture
+def other_client(farm: FarmProcesses) -> Iterator[SyncLangGraphClient]:
+    """As another tenant."""
+    with get_sync_client(url=farm.url, api_key=farm.keys["other"]) as made:
+        yield made

@@ -1,0 +1,106 @@
+"""Small graphs with known answers, for the farm's tests."""
+
+import operator
+from typing import Annotated, Any
+
+from langgraph.channels.untracked_value import UntrackedValue
+from langgraph.config import get_stream_writer
+from langgraph.graph import END, START, StateGraph
+from langgraph.types import interrupt
+from typing_extensions import TypedDict
+
+
+class Log(TypedDict, total=False):
+    log: Annotated[list[str], operator.add]
+
+
+def _say(name: str) -> Any:
+    def node(state: Log) -> Log:
+        return {"log": [name]}
+
+    return node
+
+
+def _line(schema: type, *names: str) -> Any:
+    builder = StateGraph(schema)
+    for name in names:
+        builder.add_node(name, _say(name))
+    for one, next_ in zip((START, *names), (*names, END), strict=False):
+        builder.add_edge(one, next_)
+    return builder.compile()
+
+
+line = _line(Log, "a", "b", "c")
+
+
+def _fail(state: Log) -> Log:
+    raise ValueError("this node always fails")
+
+
+def _failing() -> Any:
+    builder = StateGraph(Log)
+    builder.add_node("good", _say("good"))
+    builder.add_node("bad", _fail)
+    builder.add_edge(START, "good")
+    builder.add_edge("good", "bad")
+    return builder.compile()
+
+
+failing = _failing()
+
+
+async def _async_say(state: Log) -> Log:
+    get_stream_writer()({"at": "custom"})
+    return {"log": ["async"]}
+
+
+def _async_line() -> Any:
+    builder = StateGraph(Log)
+    builder.add_node("async", _async_say)
+    builder.add_node("sync", _say("sync"))
+    builder.add_edge(START, "async")
+    builder.add_edge("async", "sync")
+    return builder.compile()
+
+
+async_line = _async_line()
+
+
+def _ask(name: str) -> Any:
+    def node(state: Log) -> Log:
+        return {"log": [f"{name}: {interrupt({'question': name})}"]}
+
+    return node
+
+
+def _two_questions() -> Any:
+    builder = StateGraph(Log)
+    for name in ("left", "right"):
+        builder.add_node(name, _ask(name))
+        builder.add_edge(START, name)
+        builder.add_edge(name, "end")
+    builder.add_node("end", _say("end"))
+    return builder.compile()
+
+
+two_questions = _two_questions()
+
+
+class Untracked(TypedDict, total=False):
+    log: Annotated[list[str], operator.add]
+    scratch: Annotated[str, UntrackedValue]
+
+
+inline = _line(Untracked, "a", "b")
+
+
+def _parent() -> Any:
+    builder = StateGraph(Log)
+    builder.add_node("before", _say("before"))
+    builder.add_node("child", _line(Log, "x", "y"))
+    builder.add_edge(START, "before")
+    builder.add_edge("before", "child")
+    return builder.compile()
+
+
+parent = _parent()
