@@ -14,6 +14,7 @@ import django  # noqa: E402
 
 django.setup(set_prefix=False)
 
+import agentfarm.urls  # noqa: E402, F401  # now, so that what is wrong with it ends the process and not each request
 from agentfarm.api.django_handler import OneThreadHandler  # noqa: E402
 from agentfarm.api.edge import Edge  # noqa: E402
 from agentfarm.streaming.handoff import StreamHandoff  # noqa: E402

@@ -32,5 +32,6 @@ api = NinjaAPI(
 )
 problems.install(api)
 api.add_decorator(in_tenant_scope)
-for router in (system.router, assistants.router, threads.router, runs.router, absent.router):
+# absent first: /threads/prune is no thread's id
+for router in (system.router, absent.router, assistants.router, threads.router, runs.router):
     api.add_router("", router)

@@ -11,6 +11,7 @@ from pydantic import BaseModel
 
 from agentfarm import clock, ids
 from agentfarm.api import documents, graph_views
+from agentfarm.api.absent import say_absent
 from agentfarm.api.answers import answer, page, project
 from agentfarm.api.process import farm
 from agentfarm.api.schemas import AssistantFilter, AssistantSearch
@@ -79,6 +80,9 @@ def get_subgraphs(request: HttpRequest, assistant_id: str, query: Query[Subgraph
 )
 def get_subgraph(request: HttpRequest, assistant_id: str, namespace: str, query: Query[SubgraphsQuery]) -> HttpResponse:
     return answer(graph_views.subgraphs(_graph(assistant_id).graph, namespace=namespace, recurse=query.recurse))
+
+
+say_absent(router, ("PATCH", "DELETE"), "/assistants/{assistant_id}", "Changing assistants")
 
 
 def render_assistant(graph_id: str) -> dict[str, Any]:

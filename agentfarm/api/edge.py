@@ -81,6 +81,11 @@ class Edge:
                 await _refuse(send_with_headers, error)
             except ClientLeft:
                 pass
+            except Exception as error:  # told here, without values; the server's own log line would quote the message
+                logger.error("a request failed outside of Django", exc_info=error)  # noqa: TRY400
+                if status == 0:
+                    await _refuse(send_with_headers, AgentFarmError())
+                # else: the answer has begun, and is never completed: the server cuts the connection
             finally:
                 took = round((clock.monotonic_seconds() - began) * 1000)
                 _log(scope["method"], status, took, facts)

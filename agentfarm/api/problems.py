@@ -5,21 +5,18 @@ and one that does not exist) are the same bytes.
 """
 
 import logging
-import re
 from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from typing import Any
 
 import orjson
 from django.http import Http404, HttpRequest, HttpResponse
 from ninja import NinjaAPI
 from ninja.errors import HttpError, ValidationError
 
+from agentfarm.api.names import safe_name
 from agentfarm.errors import AgentFarmError, BadRequest, NotFound, Unauthenticated
 
 logger = logging.getLogger(__name__)
-
-#: How much of a name that a client chose is repeated to it.
-MAX_NAME: Final = 64
 
 
 class NotServedYet(AgentFarmError):
@@ -49,9 +46,7 @@ def render_problem(error: AgentFarmError) -> HttpResponse:
 
 def render_validation(errors: Sequence[Mapping[str, Any]]) -> HttpResponse:
     """422: what is wrong and where, without what was sent."""
-    detail = [
-        {"type": error["type"], "loc": [_place(part) for part in error["loc"]], "msg": error["msg"]} for error in errors
-    ]
+    detail = [{"type": error["type"], "loc": _place(error["loc"]), "msg": error["msg"]} for error in errors]
     body = {"detail": detail, "code": "invalid_input"}
     return HttpResponse(orjson.dumps(body), status=422, content_type="application/json")
 
@@ -104,10 +99,7 @@ def server_error(request: HttpRequest) -> HttpResponse:
     return render_problem(AgentFarmError())
 
 
-def _place(part: object) -> str | int:
-    return part if isinstance(part, int) else safe_name(str(part))
-
-
-def safe_name(name: str) -> str:
-    """A field's name as an error may repeat it: bounded, and of characters that names have."""
-    return re.sub(r"[^\w.\-|$ ]", "?", name[:MAX_NAME])
+def _place(loc: Sequence[object]) -> list[str | int]:
+    """Where, without the name of our parameter: ninja says ("body", "body", "limit")."""
+    parts = loc[1:] if len(loc) > 1 and loc[0] == loc[1] else loc
+    return [part if isinstance(part, int) else safe_name(str(part)) for part in parts]

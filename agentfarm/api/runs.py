@@ -14,7 +14,7 @@ from uuid import UUID
 import orjson
 from django.http import HttpRequest, HttpResponse
 from langgraph.types import Command
-from ninja import Query, Router
+from ninja import Body, Query, Router
 from pydantic import BaseModel, Field
 
 from agentfarm import ids
@@ -103,7 +103,7 @@ def stream_stateless_run(request: HttpRequest, body: RunCreateStateless) -> Http
 
 @router.post("/runs/batch", response=documents.of(list[documents.Run]), summary="Create runs without threads")
 def create_runs(
-    request: HttpRequest, body: Annotated[list[RunCreateStateless], Field(min_length=1, max_length=MAX_BATCH)]
+    request: HttpRequest, body: Body[Annotated[list[RunCreateStateless], Field(min_length=1, max_length=MAX_BATCH)]]
 ) -> HttpResponse:
     """All are checked before the first is created."""
     tenant = tenant_of(request)

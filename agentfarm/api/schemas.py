@@ -10,7 +10,7 @@ from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from agentfarm.api.problems import safe_name
+from agentfarm.api.names import safe_name
 from agentfarm.errors import InvalidInput, UnsupportedField
 from agentfarm.records import RunRequest
 

@@ -9,6 +9,7 @@ from pydantic import BaseModel, Field
 
 from agentfarm import ids
 from agentfarm.api import documents
+from agentfarm.api.absent import say_absent
 from agentfarm.api.answers import answer, nothing, page, project
 from agentfarm.api.auth import tenant_of
 from agentfarm.api.process import farm
@@ -155,6 +156,9 @@ def get_history(request: HttpRequest, thread_id: str, query: Query[HistoryQuery]
     before = {"checkpoint_id": str(query.before)} if query.before else None
     tenant = tenant_of(request)
     return answer(read.get_history(farm(), tenant, _thread_id(thread_id), limit=query.limit, before=before))
+
+
+say_absent(router, ("PATCH",), "/threads/{thread_id}/state", "Changing the metadata of a state")
 
 
 def _state(tenant: Tenant, thread_id: str, checkpoint: dict[str, Any] | None, *, subgraphs: bool) -> HttpResponse:
