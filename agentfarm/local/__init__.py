@@ -8,10 +8,12 @@
     processes   pids, ports, children that die with their parent
     postgres, valkey, rabbitmq      one server each: start, stop, is it there, its URL
     services    the servers together, and the environment that leads to them
-    farm        the product's own processes and their commands
+    farm        the product's own processes, what they are started with, who may use them
     supervisor  keeps them running until it is told to stop
-    demo        the story of a run, told by running it
-    commands    `python -m agentfarm.local`
+    run         `make run`: all of the above
+    look        who executes what, asked of the database
+    demo        `make demo`: the story of a run, told by running it
+    __main__    the commands
 
 Up to `services` all is standard library: the servers can be started before anything is configured. Production has
 servers of its own and uses none of this.

@@ -48,19 +48,18 @@ def is_alive(pid: int | None) -> bool:
 
 
 def command_line(pid: int) -> str | None:
-    """None where it cannot be known: no /proc, or no such process."""
+    """None where there is no such process."""
     try:
         return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
     except OSError:
-        return None
+        return run(["ps", "-o", "command=", "-p", str(pid)]).stdout.strip() or None
 
 
 def has_argument(pid: int | None, text: str) -> bool:
     """Whether a live process was started with this text: a pid file alone may name another program after a reboot."""
     if not is_alive(pid):
         return False
-    line = command_line(pid or 0)
-    return line is None or text in line
+    return text in (command_line(pid or 0) or "")
 
 
 def read_pid(path: Path) -> int | None:
@@ -84,8 +83,8 @@ def wait_gone(pid: int, *, seconds: float) -> bool:
     return wait_until(lambda: not is_alive(pid), seconds=seconds)
 
 
-def die_with_parent() -> Callable[[], None] | None:
-    """A preexec_fn by which the kernel ends the child when the thread that starts it ends, also by kill -9.
+def die_with_parent(number: int = signal.SIGKILL) -> Callable[[], None] | None:
+    """A preexec_fn by which the kernel signals the child when the thread that starts it ends, also by kill -9.
 
     None on other systems than Linux: there the next start ends what a killed supervisor left behind.
     """
@@ -95,9 +94,9 @@ def die_with_parent() -> Callable[[], None] | None:
     parent = os.getpid()
 
     def ask() -> None:
-        libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        libc.prctl(PR_SET_PDEATHSIG, number)
         if os.getppid() != parent:  # it ended before we asked
-            os.kill(os.getpid(), signal.SIGKILL)
+            os.kill(os.getpid(), number)
 
     return ask
 

@@ -5,17 +5,15 @@ and not started.
 """
 
 import os
-import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from agentfarm.errors import Misconfigured
 from agentfarm.local.postgres import ADMIN, APP, OPS, OWNER, Postgres
 from agentfarm.local.rabbitmq import RabbitMQ
-from agentfarm.local.state import State, is_farm_folder, locked
+from agentfarm.local.state import FILE, State, empty_folder, locked
 from agentfarm.local.valkey import Valkey
 
 Broker = Literal["redis", "rabbitmq"]
@@ -59,17 +57,16 @@ class Services:
             return [server.name for server in every if server.stop()]
 
     def reset(self) -> None:
-        """Stop all, and delete the folder with all data. Raises Misconfigured for a folder that is not a farm's."""
+        """Stop all, and delete all data. Raises Misconfigured for a folder that is not a farm's."""
         if not self.folder.exists():
             return
-        if not is_farm_folder(self.folder):
-            raise Misconfigured(f"{self.folder} is not a farm's folder; nothing was deleted.")
-        self.stop()
-        shutil.rmtree(self.folder)
+        if (self.folder / FILE).exists():
+            self.stop()
+        empty_folder(self.folder)
 
     def status(self) -> dict[str, bool]:
         """name → whether it answers; {} where nothing was ever started."""
-        if not (self.folder / "state.json").exists():
+        if not (self.folder / FILE).exists():
             return {}
         return {server.name: server.is_ready() for server in self._wanted(State(self.folder))}
 

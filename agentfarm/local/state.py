@@ -7,6 +7,7 @@ import fcntl
 import json
 import os
 import secrets
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,6 +16,15 @@ from typing import Any
 from agentfarm.errors import Misconfigured
 
 FILE = "state.json"
+
+#: What a farm keeps in its folder. `reset` deletes these and nothing else.
+OURS = (
+    *(FILE, "lock", ".gitignore", "farm.env", "secrets.json", "supervisor.json", "supervisor.lock", "logs", "beat"),
+    *("pg", "pg.log", "run", "valkey", "valkey.log", "rabbitmq", "rabbitmq.log"),
+)
+
+#: What others keep there: servers of tests and benchmarks, downloads, tools.
+NEIGHBOURS = ("test", "test-lock", "bench", "upstream", "tools")
 
 
 class State:
@@ -76,14 +86,24 @@ def locked(folder: Path) -> Iterator[State]:
 
 def make_folder(folder: Path) -> None:
     """Make it and keep git away from what is in it. Raises Misconfigured for a folder that holds something else."""
-    if folder.is_dir() and not (folder / ".gitignore").exists() and any(p.name != "lock" for p in folder.iterdir()):
+    if folder.is_dir() and not (folder / ".gitignore").exists() and not _names(folder) <= {*OURS, *NEIGHBOURS}:
         raise Misconfigured(f"{folder} holds files that are not a farm's; choose another folder with --folder.")
     folder.mkdir(parents=True, exist_ok=True)
     if not (folder / ".gitignore").exists():
         (folder / ".gitignore").write_text("*\n", encoding="utf-8")
 
 
-def is_farm_folder(folder: Path) -> bool:
-    return (folder / FILE).exists() or (
-        folder.is_dir() and {p.name for p in folder.iterdir()} <= {"lock", ".gitignore"}
-    )
+def empty_folder(folder: Path) -> None:
+    """Delete what is a farm's, and the folder if nothing else is in it. Raises Misconfigured for another folder."""
+    names = _names(folder)
+    if FILE not in names and not names <= {*OURS, *NEIGHBOURS}:
+        raise Misconfigured(f"{folder} is not a farm's folder; nothing was deleted.")
+    for name in names & set(OURS):
+        path = folder / name
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    if not _names(folder):
+        folder.rmdir()
+
+
+def _names(folder: Path) -> set[str]:
+    return {path.name for path in folder.iterdir()}

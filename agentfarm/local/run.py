@@ -1,0 +1,160 @@
+"""`make run`: servers up, database migrated, two tenants made, all processes kept running until Ctrl-C."""
+
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from agentfarm.errors import Misconfigured
+from agentfarm.local import farm
+from agentfarm.local.farm import Access, Address
+from agentfarm.local.look import looking
+from agentfarm.local.services import Broker, Services
+from agentfarm.local.state import locked, make_folder
+from agentfarm.local.supervisor import Supervisor, only_one, stop_signals
+
+#: For the first answer of the web and the first beat of each worker, on a busy machine of two cores.
+READY_SECONDS = 90.0
+
+#: The threads' workers, and each child of the prefork worker.
+WORKER_PROCESSES = farm.WORKERS + farm.CPU_SLOTS
+
+STUDIO = "https://smith.langchain.com/studio/?baseUrl="
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """port: None is 2024. any_port: a free one where that is taken."""
+
+    folder: Path
+    config: Path
+    host: str = "127.0.0.1"
+    port: int | None = None
+    any_port: bool = False
+    broker: Broker = "redis"
+
+
+def run(options: Options) -> int:
+    """The exit code, after Ctrl-C or SIGTERM. Raises Misconfigured for what the user can mend."""
+    services = Services(options.folder, broker=options.broker)
+    make_folder(services.folder)
+    with only_one(services.folder), _interruptible(), _stopping(services):
+        began = time.monotonic()
+        with locked(services.folder) as state:
+            address = farm.choose_address(state, options.host, options.port, any_port=options.any_port)
+        for line in services.start():
+            _say(began, line)
+        environment = farm.make_environment(services, address, options.config)
+        farm.migrate(environment)
+        access = farm.set_up(environment, services.folder)
+        farm.write_access(services.folder, address, access)
+        _say(began, "the database is migrated, the tenants demo and other are there")
+        supervisor = Supervisor(
+            farm.programs(services.folder, address), environment, services.folder, farm.PROJECT, say=_now
+        )
+        with stop_signals(supervisor):
+            return _supervise(supervisor, address, access, began)
+
+
+def _supervise(supervisor: Supervisor, address: Address, access: Access, began: float) -> int:
+    try:
+        supervisor.start()
+        if not _become_ready(supervisor, address):
+            return 0  # told to stop before that
+        _say(began, f"{', '.join(program.name for program in supervisor.programs)} are running")
+        info = farm.get_json(address, "/info") or {}
+        print(render_banner(address, access, info, supervisor.folder), flush=True)
+        supervisor.note(ready=True, url=address.url, flower=address.flower_url, admin=f"{address.url}/admin/")
+        supervisor.watch(lambda: False)
+        return 0
+    finally:
+        print("\nstopping …", flush=True)
+        supervisor.stop()
+
+
+def _become_ready(supervisor: Supervisor, address: Address) -> bool:
+    """Whether it did, before it was told to stop. Raises Misconfigured with the log of what does not start."""
+    with looking(supervisor.environment["DATABASE_ADMIN_URL"]) as look:
+
+        def ready() -> bool:
+            if child := supervisor.hopeless():
+                raise Misconfigured(
+                    f"{child.program.name} does not start. The last of {child.log}:\n  {supervisor.last_words(child)}"
+                )
+            return farm.get_json(address, "/ok") is not None and look.living_workers() >= WORKER_PROCESSES
+
+        if supervisor.watch(ready, seconds=READY_SECONDS):
+            return True
+        if supervisor.told_to_stop:
+            return False
+        raise Misconfigured(
+            f"Web and workers were not ready within {READY_SECONDS:.0f} s ({look.living_workers()} of "
+            f"{WORKER_PROCESSES} worker processes are). Their logs: {supervisor.folder / 'logs'}"
+        )
+
+
+def render_banner(address: Address, access: Access, info: dict[str, Any], folder: Path) -> str:
+    graphs: dict[str, str] = info.get("graphs", {})
+    served = [graph for graph, state in graphs.items() if state == "ok"]
+    problems = [f"  Not served {graph}: {state}" for graph, state in graphs.items() if state != "ok"]
+    first = "agent" if "agent" in served or not served else served[0]
+    lines = [
+        "",
+        f"  AgentFarm serves {', '.join(served) or 'no graph'}",
+        *problems,
+        "",
+        f"  API      {address.url}        (without a key you are tenant demo)",
+        f"  Docs     {address.url}/docs",
+        f"  Admin    {address.url}/admin/   {access.admin_user} / {access.admin_password}",
+        f"  Flower   {address.flower_url}        user and password: FLOWER_USER, FLOWER_PASSWORD of `make env`",
+        f"  Studio   {STUDIO}{address.url}",
+        f"  Key      {access.key}   (tenant demo; both tenants' keys: {folder / 'farm.env'})",
+        f"  Logs     {folder / 'logs'}",
+        "",
+        f"  curl -N {address.url}/runs/stream -H 'x-api-key: {access.key}' -H 'content-type: application/json' \\",
+        f'    -d \'{{"assistant_id": "{first}", "stream_mode": "messages-tuple", "input": {{"messages": [',
+        '          {"role": "user", "content": "How many words has the Gettysburg Address?"}]}}\'',
+        "",
+        "  from langgraph_sdk import get_client",
+        f'  client = get_client(url="{address.url}", api_key="{access.key}")',
+        "",
+        "  Ctrl-C ends it; the data stays.",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+@contextmanager
+def _stopping(services: Services) -> Iterator[None]:
+    try:
+        yield
+    finally:
+        if stopped := services.stop():
+            print(f"stopped {', '.join(stopped)}", flush=True)
+
+
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """While servers start, being asked to end is KeyboardInterrupt, whichever signal asks."""
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    before = {number: signal.signal(number, interrupt) for number in (signal.SIGTERM, signal.SIGHUP)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _say(began: float, line: str) -> None:
+    print(f"{time.monotonic() - began:6.1f} s  {line}", flush=True)
+
+
+def _now(line: str) -> None:
+    print(f"{time.strftime('%H:%M:%S')}  {line}", flush=True)
