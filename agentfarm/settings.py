@@ -29,8 +29,9 @@ X_FRAME_OPTIONS = "DENY"
 INSTALLED_APPS = [
     "tenants",
     "agentfarm.persistence",
+    "agentfarm.api",
     "ninja",  # serves Swagger's files itself: /docs asks no other host
-    "django.contrib.admin",
+    "tenants.admin_config.FarmAdminConfig",  # django.contrib.admin, with the farm's own site
     "django.contrib.auth",
     "django.contrib.contenttypes",
     "django.contrib.sessions",

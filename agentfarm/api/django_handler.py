@@ -5,14 +5,12 @@ synchronous, and so are the views, so the whole chain is one call in one thread.
 """
 
 import asyncio
-from typing import Final
+from typing import Any, Final
 
 from asgiref.sync import sync_to_async
 from django.core.handlers.asgi import ASGIHandler
 from django.http import HttpRequest
 from django.http.response import HttpResponseBase
-
-from agentfarm.streaming.handoff import Receive, Scope, Send
 
 #: Requests in Django at once. Each has a thread of its own and most wait for Postgres, of which a process has
 #: AGENTFARM_DATABASE_POOL_SIZE connections: more at once would wait in threads instead of here. Streams do not count.
@@ -24,7 +22,7 @@ class OneThreadHandler(ASGIHandler):
         super().__init__()
         self._places = asyncio.Semaphore(MAX_AT_ONCE)
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         async with self._places:
             await super().__call__(scope, receive, send)
 

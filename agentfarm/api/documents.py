@@ -4,7 +4,7 @@ from datetime import datetime
 from typing import Any, Literal
 from uuid import UUID
 
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
 Json = dict[str, Any]
 
@@ -75,7 +75,7 @@ class Run(BaseModel):
     updated_at: datetime
     status: Literal["pending", "running", "error", "success", "timeout", "interrupted"]
     metadata: Json
-    kwargs: Json
+    asked: Json = Field(alias="kwargs")
     multitask_strategy: Literal["reject", "rollback", "interrupt", "enqueue"]
 
 

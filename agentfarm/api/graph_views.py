@@ -7,7 +7,6 @@ import logging
 from collections.abc import Callable
 from typing import Any
 
-from langgraph.pregel import Pregel
 from pydantic import TypeAdapter
 
 from agentfarm.errors import NotFound
@@ -15,14 +14,15 @@ from agentfarm.errors import NotFound
 logger = logging.getLogger(__name__)
 
 Json = dict[str, Any]
+Graph = Any  # a compiled graph or, as a subgraph, whatever speaks its protocol
 
 
-def draw(graph: Pregel, *, xray: bool | int) -> Json:
+def draw(graph: Graph, *, xray: bool | int) -> Json:
     """{nodes, edges} as Studio and RemoteGraph read it."""
     return graph.get_graph(xray=xray).to_json()
 
 
-def schemas(graph: Pregel) -> Json:
+def schemas(graph: Graph) -> Json:
     """{input_schema, output_schema, state_schema, config_schema, context_schema}."""
     context = _schema(graph.get_context_jsonschema)
     return {
@@ -35,7 +35,7 @@ def schemas(graph: Pregel) -> Json:
     }
 
 
-def subgraphs(graph: Pregel, *, namespace: str | None, recurse: bool) -> Json:
+def subgraphs(graph: Graph, *, namespace: str | None, recurse: bool) -> Json:
     """{namespace: schemas} of the subgraphs, or of those at one namespace. Raises NotFound where there is none."""
     found = {name: schemas(child) for name, child in graph.get_subgraphs(namespace=namespace, recurse=recurse)}
     if namespace is not None and not found:
@@ -43,7 +43,7 @@ def subgraphs(graph: Pregel, *, namespace: str | None, recurse: bool) -> Json:
     return found
 
 
-def _state_schema(graph: Pregel) -> Json | None:
+def _state_schema(graph: Graph) -> Json | None:
     state = getattr(getattr(graph, "builder", None), "state_schema", None)
     return TypeAdapter(state).json_schema() if state is not None else None
 

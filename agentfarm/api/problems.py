@@ -54,17 +54,17 @@ def render_validation(errors: Sequence[Mapping[str, Any]]) -> HttpResponse:
 def install(api: NinjaAPI) -> None:
     """What ninja does with each kind of exception."""
 
-    def on_ours(_: HttpRequest, error: Exception) -> HttpResponse:
+    def on_ours(_: HttpRequest, error: Any) -> HttpResponse:
         assert isinstance(error, AgentFarmError)
         if error.http_status >= 500 and not error.may_succeed_later:
             logger.error("a request failed", exc_info=error)
         return render_problem(error)
 
-    def on_validation(_: HttpRequest, error: Exception) -> HttpResponse:
+    def on_validation(_: HttpRequest, error: Any) -> HttpResponse:
         assert isinstance(error, ValidationError)
         return render_validation(error.errors)
 
-    def on_http(_: HttpRequest, error: Exception) -> HttpResponse:
+    def on_http(_: HttpRequest, error: Any) -> HttpResponse:
         assert isinstance(error, HttpError)
         if isinstance(error.__cause__, AgentFarmError):  # ninja wraps what its body parser raises
             return render_problem(error.__cause__)
@@ -79,7 +79,7 @@ def install(api: NinjaAPI) -> None:
     api.add_exception_handler(Exception, on_unknown)
 
 
-def on_unknown(_: HttpRequest, error: Exception) -> HttpResponse:
+def on_unknown(_: HttpRequest, error: Any) -> HttpResponse:
     logger.error("a request failed", exc_info=error)
     return render_problem(AgentFarmError())
 
@@ -87,11 +87,11 @@ def on_unknown(_: HttpRequest, error: Exception) -> HttpResponse:
 # --------------------------------------------------------------------------- Django's own handlers (urls.py)
 
 
-def bad_request(request: HttpRequest, exception: Exception) -> HttpResponse:
+def bad_request(request: HttpRequest, exception: Any) -> HttpResponse:
     return render_problem(BadRequest(why="the server refused its form or its Host header"))
 
 
-def not_found(request: HttpRequest, exception: Exception) -> HttpResponse:
+def not_found(request: HttpRequest, exception: Any) -> HttpResponse:
     return render_problem(NotFound(what="Path"))
 
 

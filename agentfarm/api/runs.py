@@ -285,7 +285,8 @@ def _after(request: HttpRequest) -> str:
 
 
 def _modes(given: list[str]) -> list[str] | None:
-    """Repeated, or one JSON list, as SDKs send it; None where all are wanted."""
+    """Repeated, or one JSON list, as SDKs send it (empty: not given); None where all are wanted."""
+    given = [mode for mode in given if mode]
     if len(given) == 1 and given[0].startswith("["):
         try:
             given = orjson.loads(given[0])

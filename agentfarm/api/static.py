@@ -3,10 +3,10 @@
 from typing import Any
 
 from django.http import HttpRequest, HttpResponse
-from whitenoise.middleware import WhiteNoiseMiddleware
+from whitenoise.middleware import WhiteNoiseMiddleware  # type: ignore[import-untyped]
 
 
-class StaticFiles(WhiteNoiseMiddleware):  # type: ignore[misc]  # whitenoise has no types
+class StaticFiles(WhiteNoiseMiddleware):
     """WhiteNoise, answering with the file's bytes: its own response is a stream, which ASGI would read in a thread."""
 
     @staticmethod

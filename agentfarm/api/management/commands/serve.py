@@ -4,7 +4,9 @@ from argparse import ArgumentParser
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
+from django.urls import get_resolver
 
+from agentfarm.api.application import application, streams
 from agentfarm.api.process import farm
 from agentfarm.api.server import check_host, serve
 from agentfarm.conf import settings
@@ -36,7 +38,6 @@ class Command(BaseCommand):
             f"AgentFarm serves {', '.join(graphs.ids()) or 'no graph'} at http://{shown}:{port} (docs: /docs)"
         )
 
-        from agentfarm.asgi import application, streams  # sets Django up for requests
-
-        if not serve(application, host=host, port=port, end_streams=streams.end_streams):
+        get_resolver().check()  # loads every route now: what is wrong with one ends the process and not each request
+        if not serve(application(), host=host, port=port, end_streams=streams().end_streams):
             raise CommandError(f"could not listen on {shown}:{port}; is the port taken? Choose another with --port.")
