@@ -20,7 +20,7 @@ from agentfarm.persistence.serde import serde_of
 from agentfarm.persistence.threads import PostgresThreads
 from agentfarm.records import Ended, NewRun, Strategy
 from agentfarm.tenancy import Tenant
-from tests.integration.persistence.postgres import Home
+from tests.integration.persistence.postgres import Home, wait_for
 
 ASSISTANT = UUID("5a2f0000-0000-4000-8000-000000000001")
 
@@ -361,24 +361,24 @@ def test_of_many_admitted_at_once_one_runs_and_all_are_there(
 
 
 def test_a_run_admitted_while_the_one_before_it_ends_does_not_wait_for_ever(
-    home: Home, runs: PostgresRuns, acme: Tenant, threads: PostgresThreads
+    home: Home, runs: PostgresRuns, acme: Tenant, thread_id: UUID
 ) -> None:
-    for _ in range(10):
-        thread_id, together = uuid4(), threading.Barrier(2, timeout=20)
-        first = runs.admit(acme, new_run(thread_id, create_thread=True)).run.run_id
+    first = runs.admit(acme, new_run(thread_id)).run.run_id
+    with home.connect() as ending, ThreadPoolExecutor(1) as pool:
+        ending.execute("BEGIN")
+        ending.execute("SELECT farm.lock_thread(%s, %s)", (acme.id, thread_id))
+        ending.execute(
+            "SELECT farm.end_run(%s, %s, %s, 'success', NULL, NULL, false)", (acme.id, thread_id, first)
+        )  # has looked for who waits, and found nobody
+        second = pool.submit(lambda: runs.admit(acme, new_run(thread_id)).run)
+        wait_for(lambda: second.done() or is_waiting(home), what="the second run is admitted, or waits for the lock")
+        ending.execute("COMMIT")
 
-        def finish(run_id: UUID = first, together: threading.Barrier = together) -> None:
-            together.wait()
-            end(home, acme, run_id, "success")
+        assert runs.get(acme, thread_id, second.result(20).run_id).status == "running"
 
-        def follow(thread_id: UUID = thread_id, together: threading.Barrier = together) -> UUID:
-            together.wait()
-            return runs.admit(acme, new_run(thread_id)).run.run_id
 
-        with ThreadPoolExecutor(2) as pool:
-            over, second = pool.submit(finish), pool.submit(follow)
-            over.result()
-            assert runs.get(acme, thread_id, second.result()).status == "running"
+def is_waiting(home: Home) -> bool:
+    return bool(home.query("SELECT 1 FROM pg_stat_activity WHERE datname = %s AND wait_event_type = 'Lock'", home.name))
 
 
 # --------------------------------------------------------------------------- cancelling
