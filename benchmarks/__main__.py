@@ -7,7 +7,7 @@ from pathlib import Path
 from benchmarks.farm import ROOT, BenchFarm
 from benchmarks.rounds import Table, render
 
-NAMES = ("throughput", "hop", "runs", "kill", "parts")
+NAMES = ("throughput", "hop", "runs", "fanout", "kill", "parts")
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,9 +71,13 @@ def measure(name: str, farm: BenchFarm, effort: Effort) -> Table:
             farm.start_bare_workers()
             return measure_hops(farm.driver, run_chain, rounds=effort.rounds, runs=effort.runs)
         case "runs":
-            from benchmarks.runs import measure_runs
+            from benchmarks.runs import measure_chain
 
-            return measure_runs(farm.client, farm.stock_runner, rounds=effort.rounds, runs=effort.runs)
+            return measure_chain(farm.client, farm.stock_runner, rounds=effort.rounds, runs=effort.runs)
+        case "fanout":
+            from benchmarks.runs import measure_fanout
+
+            return measure_fanout(farm.client, farm.stock_runner, rounds=effort.rounds, runs=effort.runs)
         case "kill":
             from benchmarks.kill import measure_kills
 

@@ -128,8 +128,8 @@ class BenchFarm:
         postgres = Postgres(state)
         return {
             "worker": lambda: [worker.pid for worker in self.workers],
-            "postgres": lambda: cpu.family(postgres.pid or 0),
-            "broker": lambda: cpu.family(broker.pid or 0),
+            "postgres": lambda: cpu.family(_pid(postgres)),
+            "broker": lambda: cpu.family(_pid(broker)),
         }
 
     def start_bare_workers(self) -> None:
@@ -143,6 +143,8 @@ class BenchFarm:
 
         for worker in self.workers:
             worker.stop()
+        self.__dict__.pop("driver", None)  # its stores were made without a lease
+        wiring.stop_worker()
         wiring.start_worker(f"benchmarks@{socket.gethostname()}/{os.getpid()}", run_async=asyncio.run)
         self.exits.callback(wiring.stop_worker)
 
@@ -177,13 +179,12 @@ class BenchFarm:
         schedule = str(self.folder / "celerybeat-schedule")
         self._start("beat", sys.executable, "-m", "celery", "-A", "workers", "beat", "-s", schedule, "-l", "WARNING")
         wait_for(self._answers, f"{self.url}/ok answers", within_seconds=START_SECONDS, children=[web])
-        for worker in self.workers:
-            wait_for(
-                lambda pid=worker.pid: self.watcher.knows(pid),
-                f"{worker.name} is in farm.worker",
-                within_seconds=START_SECONDS,
-                children=self.workers,
-            )
+        wait_for(
+            lambda: all(self.watcher.knows(worker.pid) for worker in self.workers),
+            "the workers are in farm.worker",
+            within_seconds=START_SECONDS,
+            children=self.workers,
+        )
 
     def _celery(self, app: str) -> tuple[str, ...]:
         return (sys.executable, "-m", "celery", "-A", app, "worker", *WORKER_OPTIONS)
@@ -203,3 +204,9 @@ class BenchFarm:
                 return bool(answer.status == 200)
         except (OSError, urllib.error.URLError):  # not yet listening
             return False
+
+
+def _pid(server: Postgres | RabbitMQ | Valkey) -> int:
+    if server.pid is None:
+        raise RuntimeError(f"{server.name} is not running")
+    return server.pid

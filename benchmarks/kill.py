@@ -1,4 +1,4 @@
-"""4: kill -9 of a worker in the middle of a node: seconds until another has begun the node again."""
+"""5: kill -9 of a worker in the middle of a node: seconds until another has begun the node again."""
 
 from collections.abc import Sequence
 from uuid import UUID
@@ -22,7 +22,7 @@ def measure_kills(driver: Driver, workers: Sequence[Child], *, kills: int) -> Ta
         "Median (min-max). From the signal to the second attempt's start, by Postgres' clock.",
         "Asked for: at most 3 s. The death is noticed by the lock that dies with the process, not by the lease (15 s).",
     ]
-    return Table("4 kill -9 in the middle of a node", {f"node runs again, n={kills}": rows}, notes=notes)
+    return Table("5 kill -9 in the middle of a node", {f"node runs again, n={kills}": rows}, notes=notes)
 
 
 def kill_once(driver: Driver, workers: Sequence[Child]) -> float:

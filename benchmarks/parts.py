@@ -1,4 +1,4 @@
-"""5: where the time of one message goes, part by part.
+"""6: where the time of one message goes, part by part.
 
 This process plays the worker: it takes each message that the farm publishes and executes it by the same station as a
 worker does (flow/step.py), with the farm's real stores and a clock around each part. Times are exclusive: what a part
@@ -104,7 +104,7 @@ def measure_parts(driver: Driver, *, rounds: int, runs: int) -> Table:
         f"{runs} runs of the chain a round, one at a time, in one process; exclusive times.",
         "A worker adds Celery's own part of a hop: receive, decode, schedule, acknowledge (table 2).",
     ]
-    return Table("5 Parts of a message", rows, Ratio("ms a message", "sum"), notes)
+    return Table("6 Parts of a message", rows, Ratio("ms a message", "sum"), notes)
 
 
 @contextmanager

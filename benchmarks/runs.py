@@ -1,4 +1,4 @@
-"""3: a run of ten no-op nodes as a client sees it: `runs.wait` of langgraph_sdk ÷ the same graph called in process."""
+"""3 and 4: a whole run as a client sees it, `runs.wait` of langgraph_sdk ÷ the same graph called in process."""
 
 import time
 import uuid
@@ -12,27 +12,49 @@ from benchmarks.stock import INPUTS, StockRunner
 
 STOCK = "stock in process"
 SDK = "farm, runs.wait"
-GRAPH = "chain10"
+
+#: {graph: whether the answer is right}: a fast wrong answer is no figure.
+IS_RIGHT: dict[str, Callable[[dict[str, Any]], bool]] = {
+    "chain10": lambda values: values.get("steps") == ["in", *(f"n{number}" for number in range(10))],
+    "fanout": lambda values: values.get("total") == sum(range(100)),
+}
 
 
-def measure_runs(client: SyncLangGraphClient, stock: StockRunner, *, rounds: int, runs: int) -> Table:
+def measure_chain(client: SyncLangGraphClient, stock: StockRunner, *, rounds: int, runs: int) -> Table:
+    rows = _measure("chain10", client, stock, rounds, runs)
+    notes = [f"Milliseconds, {runs} runs a round, one at a time, a new thread each."]
+    return Table("3 A run of ten nodes", rows, Ratio("p50", STOCK, "the farm's p50 at most 60 ms"), notes)
+
+
+def measure_fanout(client: SyncLangGraphClient, stock: StockRunner, *, rounds: int, runs: int) -> Table:
+    rows = _measure("fanout", client, stock, rounds, runs)
+    notes = [
+        f"Milliseconds, {runs} runs a round, one at a time: plan, 100 node executions beside each other, gather.",
+        "Stock executes them as threads of one process; the farm leases, fences and commits each.",
+    ]
+    return Table("4 A fan-out of 100 Sends", rows, Ratio("p50", STOCK, "at most 1.5"), notes)
+
+
+def _measure(
+    graph_id: str, client: SyncLangGraphClient, stock: StockRunner, rounds: int, runs: int
+) -> dict[str, list[Figures]]:
     cells = [
-        Cell(STOCK, lambda: _timed(lambda: stock.run(GRAPH), runs)),
-        Cell(SDK, lambda: _timed(lambda: wait_for_answer(client), runs)),
+        Cell(STOCK, lambda: _timed(lambda: stock.run(graph_id), runs)),
+        Cell(SDK, lambda: _timed(lambda: wait_for_answer(client, graph_id), runs)),
     ]
     for cell in cells:
         cell.measure()
-    rows = alternate(cells, rounds)
-    notes = [f"Milliseconds, {runs} runs a round, one at a time, a new thread each."]
-    return Table("3 A run of ten nodes", rows, Ratio("p50", STOCK, "p50 of the farm at most 60 ms"), notes)
+    return alternate(cells, rounds)
 
 
-def wait_for_answer(client: SyncLangGraphClient) -> None:
-    """One run. Raises RuntimeError when the answer is not the chain's: a fast wrong answer is no figure."""
+def wait_for_answer(client: SyncLangGraphClient, graph_id: str) -> None:
+    """One run on a new thread. Raises RuntimeError for a wrong answer."""
     thread_id = str(uuid.uuid4())
-    answer: Any = client.runs.wait(thread_id, GRAPH, input=INPUTS[GRAPH], durability="sync", if_not_exists="create")
-    if not isinstance(answer, dict) or answer.get("steps") != ["in", *(f"n{number}" for number in range(10))]:
-        raise RuntimeError("runs.wait answered something else than the chain's values")
+    answer: Any = client.runs.wait(
+        thread_id, graph_id, input=INPUTS[graph_id], durability="sync", if_not_exists="create"
+    )
+    if not isinstance(answer, dict) or not IS_RIGHT[graph_id](answer):
+        raise RuntimeError(f"runs.wait answered something else than the values of {graph_id}")
 
 
 def _timed(run: Callable[[], None], runs: int) -> Figures:

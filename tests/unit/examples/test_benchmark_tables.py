@@ -6,6 +6,7 @@ from itertools import count
 import pytest
 
 from benchmarks import cpu
+from benchmarks.__main__ import parse
 from benchmarks.rounds import Cell, Figures, Ratio, Table, alternate, percentile, render, round_ratios
 
 
@@ -56,7 +57,7 @@ def test_a_percentile_of_nothing_is_refused() -> None:
         percentile([], 0.5)
 
 
-@pytest.mark.skipif(not cpu.is_known(), reason="this system has no schedstat")
+@pytest.mark.skipif(not cpu.is_known(), reason="only Linux tells")
 def test_cpu_time_grows_with_work_and_is_nothing_for_a_process_that_is_gone() -> None:
     before = cpu.milliseconds([os.getpid()])
 
@@ -65,3 +66,12 @@ def test_cpu_time_grows_with_work_and_is_nothing_for_a_process_that_is_gone() ->
     assert grew <= 100_000
     assert cpu.milliseconds([2**22 + 1]) == 0
     assert cpu.family(os.getpid())[0] == os.getpid()
+
+
+def test_a_benchmark_that_does_not_exist_is_refused_with_those_that_do(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        parse(["hops"])
+
+    assert (
+        "no benchmark is called hops; there are throughput, hop, runs, fanout, kill, parts" in capsys.readouterr().err
+    )
