@@ -52,6 +52,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--port", type=int, help=f"port of the API ({farm.DEFAULT_PORT})")
     parser.add_argument("--any-port", action="store_true", help="take a free port where that one is taken")
     parser.add_argument("--broker", choices=("redis", "rabbitmq"), default="redis", help="redis: Valkey, from a wheel")
+    parser.add_argument("--quiet", action="store_true", help="run: print no key and no password")
     parser.add_argument("--json", action="store_true", help="status as JSON")
     options = parser.parse_args(arguments)
     options.config = options.config or farm.PROJECT / "langgraph.json"

@@ -221,6 +221,7 @@ def _farm(folder: Path, config: Path, began: float) -> Iterator[dict[str, Any]]:
         "--config",
         str(config),
         "--any-port",
+        "--quiet",
     ]
     with log.open("wb") as out:
         process = subprocess.Popen(

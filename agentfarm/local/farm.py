@@ -130,7 +130,7 @@ def programs(folder: Path, address: Address) -> tuple[Program, ...]:
         Program("web", web),
         *threads,
         Program("worker-cpu", (*worker, "-P", "prefork", "-c", str(CPU_SLOTS), "-Q", "cpu.v1", "-n", "worker-cpu@%h")),
-        Program("beat", (*celery, "beat", "--schedule", str(folder / "beat"), "--loglevel", "INFO")),
+        Program("beat", (*celery, "beat", "--schedule", str(folder / "beat" / "schedule"), "--loglevel", "INFO")),
         Program("flower", (*celery, "flower", "--conf=workers/flowerconfig.py")),
     )
 

@@ -28,7 +28,7 @@ STUDIO = "https://smith.langchain.com/studio/?baseUrl="
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """port: None is 2024. any_port: a free one where that is taken."""
+    """port: None is 2024. any_port: a free one where that is taken. quiet: print no key and no password."""
 
     folder: Path
     config: Path
@@ -36,6 +36,7 @@ class Options:
     port: int | None = None
     any_port: bool = False
     broker: Broker = "redis"
+    quiet: bool = False
 
 
 def run(options: Options) -> int:
@@ -57,17 +58,18 @@ def run(options: Options) -> int:
             farm.programs(services.folder, address), environment, services.folder, farm.PROJECT, say=_now
         )
         with stop_signals(supervisor):
-            return _supervise(supervisor, address, access, began)
+            return _supervise(supervisor, address, None if options.quiet else access, began)
 
 
-def _supervise(supervisor: Supervisor, address: Address, access: Access, began: float) -> int:
+def _supervise(supervisor: Supervisor, address: Address, access: Access | None, began: float) -> int:
     try:
         supervisor.start()
         if not _become_ready(supervisor, address):
             return 0  # told to stop before that
         _say(began, f"{', '.join(program.name for program in supervisor.programs)} are running")
-        info = farm.get_json(address, "/info") or {}
-        print(render_banner(address, access, info, supervisor.folder), flush=True)
+        if access is not None:
+            info = farm.get_json(address, "/info") or {}
+            print(render_banner(address, access, info, supervisor.folder), flush=True)
         supervisor.note(ready=True, url=address.url, flower=address.flower_url, admin=f"{address.url}/admin/")
         supervisor.watch(lambda: False)
         return 0

@@ -1,0 +1,123 @@
+# `make help` lists what there is. A machine needs Python 3.11 or newer, git and make; everything else is installed below
+# .venv and .farm. Variables: CONFIG, PORT, HOST, BROKER, FOLDER for run and demo; ARGS for test, upstream and bench.
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+SHELL := /bin/sh
+MAKEFLAGS += --no-builtin-rules
+
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+SOURCES := agentfarm tenants workers tests benchmarks examples manage.py
+JOBS ?= 2
+
+FOLDER ?= .farm
+BROKER ?= redis
+LOCAL := $(BIN)/python -m agentfarm.local
+LOCAL_OPTIONS := --folder $(FOLDER) --broker $(BROKER) $(if $(CONFIG),--config $(CONFIG)) $(if $(PORT),--port $(PORT)) $(if $(HOST),--host $(HOST))
+
+##@ Try it
+
+.PHONY: demo run up stop status env
+demo: setup ## An agent, a human in the loop, a killed worker, two tenants: shown by running it, in about a minute
+	@$(LOCAL) demo --folder $(FOLDER) $(if $(CONFIG),--config $(CONFIG))
+
+run: setup ## The farm, until Ctrl-C: API on 2024, admin, Flower. CONFIG=path/to/langgraph.json PORT=2024 BROKER=redis|rabbitmq
+	@$(LOCAL) run $(LOCAL_OPTIONS)
+
+up: setup ## PostgreSQL and Valkey alone
+	@$(LOCAL) up $(LOCAL_OPTIONS)
+
+env: setup ## How to reach them, for a shell: eval "$(make -s env)"
+	@$(LOCAL) env $(LOCAL_OPTIONS)
+
+status: setup ## What runs
+	@$(LOCAL) status $(LOCAL_OPTIONS)
+
+stop: setup ## End the farm and its servers; the data stays
+	@$(LOCAL) stop $(LOCAL_OPTIONS)
+
+##@ Set up
+
+.PHONY: setup setup-dev lock
+setup: $(VENV)/.installed ## .venv with what the product needs, from requirements.txt, every file checked by its hash
+
+setup-dev: $(VENV)/.installed-dev ## … and what tests and checks need, from requirements-dev.txt
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(0 if v >= (3, 11) else f"Python 3.11 or newer is needed; {sys.executable} is {v[0]}.{v[1]}. Name another: make PYTHON=/path/to/python3.11")'
+	@$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.installed: requirements.txt | $(BIN)/python
+	@echo "installing $$(grep -c '==' requirements.txt) packages into $(VENV) …"
+	@$(PIP) install --quiet --require-hashes -r requirements.txt
+	@touch $@
+
+$(VENV)/.installed-dev: requirements-dev.txt | $(BIN)/python
+	@echo "installing $$(grep -c '==' requirements-dev.txt) packages into $(VENV) …"
+	@$(PIP) install --quiet --require-hashes -r requirements-dev.txt
+	@touch $(VENV)/.installed $@
+
+UV := $(or $(shell command -v uv),.farm/tools/bin/uv)
+COMPILE := $(UV) pip compile --quiet --universal --generate-hashes --python-version 3.11 --no-header --no-emit-index-url
+
+lock: $(UV) ## Write requirements.txt and requirements-dev.txt from the .in files. ARGS="--upgrade" or "--upgrade-package NAME"
+	$(COMPILE) $(ARGS) requirements.in -o requirements.txt
+	$(COMPILE) $(ARGS) requirements-dev.in -c requirements.txt -o requirements-dev.txt
+
+.farm/tools/bin/uv:
+	@$(PYTHON) -m venv .farm/tools
+	@.farm/tools/bin/python -m pip --disable-pip-version-check install --quiet uv
+
+##@ Check
+
+.PHONY: check static format-check lint imports types test test-fast test-rest upstream bench format
+check: static test-fast test-rest ## What CI runs, cheapest first (CI adds `make upstream`)
+
+static: format-check lint imports types ## All that needs no test: format, lint, imports, types
+
+format-check: setup-dev
+	@$(BIN)/ruff format --check $(SOURCES)
+
+lint: setup-dev ## ruff, every rule but those that pyproject.toml lists with their reason
+	@$(BIN)/ruff check $(SOURCES)
+
+imports: setup-dev ## import-linter: imports point down the page
+	@$(BIN)/lint-imports
+
+types: setup-dev ## mypy
+	@$(BIN)/mypy
+
+test-fast: setup-dev ## Unit and contract tests
+	@$(BIN)/pytest -q -n $(JOBS) tests/unit tests/contract $(ARGS)
+
+test-rest: setup-dev
+	@$(BIN)/pytest -n $(JOBS) tests --ignore tests/unit --ignore tests/contract $(ARGS)
+
+test: setup-dev ## Every test, on PostgreSQL, Valkey and RabbitMQ that it starts itself. ARGS="-k name"
+	@$(BIN)/pytest -n $(JOBS) $(ARGS)
+
+upstream: setup-dev ## LangGraph's own tests, of exactly the locked release, through our engine
+	@$(BIN)/python tests/upstream/run.py $(ARGS)
+
+bench: setup-dev ## Measure, beside named baselines in the same run. ARGS="--help"
+	@$(BIN)/python -m benchmarks $(ARGS)
+
+format: setup-dev ## Format, and mend what ruff can mend
+	@$(BIN)/ruff format $(SOURCES)
+	@$(BIN)/ruff check --fix $(SOURCES)
+
+##@ Clean up
+
+.PHONY: clean reset help
+clean: ## Caches of tools
+	@rm -rf .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis build dist *.egg-info
+	@find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +
+
+reset: setup ## End the farm and delete its data
+	@$(LOCAL) reset $(LOCAL_OPTIONS)
+
+help: ## This list
+	@awk 'BEGIN { FS = ":.*## " } /^##@ / { printf "\n%s\n", substr($$0, 5) } /^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' Makefile
