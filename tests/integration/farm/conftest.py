@@ -19,7 +19,11 @@ def farm(
     farm_environment: Mapping[str, str], database: OwnDatabase, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[FarmProcesses]:
     folder = tmp_path_factory.mktemp("farm")
-    environment = {**farm_environment, "AGENTFARM_CONFIG": str(ROOT / "tests/integration/farm/langgraph.json")}
+    environment = {
+        **farm_environment,
+        "AGENTFARM_CONFIG": str(ROOT / "tests/integration/farm/langgraph.json"),
+        "AGENTFARM_LEASE_SECONDS": "4",  # how long a frozen worker is waited for
+    }
     made = FarmProcesses(environment, folder, database.root_url)
     made.keys = _set_up(made)
     with running(made):

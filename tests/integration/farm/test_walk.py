@@ -41,10 +41,13 @@ def test_a_stream_tells_every_step_and_then_ends(client: SyncLangGraphClient, mo
 
     told = [part.data for part in parts if part.event == mode]
     assert parts[0].event == "metadata"
-    assert told == {
-        "values": [{"log": ["in", "a", "b", "c"][:n]} for n in (1, 2, 3, 4)],
-        "updates": [{name: {"log": [name]}} for name in ("a", "b", "c")],
-    }[mode]
+    assert (
+        told
+        == {
+            "values": [{"log": ["in", "a", "b", "c"][:n]} for n in (1, 2, 3, 4)],
+            "updates": [{name: {"log": [name]}} for name in ("a", "b", "c")],
+        }[mode]
+    )
     assert len({part.id for part in parts}) == len(parts)
 
 
@@ -63,7 +66,9 @@ def test_an_async_graph_streams_what_its_nodes_write(client: SyncLangGraphClient
 
 def test_tokens_of_a_model_come_one_by_one(client: SyncLangGraphClient) -> None:
     thread_id = client.threads.create()["thread_id"]
-    question = {"messages": [{"role": "user", "content": "How often does the word people occur in the Gettysburg Address?"}]}
+    question = {
+        "messages": [{"role": "user", "content": "How often does the word people occur in the Gettysburg Address?"}]
+    }
 
     parts = list(client.runs.stream(thread_id, "agent", input=question, stream_mode="messages-tuple"))
 
