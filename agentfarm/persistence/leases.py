@@ -63,7 +63,7 @@ class WorkerLease:
         self._thread = threading.Thread(target=self._live, name="farm-lease", daemon=True)
 
     def start(self) -> None:
-        """Beat from now on; back when the process is registered. After a fork, in the child. Raises StoreUnavailable."""
+        """Beat from now on; back when registered. After a fork, in the child. Raises StoreUnavailable."""
         self._thread.start()
         self.worker_id()
 

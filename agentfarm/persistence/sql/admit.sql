@@ -43,12 +43,17 @@ END $$;
 -- Nobody who executes for this run may save anything any more: what is open is cancelled, and its fence has moved on.
 CREATE OR REPLACE FUNCTION farm.fence_out(p_tenant uuid, p_run uuid) RETURNS void LANGUAGE plpgsql AS $$
 BEGIN
-  -- Twice: the first waits for a commit under way, the second, a new statement, sees the executions that this commit has added.
-  PERFORM FROM farm.node_execution e
-    WHERE e.tenant_id = p_tenant AND e.run_id = p_run AND e.status IN ('held', 'ready', 'leased') FOR UPDATE;
-  UPDATE farm.node_execution e SET status = 'cancelled', fence = e.fence + 1, finished_at = clock_timestamp()
-   WHERE e.tenant_id = p_tenant AND e.run_id = p_run AND e.status IN ('held', 'ready', 'leased');
-  DELETE FROM farm.superstep s WHERE s.tenant_id = p_tenant AND s.run_id = p_run;
+  -- Until a look finds nothing open. Each statement waits for the commits under way, and does not see the executions that these have
+  -- made ready; one of those may be committing, too, by the time of the next. What commits holds the row of its execution (an advance:
+  -- of its superstep), so when a look finds neither, nobody is left who could add one. In the order in which a settle takes them.
+  LOOP
+    UPDATE farm.node_execution e SET status = 'cancelled', fence = e.fence + 1, finished_at = clock_timestamp()
+     WHERE e.tenant_id = p_tenant AND e.run_id = p_run AND e.status IN ('held', 'ready', 'leased');
+    DELETE FROM farm.superstep s WHERE s.tenant_id = p_tenant AND s.run_id = p_run;
+    EXIT WHEN NOT EXISTS (SELECT FROM farm.node_execution e
+                           WHERE e.tenant_id = p_tenant AND e.run_id = p_run AND e.status IN ('held', 'ready', 'leased'))
+          AND NOT EXISTS (SELECT FROM farm.superstep s WHERE s.tenant_id = p_tenant AND s.run_id = p_run);
+  END LOOP;
 END $$;
 
 -- End a run from outside, with what it finished: interrupted, and the thread is free (not: waiting for a human). The thread's lock is held.

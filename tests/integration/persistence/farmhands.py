@@ -180,7 +180,7 @@ def execution(home: Home, message: ExecuteNode) -> Mapping[str, Any]:
 
 
 def count(home: Home, table: str) -> int:
-    return int(str(home.query(f"SELECT count(*) FROM farm.{table}")[0][0]))  # noqa: S608
+    return int(str(home.query(f"SELECT count(*) FROM farm.{table}")[0][0]))
 
 
 def make_silent(home: Home, hand: Hand, *, seconds: int = 60) -> None:

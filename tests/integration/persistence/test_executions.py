@@ -1,11 +1,14 @@
 """claim, commit, settle, advance: what a worker does with a node execution, on a real PostgreSQL."""
 
+import contextlib
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from typing import Any
 from uuid import UUID, uuid4
 
+import psycopg
 import pytest
 
 from agentfarm.engine.steps import SegmentResult
@@ -32,7 +35,7 @@ from tests.integration.persistence.farmhands import (
     settled,
     start,
 )
-from tests.integration.persistence.postgres import Home
+from tests.integration.persistence.postgres import Home, wait_for
 
 NULL_TASK = str(ZERO)
 
@@ -159,19 +162,17 @@ def test_a_message_delivered_twice_finds_the_lease_or_the_result(
 
 def test_of_two_workers_that_claim_at_once_one_gets_it(home: Home, hands: Callable[..., Hand], acme: Tenant) -> None:
     both = [hands(), hands()]
+
+    def race(worker: Hand, message: ExecuteNode, gate: threading.Barrier) -> object:
+        gate.wait()
+        return worker.executions.claim(message)
+
     for _ in range(10):
-        message = start(home, acme)
-        gate = threading.Barrier(2)
-
-        def race(worker: Hand, message: ExecuteNode = message, gate: threading.Barrier = gate) -> str:
-            gate.wait()
-            claimed = worker.executions.claim(message)
-            kept.append(claimed)
-            return "won" if isinstance(claimed, Claimed) else claimed.why
-
-        kept: list[object] = []
+        message, gate = start(home, acme), threading.Barrier(2)
         with ThreadPoolExecutor(2) as pool:
-            assert sorted(pool.map(race, both)) == ["busy", "won"]
+            racers = [pool.submit(race, worker, message, gate) for worker in both]
+            answers = [racer.result() for racer in racers]
+        assert sorted(type(answer).__name__ for answer in answers) == ["Claimed", "Refused"]
 
 
 # --------------------------------------------------------------------------- fences
@@ -237,8 +238,6 @@ def test_a_head_moved_by_somebody_else_ends_the_run_with_a_reason(home: Home, ha
 def test_a_claim_that_nobody_used_is_given_back(
     home: Home, hand: Hand, hands: Callable[..., Hand], acme: Tenant
 ) -> None:
-    from tests.integration.persistence.postgres import wait_for
-
     message = start(home, acme)
     claimed = hand.claim(message)
     hand.executions.release(claimed)
@@ -306,8 +305,6 @@ def test_a_node_reads_its_own_writes_and_the_runs_but_no_siblings(home: Home, ha
     b = hand.claim(to_b)
     of_b = b.saver.get_tuple(config_of(b))  # type: ignore[arg-type]
     hand.executions.release(a)
-    from tests.integration.persistence.postgres import wait_for
-
     wait_for(lambda: execution(home, to_a)["status"] == "ready", what="a, given back")
     of_a = hand.claim(to_a).saver.get_tuple(config_of(a))  # type: ignore[arg-type]
 
@@ -552,3 +549,43 @@ def test_a_replay_moves_the_head_to_where_it_goes_on(home: Home, hand: Hand, acm
     assert home.query("SELECT head, step FROM farm.thread_head") == [(to_one.checkpoint_id, 0)]
     two = hand.claim(committed.ready[0])
     assert hand.commit(two, go_on(two)).ended is not None
+
+
+def test_a_cancel_that_meets_one_commit_after_the_other_leaves_nothing_open(
+    home: Home, hand: Hand, acme: Tenant
+) -> None:
+    """It waits for commits under way. While it waits, what the first one made ready is being committed in its turn."""
+    start(home, acme)
+    low, high, second, third = (UUID(int=n) for n in (1, 2, 3, 4))
+    make_ready = """
+        INSERT INTO farm.node_execution (tenant_id, thread_id, run_id, checkpoint_id, execution_id, node, spec)
+        SELECT tenant_id, thread_id, run_id, checkpoint_id, %s, 'next', '' FROM farm.node_execution LIMIT 1
+    """
+    done = "UPDATE farm.node_execution SET status = 'done' WHERE execution_id = %s"
+    for execution_id in (low, high):
+        home.query(make_ready + " RETURNING 1", execution_id)
+    commits = [psycopg.connect(home.url("farm_root")) for _ in range(3)]
+    canceller = home.connect()
+
+    def waits_for(connection: psycopg.Connection[Any]) -> bool:
+        blocking = home.query("SELECT pg_blocking_pids(%s)", canceller.info.backend_pid)[0][0]
+        return blocking == [connection.info.backend_pid]
+
+    with ThreadPoolExecutor(1) as pool, contextlib.ExitStack() as stack:
+        for connection in (*commits, canceller):
+            stack.enter_context(connection)
+        commits[0].execute(done, (low,))
+        commits[0].execute(make_ready, (second,))
+        commits[1].execute(done, (high,))
+        cancelling = pool.submit(canceller.execute, "SELECT farm.fence_out(tenant_id, run_id) FROM farm.run")
+        wait_for(lambda: waits_for(commits[0]), what="the cancel, waiting for the first commit")
+        commits[0].commit()
+        wait_for(lambda: waits_for(commits[1]), what="the cancel, waiting for the one beside it")
+        commits[2].execute(done, (second,))
+        commits[2].execute(make_ready, (third,))
+        commits[1].commit()
+        wait_for(lambda: waits_for(commits[2]), what="the cancel, waiting for the second commit")
+        commits[2].commit()
+        cancelling.result(10)
+
+    assert home.query("SELECT execution_id FROM farm.node_execution WHERE status IN ('ready', 'leased', 'held')") == []

@@ -1,0 +1,302 @@
+"""What the healer finds and what it makes of it, over all tenants, as a role that sees no state."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from uuid import uuid4
+
+import pytest
+
+from agentfarm.engine.steps import SegmentResult
+from agentfarm.errors import LeaseLost
+from agentfarm.messages import ExecuteNode
+from agentfarm.persistence.database import Databases
+from agentfarm.persistence.healing import PostgresHealing
+from agentfarm.persistence.runs import PostgresRuns
+from agentfarm.tenancy import Tenant
+from tests.integration.persistence.farmhands import (
+    Hand,
+    admit,
+    advanced,
+    begin,
+    count,
+    execution,
+    run_status,
+    serde_for,
+    settled,
+    start,
+)
+from tests.integration.persistence.postgres import Home, wait_for
+
+
+@pytest.fixture
+def healer(home: Home) -> PostgresHealing:
+    return PostgresHealing(home.ops, home.app, home.settings)
+
+
+def empty(queue: str) -> int:
+    return 0
+
+
+def declare_dead(home: Home, hand: Hand) -> None:
+    home.query("UPDATE farm.worker SET ended_at = now() WHERE worker = %s RETURNING 1", hand.lease.worker_id())
+
+
+def lose(home: Home, message: ExecuteNode, times: int) -> None:
+    home.query(
+        """UPDATE farm.node_execution
+              SET lost_to = (SELECT jsonb_agg('{"worker": "w"}'::jsonb) FROM generate_series(1, %s))
+            WHERE run_id = %s RETURNING 1""",
+        times,
+        message.run_id,
+    )
+
+
+# --------------------------------------------------------------------------- attempts
+
+
+def test_a_node_that_killed_as_many_workers_as_may_be_is_buried_with_its_run(
+    home: Home, hands: Callable[..., Hand], acme: Tenant, globex: Tenant, healer: PostgresHealing
+) -> None:
+    message, other = start(home, acme), start(home, globex)
+    waiting_on = hands().claim(message).thread_id
+    assert admit(home, acme, waiting_on) is None
+    lose(home, message, home.settings.max_attempts - 1)
+    home.query("UPDATE farm.worker SET ended_at = now() RETURNING 1")
+
+    assert hands().refusal(message) == "busy"  # left to the healer
+    swept = healer.sweep()
+
+    assert [dead.run_id for dead in swept.dead] == [message.run_id]
+    (ended,) = swept.ended
+    assert (ended.status, ended.error) == (
+        "error",
+        {
+            "error": "NodeCrashed",
+            "node": "__start__",
+            "attempts": 6,
+            "message": "The worker was lost 6 times while it executed node __start__.",
+        },
+    )
+    assert run_status(home, message) == "error"
+    assert execution(home, message)["status"] == "dead"
+    assert [(again.kind, again.tenant_id) for again in swept.again] == [("start", acme.id)]  # who waited behind it
+    assert run_status(home, other) == "running"
+    assert healer.sweep() == type(swept)()
+
+
+def test_tries_of_a_retry_policy_are_no_crashes(home: Home, hand: Hand, acme: Tenant, healer: PostgresHealing) -> None:
+    first = hand.claim(start(home, acme))
+    (message,) = hand.commit(first, begin(first, "one")).ready
+    for n in range(home.settings.max_attempts + 2):
+        one = hand.claim(message)
+        assert one.call is not None
+        hand.commit(one, SegmentResult(outcome="retry", call=one.call.retried(float(n + 1))))
+
+    assert healer.sweep().dead == ()
+    assert hand.claim(message).attempt == home.settings.max_attempts + 3
+
+
+def test_the_sweep_takes_over_on_behalf_of_every_tenant(
+    home: Home, hands: Callable[..., Hand], acme: Tenant, globex: Tenant, healer: PostgresHealing
+) -> None:
+    thread_id = uuid4()
+    messages = [start(home, tenant, thread_id) for tenant in (acme, globex)]
+    dying = hands()
+    held = [dying.claim(message) for message in messages]
+    declare_dead(home, dying)
+
+    again = healer.sweep().again
+
+    assert {message.tenant_id for message in again} == {acme.id, globex.id}
+    for claimed in held:
+        with pytest.raises(LeaseLost):
+            dying.commit(claimed, begin(claimed, "one"))
+    assert healer.sweep().again == ()
+
+
+# --------------------------------------------------------------------------- messages
+
+
+def test_a_message_that_was_never_published_is_sent(home: Home, acme: Tenant, healer: PostgresHealing) -> None:
+    message = start(home, acme)
+    assert healer.lost(empty) == ()
+
+    home.query("UPDATE farm.node_execution SET published_at = NULL RETURNING 1")
+
+    assert healer.lost(lambda queue: 10_000) == (message,)
+    assert healer.lost(empty) == ()
+
+
+def test_an_old_message_is_sent_again_where_the_queue_is_short_and_each_time_later(
+    home: Home, acme: Tenant, healer: PostgresHealing
+) -> None:
+    message = start(home, acme)
+
+    def age(seconds: float) -> None:
+        home.query(
+            "UPDATE farm.node_execution SET available_at = now() - interval '1 h', "
+            "published_at = clock_timestamp() - make_interval(secs => %s) RETURNING 1",
+            seconds,
+        )
+
+    age(home.settings.lost_message_seconds + 1)
+    assert healer.lost(lambda queue: 500) == ()
+    assert healer.lost(lambda queue: None) == ()
+    assert healer.lost(empty) == (message,)
+    age(home.settings.lost_message_seconds + 1)
+    assert healer.lost(empty) == ()
+    age(2 * home.settings.lost_message_seconds + 1)
+    assert healer.lost(empty) == (message,)
+    age(1000)
+    assert healer.lost(lambda queue: 500) == (message,)
+
+
+def test_a_retry_that_is_due_is_sent(home: Home, hand: Hand, acme: Tenant, healer: PostgresHealing) -> None:
+    first = hand.claim(start(home, acme))
+    (message,) = hand.commit(first, begin(first, "one")).ready
+    one = hand.claim(message)
+    assert one.call is not None
+    hand.commit(one, SegmentResult(outcome="retry", retry_in=0.3, call=one.call.retried(1.0)))
+    assert healer.lost(empty) == ()
+
+    assert wait_for(lambda: healer.lost(empty), what="the retry") == (message,)
+
+
+def test_siblings_that_nobody_would_let_go_are_let_go(
+    home: Home, hand: Hand, acme: Tenant, healer: PostgresHealing
+) -> None:
+    claimed = hand.claim(start(home, acme, max_concurrency=1))
+    result = begin(claimed, "a", "b")
+    result.max_concurrency = 1
+    (only,) = hand.commit(claimed, result).ready
+    sibling = hand.claim(only)
+    assert healer.lost(empty) == ()
+    # As if the one that let the next go had died between its two statements: its own is done, the other still held.
+    home.query("UPDATE farm.node_execution SET status = 'done' WHERE execution_id = %s RETURNING 1", only.execution_id)
+
+    (released,) = healer.lost(empty)
+
+    assert released.execution_id != sibling.message.execution_id
+    assert hand.claim(released).kind == "node"
+
+
+def test_a_run_that_waits_for_a_free_thread_is_started(
+    home: Home, hand: Hand, acme: Tenant, healer: PostgresHealing
+) -> None:
+    first = hand.claim(start(home, acme))
+    admit(home, acme, first.thread_id)
+    assert healer.lost(empty) == ()
+    home.query("UPDATE farm.run SET status = 'success', finished_at = now() WHERE status = 'running' RETURNING 1")
+
+    (started,) = healer.lost(empty)
+
+    assert run_status(home, started) == "running"
+    assert hand.claim(started).kind == "start"
+
+
+# --------------------------------------------------------------------------- supersteps
+
+
+def fan_out(hand: Hand, message: ExecuteNode, width: int = 2) -> list[ExecuteNode]:
+    claimed = hand.claim(message)
+    return list(hand.commit(claimed, begin(claimed, *(f"node{n}" for n in range(width)))).ready)
+
+
+def test_a_superstep_whose_last_worker_died_before_the_advance_is_advanced(
+    home: Home, hands: Callable[..., Hand], acme: Tenant, healer: PostgresHealing
+) -> None:
+    dying, healthy = hands("dying"), hands("healthy")
+    for ready in fan_out(dying, start(home, acme)):
+        sibling = dying.claim(ready)
+        elected = dying.commit(sibling, settled(sibling)).advance
+    assert elected is not None
+    assert healer.stalled() == ()
+    declare_dead(home, dying)
+
+    (message,) = healer.stalled()
+    assert message.kind == "advance"
+    advance = healthy.claim(message)
+
+    assert advance.call is not None
+    assert set(advance.settled.values()) == {"done"}
+    with pytest.raises(LeaseLost):
+        dying.commit(elected, advanced(elected))
+    assert healthy.commit(advance, advanced(advance)).ended is not None
+    assert healer.stalled() == ()
+    assert count(home, "checkpoint") == 2
+
+
+def test_an_election_that_was_lost_is_made_up_for(
+    home: Home, hand: Hand, acme: Tenant, healer: PostgresHealing
+) -> None:
+    for ready in fan_out(hand, start(home, acme)):
+        sibling = hand.claim(ready)
+        hand.commit(sibling, settled(sibling))
+    home.query("UPDATE farm.superstep SET worker = NULL, fence = fence + 1 RETURNING 1")
+
+    (message,) = wait_for(healer.stalled, what="the superstep that nobody advances")
+
+    assert hand.claim(message).kind == "advance"
+
+
+def test_an_advance_that_kills_its_workers_is_buried(
+    home: Home, hand: Hand, acme: Tenant, healer: PostgresHealing
+) -> None:
+    message = start(home, acme)
+    for ready in fan_out(hand, message):
+        sibling = hand.claim(ready)
+        hand.commit(sibling, settled(sibling))
+    home.query("UPDATE farm.superstep SET attempts = %s RETURNING 1", home.settings.max_attempts)
+    declare_dead(home, hand)
+
+    assert healer.stalled() == ()
+
+    assert run_status(home, message) == "error"
+    assert count(home, "superstep") == 0
+
+
+# --------------------------------------------------------------------------- ends
+
+
+def test_an_end_that_nobody_told_is_found_with_its_error_and_told_once(
+    home: Home, hand: Hand, acme: Tenant, healer: PostgresHealing
+) -> None:
+    first = hand.claim(start(home, acme))
+    ended = hand.commit(first, SegmentResult(status="error", error=ValueError("sorry"))).ended
+    assert ended is not None
+    assert healer.unannounced() == ()
+    home.query("UPDATE farm.run SET finished_at = now() - interval '1 min' RETURNING 1")
+
+    found = healer.unannounced()
+    PostgresRuns(Databases(home.app), serde_for).mark_announced(found[0])
+
+    assert found == (ended,)
+    assert found[0].error is not None
+    assert found[0].error["message"] == "sorry"
+    assert healer.unannounced() == ()
+
+
+def test_the_thread_of_a_stateless_run_may_go_when_its_answer_could_be_read(
+    home: Home, hand: Hand, acme: Tenant, healer: PostgresHealing
+) -> None:
+    first = hand.claim(start(home, acme))
+    hand.commit(first, SegmentResult(status="success"))
+    home.query("UPDATE farm.run SET forget_thread = true, announced_at = now() RETURNING 1")
+    assert healer.forgettable() == ()
+
+    home.query("UPDATE farm.run SET finished_at = now() - interval '2 min' RETURNING 1")
+
+    assert [ended.thread_id for ended in healer.forgettable()] == [first.thread_id]
+    assert healer.forgettable(grace_seconds=600) == ()
+
+
+def test_healing_a_quiet_home_changes_nothing(home: Home, hand: Hand, acme: Tenant, healer: PostgresHealing) -> None:
+    message = start(home, acme)
+    claimed = hand.claim(message)
+    before = home.query("SELECT * FROM farm.node_execution, farm.run")
+
+    assert healer.sweep() == type(healer.sweep())()
+    assert (healer.lost(empty), healer.stalled(), healer.unannounced(), healer.forgettable()) == ((), (), (), ())
+    assert home.query("SELECT * FROM farm.node_execution, farm.run") == before
+    assert hand.commit(claimed, begin(claimed, "one")).ready
+    assert replace(message, queue="") == message

@@ -1,0 +1,174 @@
+"""Death by lock, silence by age: real processes that are killed, frozen and cut off."""
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from agentfarm.persistence.healing import PostgresHealing
+from agentfarm.persistence.leases import WorkerLease
+from agentfarm.tenancy import Tenant
+from tests.integration.persistence.farmhands import Hand, begin, execution, go_on, start
+from tests.integration.persistence.postgres import ROOT, Home, wait_for
+
+#: A worker process that registers, claims what it is told on stdin, and then neither commits nor ends.
+HOLDER = """
+import sys, uuid
+from pydantic import SecretStr
+from agentfarm.conf import Settings, strict_msgpack
+strict_msgpack()
+from agentfarm.messages import ExecuteNode
+from agentfarm.persistence.database import Database, Databases
+from agentfarm.persistence.executions import PostgresExecutions
+from agentfarm.persistence.leases import WorkerLease
+from agentfarm.persistence.serde import FaithfulSerializer
+url, lease, *ids = sys.argv[1:]
+settings = Settings(database_url=SecretStr(url), redis_url=SecretStr("redis://x"), broker_url=SecretStr("redis://x"),
+                    secret_key=SecretStr("x"), heartbeat_seconds=0.1, lease_seconds=float(lease))
+held = WorkerLease(settings, name="holder")
+held.start()
+executions = PostgresExecutions(Databases(Database(settings)), lambda graph: FaithfulSerializer(), held, settings)
+claimed = executions.claim(ExecuteNode(uuid.UUID(ids[0]), "main", *map(uuid.UUID, ids[1:])))
+print(type(claimed).__name__, flush=True)
+sys.stdin.read()
+"""
+
+
+def hold(home: Home, message: object, *, lease_seconds: float = 15.0) -> subprocess.Popen[str]:
+    ids = [str(getattr(message, name)) for name in ("tenant_id", "run_id", "checkpoint_id", "execution_id")]
+    process = subprocess.Popen(
+        [sys.executable, "-c", HOLDER, home.url("farm_app"), str(lease_seconds), *ids],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT,
+    )  # fmt: skip
+    assert process.stdout is not None
+    assert process.stdout.readline().strip() == "Claimed"
+    return process
+
+
+@pytest.fixture
+def ended() -> Iterator[list[subprocess.Popen[str]]]:
+    processes: list[subprocess.Popen[str]] = []
+    yield processes
+    for process in processes:
+        process.kill()
+        process.communicate()
+
+
+def healing(home: Home, **settings: object) -> PostgresHealing:
+    return PostgresHealing(home.ops, home.app, home.settings.model_copy(update=settings))
+
+
+def test_what_a_killed_process_held_is_taken_over_at_once(
+    home: Home, hand: Hand, acme: Tenant, ended: list[subprocess.Popen[str]]
+) -> None:
+    message = start(home, acme)
+    ended.append(hold(home, message))
+    healer = healing(home)
+    assert healer.sweep().again == ()
+    assert hand.refusal(message) == "busy"
+
+    ended[0].kill()
+    again = wait_for(lambda: healer.sweep().again, what="the execution of the killed process", seconds=5)
+
+    assert again == (message.__class__(*_ids(message), "graph"),)
+    taken = hand.claim(message)
+    assert (taken.attempt, taken.fence) == (2, 3)  # the sweep fences the dead one out, the claim takes the next fence
+    assert [loss["worker"] for loss in execution(home, message)["lost_to"]] == ["holder"]
+
+
+def test_a_claim_needs_no_sweep_to_take_over_from_a_killed_process(
+    home: Home, hand: Hand, acme: Tenant, ended: list[subprocess.Popen[str]]
+) -> None:
+    message = start(home, acme)
+    ended.append(hold(home, message))
+
+    ended[0].kill()
+    ended[0].wait()
+    taken = wait_for(
+        lambda: hand.executions.claim(message).__class__.__name__ == "Claimed", what="the lease", seconds=5
+    )
+
+    assert taken
+
+
+def test_a_frozen_process_loses_its_lease_when_it_has_been_silent_for_so_long(
+    home: Home, hand: Hand, acme: Tenant, ended: list[subprocess.Popen[str]]
+) -> None:
+    message = start(home, acme)
+    ended.append(hold(home, message, lease_seconds=1.0))
+    healer = healing(home, lease_seconds=1.0)
+    os.kill(ended[0].pid, signal.SIGSTOP)
+    assert healer.sweep().again == ()
+
+    again = wait_for(lambda: healer.sweep().again, what="the execution of the frozen process", seconds=10)
+    os.kill(ended[0].pid, signal.SIGCONT)
+
+    assert len(again) == 1
+    taken = hand.claim(message)
+    assert hand.commit(taken, begin(taken, "one")).ready
+
+
+def test_a_process_that_lost_its_connection_comes_back_under_a_new_id(home: Home, hand: Hand, acme: Tenant) -> None:
+    before = hand.lease.worker_id()
+    first = hand.claim(start(home, acme))
+
+    home.query("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'agentfarm-lease'")
+    after = wait_for(lambda: (hand.lease._id or before) != before and hand.lease.worker_id(), what="a new id")
+
+    assert after != before
+    # Nobody was faster, so the commit under the old id is still good.
+    (to_one,) = hand.commit(first, begin(first, "one")).ready
+    one = hand.claim(to_one)
+    assert hand.commit(one, go_on(one)).ended is not None
+
+
+def test_a_process_that_was_declared_dead_takes_a_new_id(home: Home, hand: Hand) -> None:
+    before = hand.lease.worker_id()
+
+    home.query("UPDATE farm.worker SET ended_at = now() RETURNING 1")
+
+    wait_for(lambda: (hand.lease._id or before) != before, what="a new id")
+
+
+def test_the_lock_is_held_before_the_row_can_be_seen(home: Home, hands: Callable[..., Hand]) -> None:
+    healer = healing(home)
+    for _ in range(5):
+        hands()
+        healer.sweep()
+
+    assert home.query("SELECT count(*) FROM farm.worker WHERE ended_at IS NOT NULL") == [(0,)]
+
+
+def test_a_clean_end_says_so_and_frees_the_lock(home: Home) -> None:
+    lease = WorkerLease(home.settings, name="short")
+    lease.start()
+    worker = lease.worker_id()
+
+    lease.stop()
+
+    assert home.query("SELECT name FROM farm.worker WHERE ended_at IS NOT NULL") == [("short",)]
+    with home.connect() as connection:
+        assert connection.execute("SELECT pg_try_advisory_lock(%s)", (worker,)).fetchone() == (True,)
+
+
+def test_a_worker_that_cannot_register_may_not_take_work(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    from pydantic import SecretStr
+
+    from agentfarm.errors import StoreUnavailable
+    from agentfarm.persistence import leases
+
+    monkeypatch.setattr(leases, "REGISTER_TIMEOUT_SECONDS", 0.5)
+    nowhere = home.settings.model_copy(update={"database_url": SecretStr("postgresql://farm_app@127.0.0.1:1/none")})
+    lease = WorkerLease(nowhere, name="lost")
+
+    with pytest.raises(StoreUnavailable):
+        lease.start()
+
+    lease.stop()
+
+
+def _ids(message: object) -> list[object]:
+    return [getattr(message, name) for name in ("tenant_id", "home", "run_id", "checkpoint_id", "execution_id")]
