@@ -13,7 +13,12 @@ from langchain_core.globals import get_debug
 from langchain_core.runnables.config import get_executor_for_config
 from langchain_core.tracers.context import _configure_hooks, _tracing_v2_is_enabled
 from langchain_core.utils.env import env_var_is_set
-from langgraph._internal._config import ensure_config, patch_configurable
+from langgraph._internal._config import (
+    ensure_config,
+    get_async_callback_manager_for_config,
+    get_callback_manager_for_config,
+    patch_configurable,
+)
 from langgraph._internal._constants import (
     CONF,
     CONFIG_KEY_CHECKPOINT_ID,
@@ -31,7 +36,7 @@ from langgraph._internal._constants import (
     NULL_TASK_ID,
     RESUME,
 )
-from langgraph._internal._queue import AsyncQueue, SyncQueue
+from langgraph._internal._queue import AsyncQueue, SyncQueue  # type: ignore[attr-defined]  # it opens with "type: ignore"
 from langgraph._internal._replay import ReplayState
 from langgraph._internal._runnable import RunnableCallable, RunnableSeq
 from langgraph.channels.untracked_value import UntrackedValue
@@ -58,8 +63,6 @@ Pregel = _main.Pregel
 #: Stock, whoever replaces them later (LangGraph's own tests are run that way).
 STREAM, ASTREAM = Pregel.stream, Pregel.astream
 
-get_callback_manager_for_config = _main.get_callback_manager_for_config
-get_async_callback_manager_for_config = _main.get_async_callback_manager_for_config
 should_retry_on = _should_retry_on
 mark_invalid_resume = _mark_invalid_resume
 error_from_write = _coerce_pending_error
@@ -105,8 +108,7 @@ def output(*args: Any) -> Iterator[Any]:
 
 def replace_loops(sync: Callable[..., Any], asynchronous: Callable[..., Any]) -> None:
     """Have every graph of this process ask these for its loop. They answer with the stock one for graphs not ours."""
-    _main.SyncPregelLoop = sync  # type: ignore[misc,assignment]
-    _main.AsyncPregelLoop = asynchronous  # type: ignore[misc,assignment]
+    _main.__dict__.update(SyncPregelLoop=sync, AsyncPregelLoop=asynchronous)
 
 
 def listeners_may_exist(config: Mapping[str, Any]) -> bool:
@@ -129,10 +131,14 @@ def resume_map_of(resume: object) -> dict[str, Any] | None:
 
 def _check() -> None:
     missing = [name for name in _LOOP_METHODS if not callable(getattr(PregelLoop, name, None))]
+    missing += [name for name in ("SyncPregelLoop", "AsyncPregelLoop") if name not in vars(_main)]
     missing += [] if hasattr(SyncPregelLoop, "match_cached_writes") else ["match_cached_writes"]
     missing += [] if hasattr(AsyncPregelLoop, "amatch_cached_writes") else ["amatch_cached_writes"]
-    missing += [f"{cls.__name__}._checkpointer_put_after_previous" for cls in (SyncPregelLoop, AsyncPregelLoop)
-                if "_checkpointer_put_after_previous" not in vars(cls)]
+    missing += [
+        f"{cls.__name__}._checkpointer_put_after_previous"
+        for cls in (SyncPregelLoop, AsyncPregelLoop)
+        if "_checkpointer_put_after_previous" not in vars(cls)
+    ]
     if missing:
         raise ImportError(f"this langgraph's loop lacks {', '.join(missing)}")
 
@@ -147,8 +153,8 @@ __all__ = [
     "CONFIG_KEY_CHECKPOINT_MAP",
     "CONFIG_KEY_CHECKPOINT_NS",
     "CONFIG_KEY_REPLAY_STATE",
-    "CONFIG_KEY_RESUMING",
     "CONFIG_KEY_RESUME_MAP",
+    "CONFIG_KEY_RESUMING",
     "CONFIG_KEY_RUNTIME",
     "CONFIG_KEY_TASK_ID",
     "ERROR",
@@ -164,6 +170,7 @@ __all__ = [
     "BackgroundExecutor",
     "ChannelWrite",
     "Pregel",
+    "PregelLoop",
     "PregelNode",
     "PregelRunner",
     "ReplayState",

@@ -19,8 +19,9 @@ from langchain_core.callbacks.manager import (
 from agentfarm.engine import _langgraph as lg
 from agentfarm.engine.levels import Segment
 
-#: Where the config brings the segment to the loop and to the callbacks; the loop takes it out.
-SEGMENT = "__agentfarm_segment"
+#: Where the config brings the segment to the loop and to the callbacks; the loop takes it out. LangGraph keeps keys
+#: that begin so out of metadata, events and remote calls.
+SEGMENT = "__pregel_agentfarm_segment"
 
 
 def sync_manager(config: Any) -> CallbackManager:

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 from agentfarm.engine import _langgraph as lg
-from agentfarm.engine.loop import AsyncSegmentLoop, SyncSegmentLoop, _put_checkpoint
+from agentfarm.engine.loops import AsyncSegmentLoop, SyncSegmentLoop, put_checkpoint
 from agentfarm.engine.node import EXECUTION, Execution
 
 
@@ -32,11 +32,11 @@ class _ChildLoop:
 
 
 class _SyncChildLoop(_ChildLoop, lg.SyncPregelLoop):
-    _put_checkpoint = _put_checkpoint
+    _put_checkpoint = put_checkpoint
 
 
 class _AsyncChildLoop(_ChildLoop, lg.AsyncPregelLoop):
-    _put_checkpoint = _put_checkpoint
+    _put_checkpoint = put_checkpoint
 
 
 def _choose(stock: Callable[..., Any], child: Callable[..., Any], segment: Callable[..., Any]) -> Callable[..., Any]:

@@ -1,61 +1,104 @@
-"""What a stock stream yields, as events of the Agent Server's wire: (name, payload).
+"""Chunks of LangGraph's stream as events, named and shaped as the Agent Server does.
 
-    values, updates, custom, tasks, checkpoints, debug     the payload as LangGraph made it
-    messages                                               stream mode messages-tuple: [message or chunk, metadata]
-    messages/metadata, messages/partial, messages/complete stream mode messages: the message so far, a list of one
+    values, updates, custom, tasks, checkpoints, debug    as LangGraph has them; of a subgraph "updates|child:<id>"
+    messages                                              for stream mode "messages-tuple": [message chunk, metadata]
+    messages/metadata, messages/partial, messages/complete    for stream mode "messages": the message so far
 
-A subgraph's events carry where they are from: `updates|child:id|grandchild:id`. Payloads are Python values; jsonable.py
-makes bytes of them.
+An interrupt is told in `updates` and in `values` as `__interrupt__`; a client that asked for neither still gets it,
+as `values`.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Mapping
 from typing import Any
 
-from langchain_core.messages import BaseMessage, BaseMessageChunk
+from langchain_core.messages import BaseMessage, BaseMessageChunk, convert_to_messages, message_chunk_to_message
 
-Rendered = tuple[str, Any]
+INTERRUPT = "__interrupt__"
+
+Event = tuple[str, Any]
 
 
 class EventRenderer:
-    """Renders one segment's chunks, in order. Keeps the messages that are being streamed, so: one a segment.
+    """Renders the chunks of one segment, in order. Keeps the messages that are still growing.
 
-    modes      the Agent Server's stream modes that were asked for
-    subgraphs  whether chunks come as (namespace, mode, payload) instead of (mode, payload)
+    modes      the Agent Server's stream modes that the run keeps events of
+    subgraphs  the stream was asked for those of subgraphs: chunks carry a namespace
     """
 
-    def __init__(self, modes: Sequence[str], *, subgraphs: bool = False) -> None:
-        self.modes = frozenset(modes)
-        self.subgraphs = subgraphs
-        self._messages: dict[str, BaseMessage] = {}
+    def __init__(self, modes: Collection[str], *, subgraphs: bool = False) -> None:
+        self.modes, self.subgraphs = frozenset(modes), subgraphs
+        self._growing: dict[str, BaseMessage] = {}
 
-    def render(self, chunk: Any) -> Iterator[Rendered]:
-        """The events of a chunk: none for a mode that nobody asked for."""
+    def render(self, chunk: Any) -> list[Event]:
+        """(name, payload) of what the client is to see of this chunk.
+
+        chunk  as stock `stream` yields it for a list of modes: (mode, payload), or (namespace, mode, payload)
+        """
         namespace, mode, payload = chunk if self.subgraphs else ((), *chunk)
+        where = "|".join(("", *namespace))
         if mode == "messages":
-            yield from self._render_message(namespace, *payload)
-        elif mode in self.modes:
-            yield _named(mode, namespace), payload
+            return self._messages(where, payload)
+        if mode in self.modes:
+            return [(mode + where, _for_clients(mode, payload))]
+        if mode == "updates" and "values" not in self.modes and _asks(payload):
+            return [("values" + where, payload)]
+        return []
 
-    def _render_message(
-        self, namespace: Sequence[str], message: BaseMessage, metadata: dict[str, Any]
-    ) -> Iterator[Rendered]:
+    def _messages(self, where: str, payload: tuple[Any, Mapping[str, Any]]) -> list[Event]:
         if "messages-tuple" in self.modes:
-            yield _named("messages", namespace), [message, metadata]
+            return [("messages" + where, list(payload))]
         if "messages" not in self.modes:
-            return
+            return []
+        given, metadata = payload
+        message = given if isinstance(given, BaseMessage) else convert_to_messages([given])[0]
         key = message.id or ""
-        if key not in self._messages:
-            yield _named("messages/metadata", namespace), {key: {"metadata": metadata}}
-        so_far = self._messages.get(key)
+        events: list[Event] = []
+        before = self._growing.get(key)
+        if before is None:
+            events.append(("messages/metadata", {key: {"metadata": metadata}}))
         if isinstance(message, BaseMessageChunk):
-            if isinstance(so_far, BaseMessageChunk):
-                message = so_far + message
-            self._messages[key] = message
-            yield _named("messages/partial", namespace), [message]
+            whole = before + message if isinstance(before, BaseMessageChunk) else message
+            self._growing[key] = whole
+            events.append(("messages/partial", [message_chunk_to_message(whole)]))
         else:
-            self._messages[key] = message
-            yield _named("messages/complete", namespace), [message]
+            self._growing[key] = message
+            events.append(("messages/complete", [message]))
+        return events
 
 
-def _named(name: str, namespace: Sequence[str]) -> str:
-    return "|".join((name, *namespace))
+def _asks(payload: Any) -> bool:
+    """Whether nodes ask something. A breakpoint stops the run too, and asks nothing."""
+    return isinstance(payload, dict) and bool(payload.get(INTERRUPT))
+
+
+def _for_clients(mode: str, payload: Any) -> Any:
+    """Checkpoints are named by {thread_id, checkpoint_ns, checkpoint_id}, not by a RunnableConfig."""
+    if mode == "checkpoints":
+        return _checkpoint_event(payload)
+    if mode == "debug" and payload.get("type") == "checkpoint":
+        return {**payload, "payload": _checkpoint_event(payload["payload"])}
+    return payload
+
+
+def _checkpoint_event(payload: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        **payload,
+        "checkpoint": _checkpoint(payload.get("config")),
+        "parent_checkpoint": _checkpoint(payload.get("parent_config")),
+        "tasks": [_task(task) for task in payload.get("tasks", ())],
+    }
+
+
+def _task(task: Mapping[str, Any]) -> Mapping[str, Any]:
+    state = task.get("state")
+    if not (isinstance(state, Mapping) and state.get("configurable")):
+        return task
+    return {**{key: value for key, value in task.items() if key != "state"}, "checkpoint": _checkpoint(state)}
+
+
+def _checkpoint(config: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    conf = (config or {}).get("configurable") or {}
+    if "thread_id" not in conf:
+        return None
+    keys = ("thread_id", "checkpoint_ns", "checkpoint_id", "checkpoint_map")
+    return {key: conf[key] for key in keys if conf.get(key) is not None}

@@ -1,101 +1,132 @@
-"""Values to JSON bytes, as clients of the Agent Server read them.
+"""Any value of a graph's state as JSON bytes, in the shapes that the Agent Server's clients read.
 
-LangChain messages and other models become their `model_dump`, sets become lists, an object that JSON has no word for
-becomes the name of its type: never its repr, which may hold anything. Never raises, since it is called inside of nodes.
+Messages and models become dicts (`model_dump`), dataclasses and Interrupts too; sets become lists, bytes base64,
+exceptions {"error", "message"}. Never raises: what has no JSON becomes the name of its type, never its repr, which may
+hold anything.
 """
 
-import dataclasses
-from collections.abc import Mapping
-from datetime import timedelta
+import base64
+import re
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import fields, is_dataclass
+from datetime import timedelta, tzinfo
+from decimal import Decimal
 from enum import Enum
+from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Address, IPv6Interface, IPv6Network
+from pathlib import PurePath
 from typing import Any
 
 import orjson
+from langchain_core.runnables import Runnable
+from langgraph.types import Send
 from pydantic import BaseModel
 
-OPTIONS = orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_NON_STR_KEYS | orjson.OPT_PASSTHROUGH_SUBCLASS
+OPTIONS = orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_NON_STR_KEYS
 
-#: How deep a value is followed where orjson cannot: a reference to itself ends there.
-MAX_DEPTH = 200
+#: orjson gives up at 255 levels of what it is helped with.
+DEPTH = 200
+
+_ADDRESSES = (IPv4Address, IPv4Interface, IPv4Network, IPv6Address, IPv6Interface, IPv6Network)
 
 
-def to_json(value: object) -> bytes:
-    """JSON. NaN and infinities become null; a lone surrogate becomes `?`; integers beyond 64 bit become strings."""
+def to_json(value: Any) -> bytes:
+    """UTF-8 JSON. Datetimes are RFC 3339, UUIDs and enums their value, NaN and infinities null."""
     try:
-        return orjson.dumps(value, default=_default, option=OPTIONS)
-    except (orjson.JSONEncodeError, RecursionError):
-        return orjson.dumps(_plain(value, 0), option=OPTIONS)
+        return orjson.dumps(value, default=simplify, option=OPTIONS)
+    except (TypeError, ValueError, RecursionError):
+        # A key, a number, a string or a depth that JSON has no room for: rare, so that it may cost a second walk.
+        return orjson.dumps(_plain(value, DEPTH, set()), default=name_of_type, option=OPTIONS)
 
 
-def _default(value: Any) -> Any:
-    """One step towards JSON, for a value that orjson does not know."""
-    if isinstance(value, BaseModel):
-        return value.model_dump()
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {field.name: getattr(value, field.name, None) for field in dataclasses.fields(value)}
-    if isinstance(value, Enum):
-        return value.value
-    if isinstance(value, str):
-        return str.__str__(value)
-    if isinstance(value, bool | int | float):
-        return _number(value)
-    if hasattr(value, "_asdict"):
-        return value._asdict()
-    if isinstance(value, Mapping):
-        return dict(value)
-    if isinstance(value, tuple | list | set | frozenset) or type(value).__name__ == "deque":
-        return list(value)
-    if isinstance(value, bytes | bytearray | memoryview):
-        return bytes(value).decode("utf-8", errors="replace")
-    if isinstance(value, timedelta):
-        return value.total_seconds()
-    if hasattr(value, "__slots__") and type(value).__module__.startswith("langgraph."):
-        return {name: getattr(value, name, None) for name in _slots(type(value))}
-    if type(value).__module__ in _TEXTUAL:
-        return str(value)
-    return f"<{type(value).__qualname__}>"
+def simplify(value: Any) -> Any:
+    """One step from a value that orjson does not know towards one that it does."""
+    if isinstance(value, type):
+        return name_of_type(value)
+    for known, simple in _SIMPLE:
+        if isinstance(value, known):
+            return simple(value)
+    for method in ("model_dump", "dict", "_asdict"):  # pydantic's, pydantic 1's, a named tuple's
+        if callable(dump := getattr(value, method, None)) and not isinstance(value, Runnable):
+            return _dump_or_name(value, dump)
+    return name_of_type(value)
 
 
-#: Modules whose values are written as their text: Decimal, UUID, paths, addresses, SecretStr (which hides itself).
-_TEXTUAL = frozenset(
-    {"decimal", "uuid", "pathlib", "pathlib._local", "ipaddress", "fractions", "zoneinfo", "pydantic.types"}
+def name_of_type(value: Any) -> str:
+    cls = value if isinstance(value, type) else type(value)
+    return f"<{cls.__module__}.{cls.__qualname__}>"
+
+
+def _dump_model(model: BaseModel) -> Any:
+    # Without warnings: a field that holds another type than it declares is the graph's own business.
+    return _dump_or_name(model, lambda: model.model_dump(warnings=False))
+
+
+def _dump_or_name(value: Any, dump: Callable[[], Any]) -> Any:
+    try:
+        return dump()
+    except Exception:  # the user's own serializer, which may fail in any way
+        return name_of_type(value)
+
+
+def _error(error: BaseException) -> dict[str, str]:
+    return {"error": type(error).__name__, "message": str(error)}
+
+
+def _decimal(number: Decimal) -> int | float:
+    return int(number) if number.as_tuple().exponent == 0 else float(number)
+
+
+_SIMPLE: tuple[tuple[Any, Callable[[Any], Any]], ...] = (
+    (BaseModel, _dump_model),
+    (BaseException, _error),
+    ((set, frozenset, deque), list),
+    ((bytes, bytearray, memoryview), lambda value: base64.b64encode(value).decode()),
+    (timedelta, timedelta.total_seconds),
+    (Decimal, _decimal),
+    (tzinfo, lambda zone: zone.tzname(None) or str(zone)),
+    ((*_ADDRESSES, PurePath), str),
+    (re.Pattern, lambda pattern: pattern.pattern),
+    (complex, str),
+    (Send, lambda send: {"node": send.node, "input": send.arg}),
 )
 
 
-def _slots(cls: type) -> list[str]:
-    return [
-        name for base in reversed(cls.__mro__) for name in getattr(base, "__slots__", ()) if not name.startswith("__")
-    ]
+# --------------------------------------------------------------------------- the second walk
 
 
-def _number(value: bool | float) -> Any:
-    if isinstance(value, float):
-        return float(value)
-    return int(value) if -(1 << 63) <= value < 1 << 64 else str(int(value))
-
-
-def _plain(value: Any, depth: int) -> Any:
-    """The slow way, for what orjson refuses somewhere inside: lone surrogates, large integers, odd keys, cycles."""
-    if value is None or isinstance(value, bool):
+def _plain(value: Any, depth: int, around: set[int]) -> Any:
+    """Only dicts with string keys, lists, strings, 64-bit integers, floats, booleans and None."""
+    if value is None or isinstance(value, bool | float):
         return value
-    if depth > MAX_DEPTH:
-        return f"<{type(value).__qualname__}>"
-    if type(value) is str:
-        return value.encode("utf-8", "replace").decode()
-    if type(value) in (int, float):
-        return _number(value)
-    if type(value) is dict:
-        return {_key(key): _plain(one, depth + 1) for key, one in value.items()}
-    if type(value) is list:
-        return [_plain(one, depth + 1) for one in value]
+    if isinstance(value, Enum):
+        return _plain(value.value, depth, around)
+    if isinstance(value, int):
+        return int(value) if -(1 << 63) <= value < (1 << 64) else str(value)
+    if isinstance(value, str):
+        return value.encode("utf-8", "replace").decode()  # lone surrogates
+    if depth == 0 or id(value) in around:
+        return name_of_type(value)
+    around = around | {id(value)}
+    if isinstance(value, Mapping):
+        return {_key(key): _plain(inner, depth - 1, around) for key, inner in value.items()}
+    if isinstance(value, list | tuple) and not hasattr(value, "_asdict"):
+        return [_plain(inner, depth - 1, around) for inner in value]
+    if is_dataclass(value) and not isinstance(value, type):
+        public = [field.name for field in fields(value) if not field.name.startswith("_")]
+        return {name: _plain(getattr(value, name, None), depth - 1, around) for name in public}
     try:
-        stepped = orjson.loads(orjson.dumps(value, option=OPTIONS))
-    except (orjson.JSONEncodeError, RecursionError):
-        stepped = _default(value)
-    return _plain(stepped, depth + 1)
+        return orjson.loads(orjson.dumps(value, option=OPTIONS))  # datetimes, UUIDs, arrays
+    except (TypeError, ValueError, RecursionError):
+        return _plain(simplify(value), depth - 1, around)
 
 
 def _key(key: Any) -> str:
-    if isinstance(key, Enum):
-        key = key.value
-    return str(key).encode("utf-8", "replace").decode()
+    if isinstance(key, str):
+        return key.encode("utf-8", "replace").decode()
+    if isinstance(key, tuple) and all(isinstance(part, str | int | float | bool | None) for part in key):
+        return str(key).encode("utf-8", "replace").decode()
+    try:
+        return str(next(iter(orjson.loads(orjson.dumps({key: None}, option=OPTIONS)))))
+    except (TypeError, ValueError):
+        return str(key) if isinstance(key, int) else name_of_type(key)

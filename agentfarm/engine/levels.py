@@ -5,7 +5,6 @@ a subgraph are messages too (RunSpec.nested), there is a level for each graph fr
 the message is about.
 """
 
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -13,6 +12,7 @@ from langgraph.checkpoint.base import BaseCheckpointSaver
 from langgraph.store.base import BaseStore
 from langgraph.types import Interrupt
 
+from agentfarm import clock
 from agentfarm.engine._langgraph import NULL_TASK_ID, RESUME, resume_map_of
 from agentfarm.engine.steps import (
     Kind,
@@ -46,7 +46,7 @@ class Segment:
         self.run, self.attempt = request.run, request.attempt
         self.settled, self.failed = request.settled, request.failed
         self.saver, self.store, self.sink = saver, store, sink or nowhere
-        self.started_at = time.time()
+        self.started_at = clock.now().timestamp()
         self.levels: list[Level] = []
         if request.call is None:
             self.enter("start", None)

@@ -7,10 +7,7 @@ semantics, retries, timeouts, error handlers, caching, interrupts and delta chan
 queues and stores; what it overrides is listed in _langgraph.py.
 """
 
-import asyncio
-import concurrent.futures
 import contextlib
-import threading
 import uuid
 import weakref
 from collections.abc import Callable
@@ -21,7 +18,6 @@ from langgraph.constants import START
 from langgraph.errors import GraphBubbleUp, GraphInterrupt
 
 from agentfarm.engine import _langgraph as lg
-from agentfarm.engine.checkpoint_ids import create_checkpoint
 from agentfarm.engine.handover import next_calls, nodes_to_run
 from agentfarm.engine.levels import Level, has_scalar
 from agentfarm.engine.node import RetryLater, prepare
@@ -33,8 +29,8 @@ class HandedOver(GraphBubbleUp):
     """A subgraph stopped where its next nodes are other workers' business."""
 
 
-class SegmentLoop:
-    """Mixed into the stock loops. Attributes without a definition here are theirs."""
+class SegmentLoop(lg.PregelLoop):
+    """What the two loops of loops.py share. Stands before the stock loop in both."""
 
     _stock_init: Callable[..., None]
     _done: Callable[[], Any]
@@ -79,7 +75,7 @@ class SegmentLoop:
 
     def _checkpointer_put_after_previous(self, *args: Any) -> Any:
         if self.segment.run.inline:
-            return super()._checkpointer_put_after_previous(*args)  # type: ignore[misc]
+            return super()._checkpointer_put_after_previous(*args)  # type: ignore[misc]  # None without a saver
         *_waited_for, config, checkpoint, metadata, new_versions = args
         conf = config[lg.CONF]
         parent_id = conf.get(lg.CONFIG_KEY_CHECKPOINT_ID) or None
@@ -104,13 +100,13 @@ class SegmentLoop:
             for channel, value in writes:
                 if getattr(self.specs.get(channel), "operator", None) is lg.add_messages:
                     _give_ids(value)
-        super().put_writes(task_id, writes, **kwargs)  # type: ignore[misc]
+        super().put_writes(task_id, writes, **kwargs)
 
     # -- entering
 
     def _first(self, *, input_keys: Any, updated_channels: Any) -> Any:
         if self.segment.run.inline:
-            return super()._first(input_keys=input_keys, updated_channels=updated_channels)  # type: ignore[misc]
+            return super()._first(input_keys=input_keys, updated_channels=updated_channels)
         # Held here: stock keeps a weak method of `submit`, and the loop must not hold itself.
         self._recorder = _Recorder(self, self.submit)
         self.submit = self._recorder.submit
@@ -118,7 +114,7 @@ class SegmentLoop:
         if self._loading:
             return self._enter_again(input_keys, updated_channels)
         self._loaded_id = self.checkpoint["id"]
-        return super()._first(input_keys=input_keys, updated_channels=updated_channels)  # type: ignore[misc]
+        return super()._first(input_keys=input_keys, updated_channels=updated_channels)
 
     def _enter_again(self, input_keys: Any, updated_channels: Any) -> Any:
         """Let stock code do what it does when a checkpoint is entered again (apply the run's own writes, delta
@@ -131,9 +127,7 @@ class SegmentLoop:
         seen = None if seen is None else dict(seen)
         self.config[lg.CONF][lg.CONFIG_KEY_RESUMING] = True
         with self._muted():
-            updated_channels = super()._first(  # type: ignore[misc]
-                input_keys=input_keys, updated_channels=updated_channels
-            )
+            updated_channels = super()._first(input_keys=input_keys, updated_channels=updated_channels)
         self._graph_lifecycle_events.clear()
         if not call.resuming:
             if seen is None:
@@ -188,7 +182,7 @@ class SegmentLoop:
             else:
                 self._load_superstep()
             return True
-        more: bool = super().tick()  # type: ignore[misc]
+        more: bool = super().tick()
         if not more and not self.level.is_nested and self.status == "done":
             self.segment.status = "success"
         return more
@@ -209,7 +203,7 @@ class SegmentLoop:
         """Stock `tick` hands the stored writes back to the executions that made them."""
         control, self.control = self.control, None
         with self._muted():
-            super().tick()  # type: ignore[misc]
+            super().tick()
         self.control = control
         handlers = {t.id: t for t in self.tasks.values() if "node_error_handler" in t.path and not t.writes}
         if handlers:
@@ -262,7 +256,7 @@ class SegmentLoop:
             self._handed_over = True
             return
         self._loading = False
-        super().after_tick()  # type: ignore[misc]
+        super().after_tick()
 
     # -- leaving
 
@@ -278,7 +272,7 @@ class SegmentLoop:
             return True
         if exc is not None and not self.level.decides_run:
             return self._settle_one_of_several(exc)
-        suppressed: bool | None = super()._suppress_interrupt(exc_type, exc, traceback)  # type: ignore[misc]
+        suppressed: bool | None = super()._suppress_interrupt(exc_type, exc, traceback)
         if isinstance(exc, GraphInterrupt) and not nested:
             self.segment.status = "interrupted"
             self.segment.interrupts = tuple(
@@ -325,69 +319,3 @@ def _give_ids(value: Any) -> None:
     for message in value if isinstance(value, list) else [value]:
         if isinstance(message, BaseMessage) and message.id is None:
             message.id = str(uuid.uuid4())
-
-
-# --------------------------------------------------------------------------- over the stock loops
-
-
-_takes_path: weakref.WeakKeyDictionary[Any, bool] = weakref.WeakKeyDictionary()
-
-
-def _put_writes_takes_path(put_writes: Callable[..., Any]) -> bool:
-    """Stock asks `inspect.signature` in every loop (0.1 ms); it is the same for all savers of a class."""
-    function = getattr(put_writes, "__func__", None)
-    if function is None:
-        return lg.put_writes_accepts_task_path(put_writes)
-    if function not in _takes_path:
-        _takes_path[function] = lg.put_writes_accepts_task_path(put_writes)
-    return _takes_path[function]
-
-
-class _LazyExecutor(lg.BackgroundExecutor):
-    """The thread pool is made when something is submitted: for a lone node, never."""
-
-    def __init__(self, config: Any) -> None:
-        self._config, self._making = config, threading.Lock()
-        self._pool: Any = None
-        self.stack, self.tasks = contextlib.ExitStack(), {}
-
-    @property
-    def executor(self) -> Any:
-        with self._making:
-            if self._pool is None:
-                self._pool = self.stack.enter_context(lg.get_executor_for_config(self._config))
-        return self._pool
-
-
-_NOTHING_TO_WAIT_FOR: concurrent.futures.Future[None] = concurrent.futures.Future()
-_NOTHING_TO_WAIT_FOR.set_result(None)
-
-_put_checkpoint = lg.rebind(lg.SyncPregelLoop._put_checkpoint, create_checkpoint=create_checkpoint)
-
-
-class SyncSegmentLoop(SegmentLoop, lg.SyncPregelLoop):
-    _stock_init = lg.rebind(lg.SyncPregelLoop.__init__, put_writes_accepts_task_path=_put_writes_takes_path)
-    __enter__ = lg.rebind(lg.SyncPregelLoop.__enter__, BackgroundExecutor=_LazyExecutor)
-    _put_checkpoint = _put_checkpoint
-
-    def _done(self) -> Any:
-        return _NOTHING_TO_WAIT_FOR
-
-    def match_cached_writes(self) -> Any:
-        # Of a node that was just loaded, the cache was asked before it was handed over.
-        loaded, self._just_loaded = self._just_loaded, False
-        return self._after_match(() if loaded else super().match_cached_writes())
-
-
-class AsyncSegmentLoop(SegmentLoop, lg.AsyncPregelLoop):
-    _stock_init = lg.rebind(lg.AsyncPregelLoop.__init__, put_writes_accepts_task_path=_put_writes_takes_path)
-    _put_checkpoint = _put_checkpoint
-
-    def _done(self) -> Any:
-        future = asyncio.get_running_loop().create_future()
-        future.set_result(None)
-        return future
-
-    async def amatch_cached_writes(self) -> Any:
-        loaded, self._just_loaded = self._just_loaded, False
-        return self._after_match(() if loaded else await super().amatch_cached_writes())

@@ -20,7 +20,7 @@ from agentfarm.engine.levels import Level
 from agentfarm.errors import Stale
 
 #: Where a node's config brings `Execution` to the graphs that the node runs.
-EXECUTION = "__agentfarm_execution"
+EXECUTION = "__pregel_agentfarm_execution"
 
 
 class RetryLater(GraphBubbleUp):
@@ -51,7 +51,7 @@ def prepare(loop: Any, level: Level) -> Any:
     raises  Stale when the superstep at this checkpoint has no such execution
     """
     call = level.named
-    task = lg.prepare_single_task(
+    task: Any = lg.prepare_single_task(
         call.path,
         call.execution_id,
         checkpoint=loop.checkpoint,
@@ -115,7 +115,7 @@ def _retry_by_message(policies: Sequence[RetryPolicy], tries: int, error: Except
     if policy is None or tries >= policy.max_attempts:
         return False
     seconds = min(policy.max_interval, policy.initial_interval * policy.backoff_factor ** (tries - 1))
-    raise RetryLater(seconds + (random.uniform(0, 1) if policy.jitter else 0.0)) from error
+    raise RetryLater(seconds + (random.uniform(0, 1) if policy.jitter else 0.0)) from error  # noqa: S311  # as stock
 
 
 class _Attempt:

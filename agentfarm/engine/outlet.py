@@ -36,13 +36,13 @@ class _Outlet:
                 self.sink(chunk)
 
 
-class SyncOutlet(_Outlet, lg.SyncQueue):
+class SyncOutlet(_Outlet, lg.SyncQueue):  # type: ignore[misc]  # stock's has no types
     def put(self, *args: Any, **kwargs: Any) -> None:
         super().put(*args, **kwargs)
         self.flush()
 
 
-class AsyncOutlet(_Outlet, lg.AsyncQueue):
+class AsyncOutlet(_Outlet, lg.AsyncQueue):  # type: ignore[misc]
     def put_nowait(self, item: Any) -> None:
         super().put_nowait(item)
         self.flush()

@@ -18,7 +18,7 @@ from agentfarm.engine import _langgraph as lg
 from agentfarm.engine import children as _children  # noqa: F401  # graphs that nodes run
 from agentfarm.engine.callbacks import SEGMENT, async_manager, sync_manager
 from agentfarm.engine.levels import Segment, Sink
-from agentfarm.engine.loop import AsyncSegmentLoop, SyncSegmentLoop
+from agentfarm.engine.loops import AsyncSegmentLoop, SyncSegmentLoop
 from agentfarm.engine.outlet import AsyncOutlet, AsyncRunner, SyncOutlet, SyncRunner, output
 from agentfarm.engine.steps import SegmentRequest, SegmentResult
 from agentfarm.errors import Stale

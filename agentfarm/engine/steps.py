@@ -22,7 +22,8 @@ class RunSpec:
 
     input             what `stream` gets: an input, a Command or None
     config            the RunnableConfig as given; no private keys in `configurable`
-    kwargs            for `stream`: stream_mode (a list), subgraphs, interrupt_before, interrupt_after, durability, context
+    kwargs            for `stream`: stream_mode (a list), subgraphs, interrupt_before, interrupt_after, durability,
+                      context
     inline            why one worker executes the whole run in one message, or None (segment.inline_reason)
     retry_by_message  a RetryPolicy means a new message after a delay, not a worker that sleeps
     nested            nodes of a subgraph that is itself a node are messages, too (docs/decisions/0004)

@@ -324,9 +324,7 @@ class Worker:
                 request = self.coordinator.begin(_at_its_checkpoint(request, message))
                 continue
             except asyncio.CancelledError:
-                await _to_the_end(
-                    self.coordinator.acommit(request, segment.result(), self.saver, cancelled=True)
-                )
+                await _to_the_end(self.coordinator.acommit(request, segment.result(), self.saver, cancelled=True))
                 raise
             request = await _to_the_end(self.coordinator.acommit(request, segment.result(), self.saver))
 

@@ -91,7 +91,7 @@ def _freeze(value: Any) -> tuple[str, Any]:
         try:
             frozen = (name, dumps(value))
             _thaw(frozen)
-        except Exception:  # noqa: BLE001, S112  # a test's own values may fail in any way; the next one is tried
+        except Exception:  # a test's own values may fail in any way; the next one is tried
             continue
         return frozen
     DID["not_serialisable"] += 1
@@ -103,7 +103,7 @@ def _freeze(value: Any) -> tuple[str, Any]:
 def _thaw(frozen: tuple[str, Any]) -> Any:
     kind, value = frozen
     if kind == "pickle":
-        return pickle.loads(value)  # noqa: S301  # written a moment ago by this process
+        return pickle.loads(value)  # written a moment ago by this process
     return _SERDE.loads_typed(value) if kind == "serde" else value
 
 
@@ -143,7 +143,9 @@ def _as_json(call: NodeCall) -> NodeCall:
 class Driver:
     """One run, and the messages of it that wait for a worker."""
 
-    def __init__(self, graph: Any, input: Any, config: Any, kwargs: dict[str, Any], sink: Callable[[Any], None]) -> None:
+    def __init__(
+        self, graph: Any, input: Any, config: Any, kwargs: dict[str, Any], sink: Callable[[Any], None]
+    ) -> None:
         frozen = Frozen(graph, input, config, kwargs)
         self.inbox: deque[Message] = deque()
         coordinator = Coordinator(self._publish)
@@ -170,7 +172,7 @@ def execute(graph: Any, input: Any, config: Any, kwargs: dict[str, Any]) -> Iter
         try:
             time.sleep(message.delay_seconds)
             driver.worker.work(message)
-        except BaseException as error:  # noqa: BLE001  # whatever it was, it is raised where the test is
+        except BaseException as error:  # whatever it was, it is raised where the test is
             out.put(("crash", error))
         out.put(("done", None))
 
@@ -201,7 +203,7 @@ async def aexecute(graph: Any, input: Any, config: Any, kwargs: dict[str, Any]) 
         try:
             await asyncio.sleep(message.delay_seconds)
             await driver.worker.awork(message)
-        except BaseException as error:  # noqa: BLE001
+        except BaseException as error:
             out.put_nowait(("crash", error))
         finally:
             out.put_nowait(("done", asyncio.current_task()))
@@ -240,7 +242,11 @@ def _is_ours(graph: Any, config: Any) -> tuple[bool, Any]:
         return True, config
     if MODE == "force" and not saver and graph.checkpointer is not False:
         given = InMemorySaver(serde=FaithfulSerializer(types=types_of(graph)))
-        forced = {"thread_id": os.urandom(8).hex(), **(config or {}).get(lg.CONF, {}), lg.CONFIG_KEY_CHECKPOINTER: given}
+        forced = {
+            "thread_id": os.urandom(8).hex(),
+            **(config or {}).get(lg.CONF, {}),
+            lg.CONFIG_KEY_CHECKPOINTER: given,
+        }
         return True, {**(config or {}), lg.CONF: forced}
     return False, config
 

@@ -1,0 +1,141 @@
+"""langgraph.json: which graphs there are, what they need to be imported, and what of the file does not apply here.
+
+Keys that build an image are for who builds one and are passed over; keys of the Agent Server that this server does not
+act on are warned about by name, since passing them over in silence would change what the operator asked for.
+"""
+
+import json
+import logging
+import os
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from dotenv import dotenv_values
+
+from agentfarm.errors import Misconfigured
+
+logger = logging.getLogger(__name__)
+
+#: What we act on.
+_READ = frozenset({"graphs", "dependencies", "env"})
+
+#: For `langgraph build` and `langgraph up`: how an image is made.
+_BUILD = frozenset(
+    [
+        "$schema",
+        "api_version",
+        "base_image",
+        "dockerfile_lines",
+        "image_distro",
+        "internal_docker_tag",
+        "keep_pkg_tools",
+        "node_version",
+        "pip_config_file",
+        "pip_installer",
+        "python_version",
+        "source",
+        "ui",
+        "ui_config",
+    ]
+)
+
+
+@dataclass(frozen=True, slots=True)
+class GraphEntry:
+    """One entry of `graphs`: where its variable is ("./agent/graph.py:graph" or "package.module:graph")."""
+
+    path: str
+    description: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class GraphsConfig:
+    """A langgraph.json, read.
+
+    folder        where the file is: what its paths are relative to
+    search_paths  folders of local dependencies, for sys.path
+    """
+
+    folder: Path
+    graphs: Mapping[str, GraphEntry]
+    search_paths: tuple[Path, ...]
+    env: Mapping[str, str]
+
+
+def read_config(path: Path) -> GraphsConfig:
+    """Touches nothing but the file and the env file that it names. Raises Misconfigured."""
+    path = path.resolve()
+    try:
+        raw = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise Misconfigured(
+            f"There is no {path}. Set AGENTFARM_CONFIG to your langgraph.json, or run where it is."
+        ) from error
+    except (OSError, ValueError) as error:
+        raise Misconfigured(f"{path} cannot be read as JSON: {error}.") from error
+    if not isinstance(raw, dict) or not isinstance(raw.get("graphs"), dict):
+        raise Misconfigured(f'{path} needs a key "graphs", for example {{"graphs": {{"agent": "./agent.py:graph"}}}}.')
+    _warn_of(set(raw) - _READ - _BUILD, path)
+    return GraphsConfig(
+        folder=path.parent,
+        graphs={graph_id: _entry(graph_id, entry, path) for graph_id, entry in raw["graphs"].items()},
+        search_paths=_search_paths(raw.get("dependencies", ["."]), path),
+        env=_env(raw.get("env") or {}, path),
+    )
+
+
+def prepare_process(config: GraphsConfig) -> None:
+    """Make local dependencies importable and set `env`. What the environment says already stays as it is."""
+    for folder in reversed(config.search_paths):
+        if str(folder) not in sys.path:
+            sys.path.insert(0, str(folder))
+    for name, value in config.env.items():
+        os.environ.setdefault(name, value)
+
+
+def _warn_of(keys: set[str], path: Path) -> None:
+    for key in sorted(keys):
+        logger.warning('%s: key "%s" has no effect on this server', path.name, key)
+
+
+def _entry(graph_id: str, entry: Any, path: Path) -> GraphEntry:
+    where, description = (entry.get("path"), entry.get("description")) if isinstance(entry, dict) else (entry, None)
+    if not isinstance(where, str) or ":" not in where:
+        raise Misconfigured(
+            f'{path}: graph "{graph_id}" needs a path like "./agent.py:graph" or "package.module:graph".'
+        )
+    return GraphEntry(where, description if isinstance(description, str) else None)
+
+
+def _search_paths(dependencies: Any, path: Path) -> tuple[Path, ...]:
+    """Folders of the local ones. Packages named there are for pip to install, as in an image."""
+    if not isinstance(dependencies, list):
+        raise Misconfigured(f'{path}: "dependencies" is a list, for example ["."].')
+    found: list[Path] = []
+    for dependency in dependencies:
+        if not isinstance(dependency, str) or not dependency.startswith("."):
+            continue
+        folder = (path.parent / dependency).resolve()
+        if not folder.is_dir():
+            raise Misconfigured(f'{path}: dependency "{dependency}" is not a folder beside it.')
+        is_package = (folder / "__init__.py").exists() and not (folder / "pyproject.toml").exists()
+        found += [
+            folder,
+            *([folder / "src"] if (folder / "src").is_dir() else []),
+            *([folder.parent] if is_package else []),
+        ]
+    return tuple(dict.fromkeys(found))
+
+
+def _env(env: Any, path: Path) -> Mapping[str, str]:
+    if isinstance(env, str):
+        file = path.parent / env
+        if not file.is_file():
+            raise Misconfigured(f'{path}: "env" names {env}, which is not there.')
+        return {name: value for name, value in dotenv_values(file).items() if value is not None}
+    if isinstance(env, dict):
+        return {str(name): str(value) for name, value in env.items()}
+    raise Misconfigured(f'{path}: "env" is an object of names and values, or the path of a file with them.')
