@@ -88,6 +88,7 @@ def _begin_child(sender: Any = None, **_: object) -> None:
 def _end(**_: object) -> None:
     """The nodes of this process are over: end its lease, send its last events. Nothing, where none began."""
     wiring.stop_worker()
+    _loop.close()
 
 
 def _setup_logging(**_: object) -> None:

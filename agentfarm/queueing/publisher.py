@@ -177,7 +177,8 @@ class CeleryPublisher:
 
     def _connect(self) -> _Line:
         connection = self._app.connection_for_write()
-        connection.connect()
+        # At most twice and without a pause: whoever publishes has a client waiting, and the outbox behind him.
+        connection.ensure_connection(max_retries=1, interval_start=0, interval_step=0, interval_max=0)
         return _Line(connection, Producer(connection.channel(), auto_declare=False))
 
     def _keep(self, line: _Line) -> None:

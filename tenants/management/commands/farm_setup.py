@@ -6,10 +6,8 @@ as null.
 """
 
 import json
-import os
 import secrets
 from argparse import ArgumentParser
-from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,21 +16,15 @@ from django.core.management.base import BaseCommand, CommandError
 from django.db import transaction
 
 from agentfarm.conf import settings
+from agentfarm.errors import Misconfigured
 from tenants.keys import parse_key_id, verify_key
 from tenants.models import APIKey, Tenant, record
+from tenants.secrets_file import Secrets, read_secrets, write_secrets
 
 TENANTS = {"demo": "Demo", "other": "Another tenant"}
 ADMIN = "admin"
 KEY_NAME = "made by farm_setup"
 WHO = "farm_setup"
-
-
-@dataclass(slots=True)
-class Secrets:
-    """What was made so far. keys: by the tenant's slug."""
-
-    keys: dict[str, str] = field(default_factory=dict, repr=False)
-    admin_password: str | None = field(default=None, repr=False)
 
 
 class Command(BaseCommand):
@@ -49,7 +41,10 @@ class Command(BaseCommand):
                 "keeps the owner out as well; `python manage.py farm_roles` prints the statements that make it."
             )
         path: Path | None = options["secrets"]
-        known = read_secrets(path) if path else Secrets()
+        try:
+            known = read_secrets(path) if path else Secrets()
+        except Misconfigured as error:
+            raise CommandError(str(error)) from error
         with transaction.atomic():
             tenants = [_set_up_tenant(slug, name, known, anew=path is not None) for slug, name in TENANTS.items()]
             admin = _set_up_admin(known, anew=path is not None)
@@ -101,30 +96,6 @@ def _set_up_admin(known: Secrets, *, anew: bool) -> dict[str, str | None]:
         record(WHO, "set the password of", "user", ADMIN)
     known.admin_password = password
     return {"user": ADMIN, "password": password}
-
-
-def read_secrets(path: Path) -> Secrets:
-    """What an earlier call kept; nothing if there was none. Raises CommandError for a file that is not ours."""
-    try:
-        kept = json.loads(path.read_text(encoding="utf-8"))
-        return Secrets(keys=dict(kept["keys"]), admin_password=kept["admin_password"])
-    except FileNotFoundError:
-        return Secrets()
-    except (ValueError, KeyError, TypeError) as error:
-        raise CommandError(f"{path} is not a file that farm_setup wrote; move it away or name another.") from error
-
-
-def write_secrets(path: Path, known: Secrets) -> None:
-    """Replace the file whole: it is never half written, and never readable by others, not even for a moment."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    new = path.with_name(f"{path.name}.{os.getpid()}.new")
-    descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    try:
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            json.dump(asdict(known), file)
-        new.replace(path)
-    finally:
-        new.unlink(missing_ok=True)
 
 
 def render(result: dict[str, Any]) -> str:

@@ -1,0 +1,78 @@
+"""Fails when an upgrade of kombu changes what agentfarm/queueing/kombu_redis.py rests on."""
+
+import inspect
+from typing import ClassVar
+
+import kombu
+import pytest
+from kombu.transport import redis as transport
+
+from agentfarm.queueing import kombu_redis
+from agentfarm.queueing.lease_keeper import held
+
+
+def test_the_installed_kombu_is_the_one_it_was_written_for() -> None:
+    assert kombu.VERSION[:2] == kombu_redis.WRITTEN_FOR
+    assert kombu_redis.install()
+    assert transport.Channel._create_client is kombu_redis._create_client
+
+
+def test_another_kombu_is_left_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kombu_redis.kombu, "VERSION", (5, 8, 0))
+    monkeypatch.setattr(transport.Channel, "_create_client", kombu_redis._stock)
+
+    assert not kombu_redis.install()
+    assert transport.Channel._create_client is kombu_redis._stock
+
+
+def test_kombus_own_method_still_makes_a_client_a_call_and_takes_what_ours_takes() -> None:
+    assert list(inspect.signature(kombu_redis._stock).parameters) == ["self", "asynchronous"]
+    assert "self.Client(" in inspect.getsource(kombu_redis._stock)
+    assert "_create_client" in inspect.getsource(transport.Channel.conn_or_acquire)
+
+
+class Channel:
+    """As much of kombu's channel as the patch uses."""
+
+    def __init__(self) -> None:
+        self.pool = Pool()
+        self.async_pool = Pool()
+
+    def Client(self, connection_pool: "Pool") -> "Client":
+        return Client(connection_pool)
+
+
+class Pool:
+    connection_kwargs: ClassVar[dict[str, object]] = {}
+
+
+class Client:
+    def __init__(self, pool: Pool) -> None:
+        self.connection_pool = pool
+
+
+def test_a_channel_keeps_one_client_until_its_pool_is_another() -> None:
+    channel = Channel()
+
+    first = kombu_redis._create_client(channel)
+    assert kombu_redis._create_client(channel) is first
+
+    channel.pool = Pool()  # as after a fork
+    assert kombu_redis._create_client(channel).connection_pool is channel.pool
+
+
+def test_clients_that_hold_state_are_made_anew() -> None:
+    channel = Channel()
+
+    assert kombu_redis._create_client(channel, asynchronous=True) is not kombu_redis._create_client(
+        channel, asynchronous=True
+    )
+
+
+def test_the_keeper_of_leases_finds_what_kombu_calls_delivered_and_dirty() -> None:
+    source = inspect.getsource(transport.virtual.QoS)
+    assert "self._delivered" in source
+    assert "self._dirty" in source
+
+    qos = type("QoS", (), {"_delivered": {"a": 1, "b": 2, "c": 3}, "_dirty": {"b"}})
+    assert held(qos) == ["a", "c"]
