@@ -156,7 +156,7 @@ def _check_url(name: str, url: SecretStr, schemes: tuple[str, ...], example: str
 def settings() -> Settings:
     """The settings of this process. Raises Misconfigured, which names every variable that is wrong at once."""
     try:
-        return Settings()  # type: ignore[call-arg]  # the required ones come from the environment
+        return Settings()
     except ValidationError as error:
         raise Misconfigured(render_problems(error)) from None
 

@@ -135,7 +135,7 @@ def thread_view(farm: Farm, tenant: Tenant, row: ThreadRow) -> dict[str, Any]:
 # --------------------------------------------------------------------------- LangGraph's side
 
 
-def _graph(farm: Farm, tenant: Tenant, row: ThreadRow, *, guard_idle: bool = False) -> Pregel:
+def _graph(farm: Farm, tenant: Tenant, row: ThreadRow, *, guard_idle: bool = False) -> Pregel[Any, Any, Any, Any]:
     assert row.graph_id is not None  # callers have looked
     saver = farm.threads.saver(tenant, row.graph_id, guard_idle=guard_idle)
     graph = farm.graphs.get(row.graph_id).graph.copy(update={"checkpointer": saver})

@@ -1,4 +1,4 @@
-"""A whole farm, one a test module and broker: web, two workers and beat as processes, spoken to by the official client."""
+"""A whole farm a test module and broker: web, two workers and beat as processes, spoken to by the official client."""
 
 import json
 import os
