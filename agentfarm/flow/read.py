@@ -107,7 +107,7 @@ def read_answer(farm: Farm, tenant: Tenant, thread_id: UUID, run_id: UUID) -> An
 
 
 def thread_view(farm: Farm, tenant: Tenant, row: ThreadRow) -> dict[str, Any]:
-    """The Thread of the API: the row with the values and interrupts of its head; null values where no graph reads them."""
+    """The Thread of the API: the row, with values and interrupts of its head; null where no graph reads them."""
     values: Any = None
     interrupts: dict[str, list[Any]] = {}
     if row.graph_id is not None:
