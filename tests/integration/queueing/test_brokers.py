@@ -1,0 +1,198 @@
+"""Publisher, queues and the keeper of leases on a real Valkey and a real RabbitMQ."""
+
+import os
+import threading
+from collections.abc import Iterator
+from contextlib import closing
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+import redis
+from celery import Celery
+from kombu import Queue
+
+from agentfarm.errors import BrokerUnavailable
+from agentfarm.ids import new_id
+from agentfarm.local.rabbitmq import RabbitMQ
+from agentfarm.messages import ExecuteNode, parse_message
+from agentfarm.queueing.broker import DEAD_LETTERS, declare_all
+from agentfarm.queueing.lease_keeper import renew
+from agentfarm.queueing.publisher import CeleryPublisher
+from tests.unit.queueing.conftest import app_on
+
+
+def a_message(queue: str = "io") -> ExecuteNode:
+    return ExecuteNode(
+        tenant_id=new_id(),
+        home="main",
+        run_id=new_id(),
+        checkpoint_id=new_id(),
+        execution_id=new_id(),
+        graph_id="support",
+        node="plan",
+        queue=queue,
+    )
+
+
+@pytest.fixture
+def app(broker_url: str) -> Celery:
+    return emptied(broker_url)
+
+
+def emptied(broker_url: str) -> Celery:
+    app = app_on(broker_url, "gpu")
+    declare_all(app)
+    with app.connection_for_write() as connection:
+        for queue in app.amqp.queues.values():
+            queue(connection.default_channel).purge()
+    return app
+
+
+@pytest.fixture
+def publisher(app: Celery) -> Iterator[CeleryPublisher]:
+    with closing(CeleryPublisher(app, "io")) as made:
+        yield made
+
+
+def take(app: Celery, queue: str, count: int) -> list[Any]:
+    """What a worker would get, in order; acknowledged."""
+    taken = []
+    with app.connection_for_read() as connection, closing(connection.SimpleQueue(app.amqp.queues[queue])) as simple:
+        for _ in range(count):
+            message = simple.get(timeout=5)
+            taken.append(message)
+            message.ack()
+    return taken
+
+
+def test_what_is_published_arrives_in_order(app: Celery, publisher: CeleryPublisher) -> None:
+    messages = [a_message() for _ in range(20)]
+
+    publisher.publish(messages[:1])
+    publisher.publish(messages[1:])
+
+    taken = take(app, "io", 20)
+    assert [parse_message(each.payload[0][0]).execution_id for each in taken] == [m.execution_id for m in messages]
+    assert taken[0].headers["task"] == "agentfarm.execute_node"
+
+
+def test_each_message_is_in_the_queue_that_its_node_names(app: Celery, publisher: CeleryPublisher) -> None:
+    publisher.publish([a_message("gpu"), a_message("io"), a_message("gpu")])
+
+    assert {queue: publisher.queue_length(queue) for queue in ("io", "gpu", "cpu")} == {"io": 1, "gpu": 2, "cpu": 0}
+
+
+def test_threads_publish_side_by_side_and_nothing_is_lost(app: Celery, publisher: CeleryPublisher) -> None:
+    threads = [threading.Thread(target=publisher.publish, args=([a_message() for _ in range(5)],)) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(20)
+
+    assert publisher.queue_length("io") == 40
+
+
+def test_a_connection_that_broke_is_made_anew_without_a_word(app: Celery, publisher: CeleryPublisher) -> None:
+    publisher.publish([a_message()])
+    _break(publisher)
+
+    publisher.publish([a_message(), a_message()])
+
+    assert publisher.queue_length("io") == 3
+
+
+def _break(publisher: CeleryPublisher) -> None:
+    """Close the sockets below kombu, as a broker that restarts does."""
+    for line in publisher._idle:
+        channel = line.producer.channel
+        if publisher._is_amqp:
+            os.close(channel.connection.transport.sock.detach())
+        else:
+            for connection in channel.pool._available_connections:
+                os.close(connection._sock.detach())
+
+
+def test_a_forked_child_leaves_its_parents_connections_alone(app: Celery, publisher: CeleryPublisher) -> None:
+    publisher.publish([a_message()])
+
+    child = os.fork()
+    if child == 0:  # no test machinery in the child: its exit code is its answer
+        code = 1
+        try:
+            publisher.publish([a_message()])
+            code = 0
+        finally:
+            os._exit(code)
+    _, status = os.waitpid(child, 0)
+    publisher.publish([a_message()])
+
+    assert os.waitstatus_to_exitcode(status) == 0
+    assert publisher.queue_length("io") == 3
+
+
+def test_a_queue_that_a_new_broker_lacks_is_declared_by_who_publishes(app: Celery, publisher: CeleryPublisher) -> None:
+    with app.connection_for_write() as connection:
+        app.amqp.queues["gpu"](connection.default_channel).delete()
+
+    publisher.publish([a_message("gpu")])
+
+    assert publisher.queue_length("gpu") == 1
+
+
+def test_declaring_twice_changes_nothing(app: Celery, publisher: CeleryPublisher) -> None:
+    publisher.publish([a_message()])
+
+    declare_all(app)
+
+    assert publisher.queue_length("io") == 1
+
+
+@pytest.mark.rabbitmq
+def test_on_rabbitmq_a_refused_message_is_a_dead_letter(rabbitmq: RabbitMQ) -> None:
+    app, message = emptied(rabbitmq.make_virtual_host("refused")), a_message()
+    with closing(CeleryPublisher(app, "io")) as publisher:
+        publisher.publish([message])
+
+    with app.connection_for_read() as connection:
+        with closing(connection.SimpleQueue(app.amqp.queues["io"])) as simple:
+            simple.get(timeout=5).reject()
+        with closing(connection.SimpleQueue(Queue(DEAD_LETTERS, no_declare=True))) as dead:
+            letter = dead.get(timeout=5)
+            letter.ack()
+
+    assert parse_message(letter.payload[0][0]).execution_id == message.execution_id
+    rabbitmq.drop_virtual_host("refused")
+
+
+def test_on_redis_what_is_held_is_kept_and_what_is_acknowledged_is_not(redis_url: str) -> None:
+    app = emptied(redis_url)
+    with closing(CeleryPublisher(app, "io")) as publisher:
+        publisher.publish([a_message(), a_message()])
+
+    with app.connection_for_read() as connection:
+        channel = connection.channel()
+        held, done = (channel.basic_get("io.v1") for _ in range(2))
+        client = channel._create_client()
+        client.zadd(channel.unacked_index_key, {held.delivery_tag: 1.0, done.delivery_tag: 1.0})  # long ago
+        channel.basic_ack(done.delivery_tag)
+
+        renew(channel.qos)
+
+        scores = dict(client.zrange(channel.unacked_index_key, 0, -1, withscores=True))
+        assert list(scores) == [held.delivery_tag.encode()]
+        assert scores[held.delivery_tag.encode()] > 1_000_000_000
+        channel.basic_ack(held.delivery_tag)
+
+
+def test_a_redis_that_refuses_the_message_is_told_as_unavailable(redis_url: str) -> None:
+    with closing(redis.Redis.from_url(redis_url)) as client:
+        client.acl_setuser("refused", enabled=True, passwords=["+secret"], keys=["*"], channels=["*"],
+                           commands=["+@all", "-lpush"])  # fmt: skip
+        parts = urlsplit(redis_url)
+        app = app_on(parts._replace(netloc=f"refused:secret@{parts.hostname}:{parts.port}").geturl())
+        with closing(CeleryPublisher(app, "io")) as publisher:
+            for count in (1, 2):
+                with pytest.raises(BrokerUnavailable, match=f"{count} message"):
+                    publisher.publish([a_message() for _ in range(count)])
+        client.acl_deluser("refused")
