@@ -5,6 +5,7 @@ The answer is what the run is resumed with: {"approved": true}, {"approved": fal
 """
 
 import operator
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from langgraph.graph import END, START, StateGraph
@@ -91,8 +92,8 @@ def refuse(state: Approval) -> Approval:
     return {"status": "refused"}
 
 
-def find_problem(expense: Expense) -> str:
-    """Why an expense cannot be booked by anyone, or "" when it can."""
+def find_problem(expense: Mapping[str, Any]) -> str:
+    """Why an expense, as a client sent it, cannot be booked by anyone; "" when it can."""
     if not expense.get("payee"):
         return "The expense names no payee."
     amount = expense.get("amount_cents")
