@@ -24,7 +24,7 @@ _READ = frozenset({"graphs", "dependencies", "env"})
 
 #: For `langgraph build` and `langgraph up`: how an image is made.
 _BUILD = frozenset(
-    [
+    {
         "$schema",
         "api_version",
         "base_image",
@@ -39,7 +39,7 @@ _BUILD = frozenset(
         "source",
         "ui",
         "ui_config",
-    ]
+    }
 )
 
 

@@ -1,19 +1,16 @@
 """LangGraph's own loop, cut at the message: one node, then stop where the next would start.
 
 A subclass of the stock loop, run by stock `stream`. It loads the checkpoint that the call names instead of applying
-input (`_first`), executes one node of the superstep (`tick`), records what it would save (`_record_writes`,
-`_checkpointer_put_after_previous`), and names the nodes that are next instead of running them (handover.py). Superstep
-semantics, retries, timeouts, error handlers, caching, interrupts and delta channels stay LangGraph's. Knows nothing of
-queues and stores; what it overrides is listed in _langgraph.py.
+input (`_first`), executes one node of the superstep (`tick`), records what it would save (recording.py), and names the
+nodes that are next instead of running them (handover.py). Superstep semantics, retries, timeouts, error handlers,
+caching, interrupts and delta channels stay LangGraph's. Knows nothing of queues and stores; what it overrides is listed
+in _langgraph.py.
 """
 
 import contextlib
-import uuid
-import weakref
 from collections.abc import Callable
 from typing import Any
 
-from langchain_core.messages import BaseMessage
 from langgraph.constants import START
 from langgraph.errors import GraphBubbleUp, GraphInterrupt
 
@@ -21,7 +18,7 @@ from agentfarm.engine import _langgraph as lg
 from agentfarm.engine.handover import next_calls, nodes_to_run
 from agentfarm.engine.levels import Level, has_scalar
 from agentfarm.engine.node import RetryLater, prepare
-from agentfarm.engine.steps import PutCheckpoint, PutWrites
+from agentfarm.engine.recording import RecordingLoop
 from agentfarm.errors import Stale
 
 
@@ -29,11 +26,10 @@ class HandedOver(GraphBubbleUp):
     """A subgraph stopped where its next nodes are other workers' business."""
 
 
-class SegmentLoop(lg.PregelLoop):
+class SegmentLoop(RecordingLoop):
     """What the two loops of loops.py share. Stands before the stock loop in both."""
 
     _stock_init: Callable[..., None]
-    _done: Callable[[], Any]
 
     def __init__(self, level: Level, input: Any, *, config: Any, **kwargs: Any) -> None:
         self.level, self.segment = level, level.segment
@@ -51,66 +47,12 @@ class SegmentLoop(lg.PregelLoop):
             addressed = {lg.CONFIG_KEY_CHECKPOINT_ID: call.checkpoint_id if call.addressed else None}
             self.checkpoint_config = lg.patch_configurable(self.checkpoint_config, addressed)
 
-    # -- saving: recorded, to become durable with everything else that the segment did
-
-    @property
-    def checkpointer_put_writes(self) -> Any:
-        return self._save_writes if self.segment.run.inline else self._record_writes
-
-    @checkpointer_put_writes.setter
-    def checkpointer_put_writes(self, stock: Any) -> None:
-        self._save_writes = stock
-
-    def _record_writes(self, config: Any, writes: Any, task_id: str, task_path: str = "") -> None:
-        # Savers replace a control write only in a list that holds nothing else, so the second
-        # `Command(resume=…, update=…)` at a checkpoint would keep the first's answer where the next worker reads it.
-        parts = [writes]
-        if task_id == lg.NULL_TASK_ID:
-            plain = [write for write in writes if write[0] not in lg.WRITES_IDX_MAP]
-            parts = [plain, [write for write in writes if write[0] in lg.WRITES_IDX_MAP]]
-        conf = config[lg.CONF]
-        ns, checkpoint_id = conf[lg.CONFIG_KEY_CHECKPOINT_NS], conf[lg.CONFIG_KEY_CHECKPOINT_ID]
-        for part in filter(None, parts):
-            self.segment.ops.append(PutWrites(ns, checkpoint_id, task_id, task_path, tuple(part)))
-
-    def _checkpointer_put_after_previous(self, *args: Any) -> Any:
-        if self.segment.run.inline:
-            return super()._checkpointer_put_after_previous(*args)  # type: ignore[misc]  # None without a saver
-        *_waited_for, config, checkpoint, metadata, new_versions = args
-        conf = config[lg.CONF]
-        parent_id = conf.get(lg.CONFIG_KEY_CHECKPOINT_ID) or None
-        ns = conf.get(lg.CONFIG_KEY_CHECKPOINT_NS, "")
-        self.segment.ops.append(PutCheckpoint(config, checkpoint, metadata, new_versions, parent_id, ns))
-        return None
-
-    def must_save_now(self, config: Any, writes: Any, task_id: str, *_: Any) -> bool:
-        """Progress inside of a node that a second attempt must find: results of `@task` calls, and the mark that a
-        node's error handler took over. What belongs to a checkpoint that is itself not saved yet goes with it."""
-        task = getattr(self, "tasks", {}).get(task_id)
-        is_progress = (task is not None and task.path[-1] is True) or any(c == lg.ERROR_SOURCE_NODE for c, _ in writes)
-        checkpoint_id = config[lg.CONF][lg.CONFIG_KEY_CHECKPOINT_ID]
-        return is_progress and not any(
-            isinstance(op, PutCheckpoint) and op.checkpoint["id"] == checkpoint_id for op in self.segment.ops
-        )
-
-    def put_writes(self, task_id: str, writes: Any, **kwargs: Any) -> None:
-        if self._loading and not self.level.is_sole:
-            # `add_messages` gives missing ids when it is applied: here that is later, elsewhere, and to other
-            # objects than those that were streamed as this node's update.
-            for channel, value in writes:
-                if getattr(self.specs.get(channel), "operator", None) is lg.add_messages:
-                    _give_ids(value)
-        super().put_writes(task_id, writes, **kwargs)
-
     # -- entering
 
     def _first(self, *, input_keys: Any, updated_channels: Any) -> Any:
         if self.segment.run.inline:
             return super()._first(input_keys=input_keys, updated_channels=updated_channels)
-        # Held here: stock keeps a weak method of `submit`, and the loop must not hold itself.
-        self._recorder = _Recorder(self, self.submit)
-        self.submit = self._recorder.submit
-        self._put_checkpoint_fut = self._done()
+        self.record()
         if self._loading:
             return self._enter_again(input_keys, updated_channels)
         self._loaded_id = self.checkpoint["id"]
@@ -294,28 +236,3 @@ class SegmentLoop(lg.PregelLoop):
         if (asked or invalid) and self.level.is_nested:
             raise HandedOver
         return asked or invalid
-
-
-class _Recorder:
-    """Stands in for the loop's executor: recording is done on the spot, the rest goes to stock's."""
-
-    def __init__(self, loop: SegmentLoop, stock: Callable[..., Any]) -> None:
-        self.loop, self.stock = weakref.ref(loop), stock
-
-    def submit(self, fn: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        function, loop = getattr(fn, "__func__", None), self.loop()
-        if loop is not None and function is SegmentLoop._record_writes:
-            if loop.must_save_now(*args):
-                return self.stock(loop._save_writes, *args, **kwargs)
-            fn(*args)
-            return loop._done()
-        if loop is not None and function is SegmentLoop._checkpointer_put_after_previous:
-            fn(*args)
-            return loop._done()
-        return self.stock(fn, *args, **kwargs)
-
-
-def _give_ids(value: Any) -> None:
-    for message in value if isinstance(value, list) else [value]:
-        if isinstance(message, BaseMessage) and message.id is None:
-            message.id = str(uuid.uuid4())
