@@ -5,7 +5,6 @@ How a run ends by its own work is executions.py's.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from typing import Any, Literal
 from uuid import UUID
 
@@ -19,6 +18,7 @@ from agentfarm.errors import AlreadyExists, Conflict, NotFound, ThreadBusy
 from agentfarm.messages import ExecuteNode
 from agentfarm.persistence.database import Databases
 from agentfarm.persistence.jsonb import check_jsonb
+from agentfarm.persistence.retrials import plan_retrial
 from agentfarm.persistence.serde import FaithfulSerializer
 from agentfarm.persistence.specs import dump_spec, load_spec
 from agentfarm.persistence.tables import node_execution, run, superstep, thread, thread_head, worker
@@ -86,7 +86,7 @@ class PostgresRuns:
                 raise Conflict(why="the thread has had another run since; start a new one")
             head = connection.execute(_select_head(tenant, thread_id)).scalar_one_or_none()
             serde = self.serde_for(failed.graph_id)
-            new = _retrial(failed, load_spec(failed.spec, serde), began=head != failed.started_head)
+            new = plan_retrial(_row(failed, load_spec(failed.spec, serde)), began=head != failed.started_head)
             return self._admit(connection, tenant, new, dump_spec(new.spec, serde))
 
     # ----------------------------------------------------------------------- end
@@ -256,35 +256,7 @@ def _start_messages(tenant: Tenant, answer: Row[Any]) -> tuple[ExecuteNode, ...]
     return (ExecuteNode(tenant.id, tenant.home, run_id, ids.ZERO, run_id, graph_id=answer.started_graph),)
 
 
-# --------------------------------------------------------------------------- retrying
-
-
-def _retrial(failed: Row[Any], spec: RunSpec, *, began: bool) -> NewRun:
-    """The run that goes on with a failed one.
-
-    began  it got as far as a checkpoint of its own, which has its input; else the input is given once more
-    """
-    run_id = ids.new_id()
-    configurable = {**spec.config.get("configurable", {}), "run_id": str(run_id)}
-    if began:
-        for pinned in ("checkpoint_id", "checkpoint_map"):  # where it began, not where it is
-            configurable.pop(pinned, None)
-    metadata = {**spec.config.get("metadata", {}), "run_id": str(run_id)}
-    return NewRun(
-        run_id=run_id,
-        thread_id=failed.thread_id,
-        assistant_id=failed.assistant_id,
-        graph_id=failed.graph_id,
-        spec=replace(
-            spec,
-            run_id=str(run_id),
-            input=None if began else spec.input,
-            config={**spec.config, "configurable": configurable, "metadata": metadata},
-        ),
-        strategy="reject",
-        metadata={**failed.metadata, "retry_of": str(failed.run_id)},
-        forget_thread=failed.forget_thread,
-    )
+# --------------------------------------------------------------------------- what may be retried
 
 
 def _has_gone_on(connection: Connection, tenant: Tenant, failed: Row[Any]) -> bool:

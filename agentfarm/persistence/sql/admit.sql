@@ -78,21 +78,19 @@ BEGIN
   SELECT * INTO STRICT v FROM farm.run r WHERE r.tenant_id = p_tenant AND r.run_id = p_run FOR UPDATE;
   IF v.started_at IS NOT NULL THEN
     PERFORM farm.fence_out(p_tenant, p_run);
-    DELETE FROM farm.checkpoint_blob b
-     USING (SELECT c.ns, unnest(c.refs) AS key FROM farm.checkpoint c
-             WHERE c.tenant_id = p_tenant AND c.thread_id = v.thread_id AND c.run_id = p_run
-            EXCEPT                                    -- what they took over from checkpoints that stay
-            SELECT p.ns, unnest(p.refs) FROM farm.checkpoint p
-              JOIN farm.checkpoint c ON c.tenant_id = p_tenant AND c.thread_id = p.thread_id AND c.ns = p.ns AND c.parent_id = p.checkpoint_id
-             WHERE p.tenant_id = p_tenant AND p.thread_id = v.thread_id AND c.run_id = p_run AND p.run_id IS DISTINCT FROM p_run) gone
-     WHERE b.tenant_id = p_tenant AND b.thread_id = v.thread_id AND b.ns = gone.ns AND b.key = gone.key;
     DELETE FROM farm.checkpoint_write w
      USING farm.checkpoint c
      WHERE c.tenant_id = p_tenant AND c.thread_id = v.thread_id AND c.run_id = p_run
        AND w.tenant_id = p_tenant AND w.thread_id = v.thread_id AND w.ns = c.ns AND w.checkpoint_id = c.checkpoint_id;
     DELETE FROM farm.checkpoint_write w
      WHERE w.tenant_id = p_tenant AND w.thread_id = v.thread_id AND w.run_id = p_run AND w.idx <> -3;
-    DELETE FROM farm.checkpoint c WHERE c.tenant_id = p_tenant AND c.thread_id = v.thread_id AND c.run_id = p_run;
+    WITH gone AS (DELETE FROM farm.checkpoint c WHERE c.tenant_id = p_tenant AND c.thread_id = v.thread_id AND c.run_id = p_run
+                  RETURNING c.ns, c.refs)
+    DELETE FROM farm.checkpoint_blob b
+     USING (SELECT DISTINCT g.ns, unnest(g.refs) AS key FROM gone g) u
+     WHERE b.tenant_id = p_tenant AND b.thread_id = v.thread_id AND b.ns = u.ns AND b.key = u.key
+       AND (b.ns, b.key) NOT IN (SELECT c.ns, unnest(c.refs) FROM farm.checkpoint c       -- what they took over from those that stay
+                                  WHERE c.tenant_id = p_tenant AND c.thread_id = v.thread_id AND c.run_id IS DISTINCT FROM p_run);
     UPDATE farm.thread_head h
        SET head = v.started_head,
            step = coalesce((SELECT c.step FROM farm.checkpoint c WHERE c.tenant_id = p_tenant AND c.thread_id = v.thread_id
@@ -114,7 +112,7 @@ END $$;
 --   wait       it is pending
 --   stop undo  every run before it is ended or undone, then it starts
 -- verdict: missing (no such thread) | exists (that run id is taken) | busy (nothing was done) | started | waits
--- started: the run whose start is to be published; ended: runs that this ended, ended_forget: whether their threads go with them
+-- started: the run whose start is to be published; ended: the runs that this stopped or undid
 CREATE OR REPLACE FUNCTION farm.admit(
   p_tenant uuid, p_thread uuid, p_run uuid, p_assistant uuid, p_graph text, p_strategy text, p_spec bytea, p_metadata jsonb,
   p_inline text, p_create boolean, p_forget boolean, p_then text,

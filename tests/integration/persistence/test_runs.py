@@ -344,6 +344,34 @@ def test_an_undone_run_takes_its_answers_with_it_and_leaves_the_question(
     assert thread_row(home, acme, thread_id)[0] == "interrupted"
 
 
+def test_an_undone_fork_leaves_the_values_that_it_shared_even_after_pruning(
+    home: Home, runs: PostgresRuns, acme: Tenant, thread_id: UUID, make_checkpoints: Callable[..., list[str]]
+) -> None:
+    done = runs.admit(acme, new_run(thread_id)).run.run_id
+    (first,) = make_checkpoints(acme, done, thread_id, count=1)
+    saver: Any = TenantSaver(home.app, acme.id, serde_of(None))
+
+    def follow(parent: str, run_id: UUID, at: int) -> None:
+        """A checkpoint that changes `n` and shows its parent's large `x`."""
+        config = {"configurable": {"thread_id": str(thread_id), "checkpoint_ns": "", "checkpoint_id": parent}}
+        before = saver.get_tuple(config).checkpoint
+        values = {**before["channel_values"], "n": at}
+        checkpoint = {**before, "id": str(new_id()), "channel_values": values}
+        saver.put(config, checkpoint, {"source": "loop", "step": at, "run_id": str(run_id)}, {"n": str(at)})
+
+    follow(first, done, 1)
+    end(home, acme, done, "success")
+    fork = runs.admit(acme, new_run(thread_id)).run.run_id
+    follow(first, fork, 2)
+    saver.prune([str(thread_id)])
+
+    runs.cancel(acme, thread_id, fork, rollback=True)
+
+    values = saver.get_tuple({"configurable": {"thread_id": str(thread_id)}}).checkpoint["channel_values"]
+    assert values["n"] == 1
+    assert values["x"].startswith(str(done))
+
+
 def test_of_many_admitted_at_once_one_runs_and_all_are_there(
     home: Home, runs: PostgresRuns, acme: Tenant, thread_id: UUID
 ) -> None:
