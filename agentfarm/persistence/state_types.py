@@ -39,7 +39,7 @@ def types_of(graph: Any) -> frozenset[type]:
     found = _from_schemas(graph) | _from_functions(graph)
     for _, subgraph in graph.get_subgraphs():
         found |= types_of(subgraph)
-    return frozenset(cls for cls in found if isinstance(cls, type) and cls.__module__ != "builtins")
+    return frozenset(cls for cls in found if isinstance(cls, type) and cls.__module__ not in ("builtins", "typing"))
 
 
 def is_named_tuple(cls: object) -> bool:
