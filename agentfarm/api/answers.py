@@ -67,8 +67,8 @@ def stream_json(
     headers: Headers | None = None,
     on_gone: Callable[[], Awaitable[None]] | None = None,
 ) -> HttpResponse:
-    """A JSON document whose last bytes come late. An early end cuts the connection: half of it must not look whole."""
-    _hand_off(request, Stream(body, on_gone=on_gone, can_stop=False))
+    """A JSON document whose last bytes come late."""
+    _hand_off(request, Stream(body, on_gone=on_gone))
     return HttpResponse(content_type="application/json", headers={"x-accel-buffering": "no", **(headers or {})})
 
 

@@ -75,7 +75,7 @@ class Run(BaseModel):
     updated_at: datetime
     status: Literal["pending", "running", "error", "success", "timeout", "interrupted"]
     metadata: Json
-    asked: Json = Field(alias="kwargs")
+    asked: Json = Field(alias="kwargs")  # type: ignore[no-redef]  # the plugin takes the alias for **kwargs
     multitask_strategy: Literal["reject", "rollback", "interrupt", "enqueue"]
 
 

@@ -1,7 +1,7 @@
-"""The web process: uvicorn around agentfarm.asgi, ended in such a way that nobody's stream is cut.
+"""The web process: uvicorn around the application, ended in such a way that no client loses anything.
 
-On SIGTERM uvicorn waits for open requests, and a stream never ends by itself. So the streams are ended first: their
-clients read a clean end without the event `end`, and come back, to another web process, with the last id they have.
+On SIGTERM uvicorn waits for open requests, and a stream never ends by itself. So the streams are cut first: their
+clients come back, to another web process, with the last id they have. Other requests are answered.
 """
 
 import asyncio

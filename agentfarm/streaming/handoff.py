@@ -4,6 +4,10 @@ Django keeps an OS thread for as long as a request is open, and a view that aske
 too: 5,000 open streams would be 5,000 threads. So a view that wants to stream calls `hand_off(request.scope, …)` and
 returns an empty response with the headers. This outer ASGI app sends those, lets Django finish with the request, and
 only then sends the stream, on the event loop alone.
+
+A stream that ends before its body does (the server stops, the stream store is lost) is cut, never completed: half of it
+must not look whole. SDKs come back to the response's Location with the last id they have; after a clean end they would
+only ask whether the run is over, and lose what it said in between.
 """
 
 import asyncio
@@ -29,15 +33,12 @@ OK: Final = 200
 class Stream:
     """A body to be sent after the view has returned.
 
-    body      the bytes, chunk by chunk; closed in any case
-    on_gone   called when the client left before the end (not when the server stops)
-    can_stop  whether an early end is one that the client understands and comes back from, as with SSE; else the
-              connection is cut, so that half a JSON document is not taken for a whole one
+    body     the bytes, chunk by chunk; closed in any case
+    on_gone  called when the client left before the end (not when the server stops)
     """
 
     body: AsyncIterator[bytes]
     on_gone: Callable[[], Awaitable[None]] | None = None
-    can_stop: bool = True
 
 
 def hand_off(scope: Scope, stream: Stream) -> None:
@@ -59,7 +60,7 @@ class StreamHandoff:
         self.open_streams = 0
 
     def end_streams(self) -> None:
-        """Let every stream end at its next chunk boundary. Call on the event loop."""
+        """Cut every stream, those too that begin from now on. Call on the event loop."""
         self._stopping.set()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -89,25 +90,13 @@ class StreamHandoff:
         stopping = asyncio.create_task(self._stopping.wait(), name="stream-stopping")
         try:
             await asyncio.wait({pump, gone, stopping}, return_when=asyncio.FIRST_COMPLETED)
-            if pump.done():
-                pump.result()
-            elif gone.done():
-                if stream.on_gone is not None:
-                    await stream.on_gone()
-            else:
-                await self._stop(stream, pump, send)
+            if gone.done() and not pump.done() and stream.on_gone is not None:
+                await stream.on_gone()
         finally:
             self.open_streams -= 1
             for task in (pump, gone, stopping):
                 task.cancel()
             await asyncio.gather(pump, gone, stopping, return_exceptions=True)
-
-    async def _stop(self, stream: Stream, pump: "asyncio.Task[None]", send: Send) -> None:
-        pump.cancel()
-        await asyncio.gather(pump, return_exceptions=True)
-        if stream.can_stop:
-            await send({"type": "http.response.body", "body": b"", "more_body": False})
-        # else: a response that is never completed; the server cuts the connection, and the client asks another one
 
 
 async def _pump(stream: Stream, head: Message, send: Send) -> None:
@@ -115,12 +104,11 @@ async def _pump(stream: Stream, head: Message, send: Send) -> None:
         await send(head)
         async for chunk in stream.body:
             await send({"type": "http.response.body", "body": chunk, "more_body": True})
-    except Exception as error:
-        if not stream.can_stop:
-            raise
-        # The head has gone out, so that the status cannot tell any more. An end without the event "end" does: the
-        # client asks for the run, and comes back with the last id it has.
-        logger.warning("a stream ended early", extra={"error": type(error).__name__})
+    except (
+        Exception
+    ) as error:  # the status has gone out; that the response is never completed is what can still be told
+        logger.warning("a stream was cut", extra={"error": type(error).__name__})
+        return
     finally:
         if (aclose := getattr(stream.body, "aclose", None)) is not None:
             await aclose()

@@ -41,7 +41,8 @@ def logging_config(*, level: str, as_json: bool) -> dict[str, Any]:
         "version": 1,
         "disable_existing_loggers": False,
         "formatters": {"farm": {"()": make_formatter, "as_json": as_json}},
-        "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "farm"}},
+        "filters": {"no_cuts": {"()": _NoCuts}},
+        "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "farm", "filters": ["no_cuts"]}},
         "root": {"handlers": ["stderr"], "level": level},
         "loggers": {
             **{name: {"level": quieter} for name, quieter in QUIETER.items()},
@@ -49,6 +50,13 @@ def logging_config(*, level: str, as_json: bool) -> dict[str, Any]:
             **{name: {"handlers": [], "propagate": True} for name in ("django", "uvicorn", "uvicorn.error")},
         },
     }
+
+
+class _NoCuts(logging.Filter):
+    """Without uvicorn's error about each stream that we cut on purpose (streaming/handoff.py)."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        return not (record.name == "uvicorn.error" and "without completing response" in str(record.msg))
 
 
 @contextmanager

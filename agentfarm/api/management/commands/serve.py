@@ -16,7 +16,7 @@ from agentfarm.wiring import check
 
 class Command(BaseCommand):
     help = "Serve the HTTP API, its documents at /docs and the admin, until SIGTERM. One process."
-    requires_system_checks: list[str] = []
+    requires_system_checks: list[str] = []  # noqa: RUF012  # Django's
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument(
