@@ -62,7 +62,15 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
 def _commands(options: argparse.Namespace) -> int:
     services = Services(options.folder, broker=options.broker)
     if options.command == "run":
-        wanted = Options(services.folder, options.config, options.host, options.port, options.any_port, options.broker)
+        wanted = Options(
+            folder=services.folder,
+            config=options.config,
+            host=options.host,
+            port=options.port,
+            any_port=options.any_port,
+            broker=options.broker,
+            quiet=options.quiet,
+        )
         return run(wanted)
     if options.command == "demo":
         from agentfarm.local.demo import demo  # the SDK is not needed to stop a farm

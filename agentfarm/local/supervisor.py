@@ -77,7 +77,7 @@ class Child:
         return self.popen.pid if self.popen else None
 
     def signal(self, number: int) -> None:
-        """The process and, for kill, its whole group: prefork's children do not notice that their parent is gone."""
+        """The process and, for kill, its whole group: a prefork child ends its node before it notices who is gone."""
         if self.popen is None:
             return
         with contextlib.suppress(ProcessLookupError):
