@@ -1,0 +1,5 @@
+"""The walls are tested with what the persistence's tests use: two tenants in one home."""
+
+from tests.integration.persistence.conftest import acme, globex, hand, hands, home
+
+__all__ = ["acme", "globex", "hand", "hands", "home"]  # fixtures
