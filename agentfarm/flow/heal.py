@@ -5,8 +5,10 @@ healer holds. Bounded work a sweep; what remains is the next one's.
 """
 
 import logging
+from contextlib import suppress
 from dataclasses import dataclass
 
+from agentfarm.errors import NotFound
 from agentfarm.flow.dispatch import dispatch
 from agentfarm.flow.farm import Farm
 from agentfarm.flow.settle import announce
@@ -57,7 +59,9 @@ def sweep_once(farm: Farm) -> Healed:
 
 def _forget(farm: Farm) -> int:
     """Remove the threads of stateless runs whose answer has been there long enough to be read."""
-    over = farm.healing.forgettable()
-    for run in over:
-        farm.threads.delete(Tenant(id=run.tenant_id, slug="", home=run.home), run.thread_id)
-    return len(over)
+    forgotten = 0
+    for run in farm.healing.forgettable():
+        with suppress(NotFound):  # another healer was faster
+            farm.threads.delete(Tenant(id=run.tenant_id, slug="", home=run.home), run.thread_id)
+            forgotten += 1
+    return forgotten
