@@ -67,7 +67,7 @@ class ThreadState(BaseModel):
     parent_checkpoint_id: str | None
 
 
-class Run(BaseModel):
+class Run(BaseModel):  # type: ignore[no-redef]  # the plugin takes the alias of a field for **kwargs
     run_id: UUID
     thread_id: UUID
     assistant_id: UUID
@@ -75,7 +75,7 @@ class Run(BaseModel):
     updated_at: datetime
     status: Literal["pending", "running", "error", "success", "timeout", "interrupted"]
     metadata: Json
-    asked: Json = Field(alias="kwargs")  # type: ignore[no-redef]  # the plugin takes the alias for **kwargs
+    asked: Json = Field(alias="kwargs")
     multitask_strategy: Literal["reject", "rollback", "interrupt", "enqueue"]
 
 

@@ -19,7 +19,7 @@ from pydantic import BaseModel, Field
 
 from agentfarm import ids
 from agentfarm.api import documents
-from agentfarm.api.answers import answer, nothing, run_headers, stream_events, stream_json
+from agentfarm.api.answers import answer, nothing, project, run_headers, stream_events, stream_json
 from agentfarm.api.auth import tenant_of
 from agentfarm.api.process import farm
 from agentfarm.api.schemas import MAX_LIMIT, MAX_OFFSET, RunCreate, RunCreateStateless, RunsCancel
@@ -40,12 +40,24 @@ MAX_BATCH = 100
 FROM_NOW, FROM_THE_START = "$", "0-0"
 
 Action = Literal["interrupt", "rollback"]
+RunField = Literal[
+    "run_id",
+    "thread_id",
+    "assistant_id",
+    "created_at",
+    "updated_at",
+    "status",
+    "metadata",
+    "kwargs",
+    "multitask_strategy",
+]
 
 
 class RunsQuery(BaseModel):
     limit: int = Field(10, ge=1, le=MAX_LIMIT)
     offset: int = Field(0, ge=0, le=MAX_OFFSET)
     status: RunStatus | None = None
+    select: list[RunField] = Field(default_factory=list)
 
 
 class JoinQuery(BaseModel):
@@ -137,7 +149,7 @@ def list_runs(request: HttpRequest, thread_id: str, query: Query[RunsQuery]) -> 
     rows = farm().runs.list(
         tenant_of(request), _thread_id(thread_id), limit=query.limit, offset=query.offset, status=query.status
     )
-    return answer([render_run(row) for row in rows])
+    return answer(project([render_run(row) for row in rows], query.select))
 
 
 @router.get("/threads/{thread_id}/runs/{run_id}", response=documents.of(documents.Run), summary="Get a run")

@@ -223,7 +223,7 @@ NOT_OF_A_RUN: Mapping[str, tuple[Any, ...]] = {
 class RunCreate(Request):
     """A run on a thread of the client's."""
 
-    unsupported = NOT_OF_A_RUN
+    unsupported = {**NOT_OF_A_RUN, "on_completion": ("keep",)}  # the thread is the client's: it is never deleted
     is_stateless: ClassVar[bool] = False
 
     assistant_id: str = Field(min_length=1, max_length=200)
@@ -279,8 +279,17 @@ class RunCreate(Request):
 class RunCreateStateless(RunCreate):
     """A run on a thread of its own."""
 
+    unsupported = NOT_OF_A_RUN
     is_stateless = True
     on_completion: Literal["delete", "keep"] = "delete"
+
+    @model_validator(mode="before")
+    @classmethod
+    def _named_twice(cls, values: Any) -> Any:
+        """The JavaScript SDK's batch sends `assistantId` beside `assistant_id`."""
+        if isinstance(values, dict) and "assistantId" in values and values["assistantId"] == values.get("assistant_id"):
+            return {name: value for name, value in values.items() if name != "assistantId"}
+        return values
 
     @model_validator(mode="after")
     def _has_no_past(self) -> Self:

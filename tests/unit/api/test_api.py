@@ -345,6 +345,17 @@ async def test_a_busy_thread_refuses_when_asked_to(client: httpx.AsyncClient, fa
     assert (answer.status_code, answer.json()["code"]) == (409, "thread_busy")
 
 
+async def test_runs_are_listed_with_the_fields_that_were_asked_for(client: httpx.AsyncClient) -> None:
+    thread = await a_thread(client)
+    await client.post(f"/threads/{thread}/runs", json=RUN)
+
+    everything = (await client.get(f"/threads/{thread}/runs?limit=5&offset=0")).json()
+    some = (await client.get(f"/threads/{thread}/runs?select=run_id&select=status&status=success")).json()
+
+    assert some == [{"run_id": everything[0]["run_id"], "status": "success"}]
+    assert (await client.get(f"/threads/{thread}/runs?status=done")).status_code == 422
+
+
 # --------------------------------------------------------------------------- threads and assistants
 
 

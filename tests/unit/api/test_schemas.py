@@ -197,3 +197,13 @@ def test_before_is_read_as_every_client_sends_it() -> None:
         assert HistoryRequest.model_validate({"before": before}).before_place() == {"checkpoint_id": one}
     with pytest.raises(InvalidInput):
         HistoryRequest.model_validate({"before": {"thread_id": one}}).before_place()
+
+
+def test_the_batch_of_the_javascript_sdk_is_understood() -> None:
+    run = RunCreateStateless.model_validate({"assistantId": "a", "assistant_id": "a", "input": {}})
+
+    assert run.assistant_id == "a"
+    with pytest.raises(UnsupportedField, match="assistantId"):
+        RunCreateStateless.model_validate({"assistantId": "b", "assistant_id": "a"})
+    with pytest.raises(UnsupportedField, match="on_completion"):
+        RunCreate.model_validate({"assistant_id": "a", "on_completion": "delete"})
