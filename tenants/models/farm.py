@@ -51,11 +51,18 @@ class Run(_OfTenant):
     #: Statuses of a run that is not over.
     OPEN: ClassVar = ("pending", "running")
 
+    #: Statuses from which a run can be retried.
+    FAILED: ClassVar = ("error", "timeout")
+
     class Meta(_OfTenant.Meta):
         db_table = '"farm"."run"'
 
     def __str__(self) -> str:
         return str(self.run_id)
+
+    @property
+    def has_failed(self) -> bool:
+        return self.status in self.FAILED
 
     @property
     def error_type(self) -> str:

@@ -1,0 +1,131 @@
+"""farm_setup, farm_key, farm_executions: what they do and what they print."""
+
+import json
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+from django.contrib.auth import authenticate
+from django.core.management import CommandError, call_command
+
+from agentfarm.conf import forget_settings
+from agentfarm.ids import new_id
+from tenants.models import APIKey, Tenant
+from tests.integration.admin.conftest import audit_of
+from tests.integration.admin.rows import SECRET, Rows
+from tests.integration.admin.test_actions import opens
+from tests.integration.admin.test_pages import a_line
+from tests.services import OwnDatabase
+
+
+def run(*arguments: str) -> str:
+    out = StringIO()
+    call_command(*arguments, stdout=out)
+    return out.getvalue().strip()
+
+
+@pytest.fixture(autouse=True)
+def _admin_url(own_database: OwnDatabase, monkeypatch: pytest.MonkeyPatch) -> Any:
+    monkeypatch.setenv("DATABASE_ADMIN_URL", own_database.admin_url)
+    forget_settings()
+    yield
+    monkeypatch.undo()
+    forget_settings()
+
+
+def set_up(*arguments: str) -> dict[str, Any]:
+    made: dict[str, Any] = json.loads(run("farm_setup", "--json", *arguments))
+    return made
+
+
+def test_a_fresh_farm_has_two_tenants_with_keys_and_an_admin(own_database: OwnDatabase, tmp_path: Path) -> None:
+    made = set_up("--secrets", str(tmp_path / "secrets.json"))
+
+    assert [tenant["slug"] for tenant in made["tenants"]] == ["demo", "other"]
+    for tenant in made["tenants"]:
+        assert opens(own_database, tenant["key"]) == tenant["slug"]
+        assert str(Tenant.objects.get(slug=tenant["slug"]).id) == tenant["id"]
+    user = authenticate(username=made["admin"]["user"], password=made["admin"]["password"])
+    assert user is not None
+    assert user.is_superuser
+
+
+def test_a_second_call_prints_the_same(tmp_path: Path) -> None:
+    path = str(tmp_path / "secrets.json")
+
+    first = set_up("--secrets", path)
+    keys = APIKey.objects.count()
+
+    assert set_up("--secrets", path) == first
+    assert APIKey.objects.count() == keys
+
+
+def test_a_key_that_was_revoked_is_replaced(own_database: OwnDatabase, tmp_path: Path) -> None:
+    path = str(tmp_path / "secrets.json")
+    first = set_up("--secrets", path)["tenants"][0]["key"]
+    run("farm_key", "revoke", first)
+
+    second = set_up("--secrets", path)["tenants"][0]["key"]
+
+    assert second != first
+    assert opens(own_database, first) is None
+    assert opens(own_database, second) == "demo"
+
+
+def test_without_a_file_what_exists_is_not_made_again(tmp_path: Path) -> None:
+    set_up("--secrets", str(tmp_path / "secrets.json"))
+    keys = APIKey.objects.count()
+
+    made = set_up()
+
+    assert [tenant["key"] for tenant in made["tenants"]] == [None, None]
+    assert made["admin"]["password"] is None
+    assert APIKey.objects.count() == keys
+
+
+def test_a_key_is_issued_listed_and_revoked(
+    own_database: OwnDatabase, root: psycopg.Connection, tenant: Tenant
+) -> None:
+    key = run("farm_key", "issue", tenant.slug, "--name", "for tests")
+    assert opens(own_database, key) == tenant.slug
+
+    listed = json.loads(run("farm_key", "list", tenant.slug, "--json"))
+    assert [(row["name"], row["revoked_at"]) for row in listed] == [("for tests", None)]
+    assert key.split("_", 2)[2] not in json.dumps(listed)
+
+    assert "is revoked" in run("farm_key", "revoke", listed[0]["id"])
+    assert "revoked before" in run("farm_key", "revoke", key)
+    assert opens(own_database, key) is None
+    assert audit_of(root, tenant.id) == [("issued", "api key"), ("revoked", "api key")]
+
+
+def test_wrong_names_are_told_what_there_is(tenant: Tenant) -> None:
+    with pytest.raises(CommandError, match=tenant.slug):
+        run("farm_key", "issue", "nobody")
+    with pytest.raises(CommandError, match="neither the id nor the text"):
+        run("farm_key", "revoke", "nonsense")
+    with pytest.raises(CommandError, match="no such key"):
+        run("farm_key", "revoke", str(new_id()))
+
+
+def test_the_executions_of_a_run_are_told_without_its_state(rows: Rows, tenant: Tenant) -> None:
+    _, run_id = a_line(rows, tenant)
+
+    told = json.loads(run("farm_executions", "--run", str(run_id), "--json"))
+
+    assert [(one["node"], one["attempts"], one["step"]) for one in told] == [("plan", 1, 1), ("act", 2, 1)]
+    assert told[0]["worker"]["name"] == "io@one/11"
+    assert told[0]["worker"]["pid"] == 11
+    assert told[0]["seconds"] == 1.5
+    assert told[1]["lost_to"] == [{"worker": "io@three/33", "attempt": 1, "at": "2026-11-25T10:00:02Z"}]
+    assert SECRET not in json.dumps(told)
+    assert "lost to io@three/33" in run("farm_executions", "--run", str(run_id))
+
+
+def test_a_run_that_is_not_there_is_said() -> None:
+    with pytest.raises(CommandError, match="no run"):
+        run("farm_executions", "--run", str(new_id()))
+    with pytest.raises(CommandError, match="must be a UUID"):
+        run("farm_executions", "--run", "1")
