@@ -35,7 +35,8 @@ from agentfarm.engine.segment import inline_reason
 from agentfarm.engine.steps import NodeCall, RunSpec, SegmentRequest, SegmentResult
 from agentfarm.persistence.serde import FaithfulSerializer
 from agentfarm.persistence.state_types import types_of
-from agentfarm.testing.coordinator import Coordinator, Message, OpenRun, Worker
+from agentfarm.testing.coordinator import Coordinator, Message, OpenRun
+from agentfarm.testing.one_process import Worker
 
 MODE = os.environ.get("AGENTFARM_UPSTREAM_MODE", "ordinary")
 REPORT = os.environ.get("AGENTFARM_UPSTREAM_REPORT")
