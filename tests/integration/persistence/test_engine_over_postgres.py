@@ -4,6 +4,7 @@ What the engine decides and what the database makes durable meet here; queue and
 worked in order, each claimed by a worker that has nothing of the thread in its memory.
 """
 
+import asyncio
 import operator
 from collections.abc import Callable
 from typing import Annotated, Any, TypedDict
@@ -16,7 +17,7 @@ from langgraph.graph import END, START, StateGraph
 from langgraph.pregel import Pregel
 from langgraph.types import Command, Send, interrupt
 
-from agentfarm.engine.segment import SegmentRequest, inline_reason, run_segment
+from agentfarm.engine.segment import SegmentRequest, arun_segment, inline_reason, run_segment
 from agentfarm.engine.steps import RunSpec
 from agentfarm.ids import assistant_id, new_id
 from agentfarm.messages import ExecuteNode
@@ -105,8 +106,10 @@ def functional() -> Pregel[Any, Any, Any, Any]:
 class Farm:
     """One graph, one tenant, and a worker with an empty memory for every message."""
 
-    def __init__(self, home: Home, hands: Callable[..., Hand], tenant: Tenant, graph: Any) -> None:
-        self.home, self.tenant = home, tenant
+    def __init__(
+        self, home: Home, hands: Callable[..., Hand], tenant: Tenant, graph: Any, *, is_async: bool = False
+    ) -> None:
+        self.home, self.tenant, self.is_async = home, tenant, is_async
         self.graph = graph.compile() if isinstance(graph, StateGraph) else graph
         self.serde = serde_of(self.graph)
         self.workers = [hands(f"worker{n}") for n in range(2)]
@@ -139,7 +142,10 @@ class Farm:
         ended = None
         while work is not None:
             request = SegmentRequest(work.kind, work.run, work.call, work.attempt, dict(work.settled), work.failed)
-            result = run_segment(self.graph, request, saver=work.saver, sink=lambda chunk: None)
+            if self.is_async:
+                result = asyncio.run(arun_segment(self.graph, request, saver=work.saver, sink=lambda chunk: None))
+            else:
+                result = run_segment(self.graph, request, saver=work.saver, sink=lambda chunk: None)
             committed = worker.commit(work, result, lease_next=work.kind == "start")
             more += committed.ready
             ended = committed.ended or ended
@@ -187,13 +193,14 @@ CASES: dict[str, tuple[Callable[[], Any], list[Any]]] = {
 }
 
 
+@pytest.mark.parametrize("is_async", [False, True], ids=["sync", "async"])
 @pytest.mark.parametrize("case", CASES)
 def test_a_run_over_postgres_leaves_what_a_run_in_process_leaves(
-    case: str, home: Home, hands: Callable[..., Hand], acme: Tenant
+    case: str, is_async: bool, home: Home, hands: Callable[..., Hand], acme: Tenant
 ) -> None:
     make, inputs = CASES[case]
     thread_id = uuid4()
-    farm = Farm(home, hands, acme, make())
+    farm = Farm(home, hands, acme, make(), is_async=is_async)
 
     statuses = [farm.run(given, thread_id).status for given in inputs]
 
