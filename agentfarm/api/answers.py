@@ -72,10 +72,12 @@ def stream_json(
     return HttpResponse(content_type="application/json", headers={"x-accel-buffering": "no", **(headers or {})})
 
 
+def check_holds_open(request: HttpRequest) -> None:
+    """Before anything is admitted. Raises BadRequest under WSGI."""
+    if not hasattr(request, "scope"):
+        raise BadRequest(why="this server speaks WSGI, which holds no stream open; ask one that serves agentfarm.asgi")
+
+
 def _hand_off(request: HttpRequest, stream: Stream) -> None:
-    scope = getattr(request, "scope", None)
-    if scope is None:
-        raise BadRequest(
-            why="this server speaks WSGI, which cannot hold a stream open; ask one that serves agentfarm.asgi"
-        )
-    hand_off(scope, stream)
+    check_holds_open(request)
+    hand_off(vars(request)["scope"], stream)

@@ -9,12 +9,14 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import orjson
+from django.core.exceptions import RequestDataTooBig, SuspiciousOperation
 from django.http import Http404, HttpRequest, HttpResponse
 from ninja import NinjaAPI
 from ninja.errors import HttpError, ValidationError
 
 from agentfarm.api.names import safe_name
-from agentfarm.errors import AgentFarmError, BadRequest, NotFound, Unauthenticated
+from agentfarm.conf import settings
+from agentfarm.errors import AgentFarmError, BadRequest, NotFound, TooLarge, Unauthenticated
 
 logger = logging.getLogger(__name__)
 
@@ -76,6 +78,8 @@ def install(api: NinjaAPI) -> None:
     api.add_exception_handler(ValidationError, on_validation)
     api.add_exception_handler(HttpError, on_http)
     api.add_exception_handler(Http404, not_found)
+    api.add_exception_handler(SuspiciousOperation, bad_request)
+    api.add_exception_handler(RequestDataTooBig, too_large)  # under WSGI; else the edge was first
     api.add_exception_handler(Exception, on_unknown)
 
 
@@ -89,6 +93,10 @@ def on_unknown(_: HttpRequest, error: Any) -> HttpResponse:
 
 def bad_request(request: HttpRequest, exception: Any) -> HttpResponse:
     return render_problem(BadRequest(why="the server refused its form or its Host header"))
+
+
+def too_large(request: HttpRequest, exception: Any) -> HttpResponse:
+    return render_problem(TooLarge(what="The body", limit_bytes=settings().max_body_bytes))
 
 
 def not_found(request: HttpRequest, exception: Any) -> HttpResponse:

@@ -6,6 +6,7 @@ connection to the database.
 """
 
 import asyncio
+import re
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Annotated, Any, Literal
@@ -19,7 +20,7 @@ from pydantic import BaseModel, Field
 
 from agentfarm import ids
 from agentfarm.api import documents
-from agentfarm.api.answers import answer, nothing, project, run_headers, stream_events, stream_json
+from agentfarm.api.answers import answer, check_holds_open, nothing, project, run_headers, stream_events, stream_json
 from agentfarm.api.auth import tenant_of
 from agentfarm.api.process import farm
 from agentfarm.api.schemas import MAX_LIMIT, MAX_OFFSET, RunCreate, RunCreateStateless, RunsCancel
@@ -35,6 +36,8 @@ router = Router(tags=["Runs"])
 
 #: Runs that one request may create.
 MAX_BATCH = 100
+
+_EVENT_ID = re.compile(r"[0-9]{1,20}(-[0-9]{1,20})?")
 
 #: Where a stream that is joined begins. Without an id: from now on, as the Agent Server does.
 FROM_NOW, FROM_THE_START = "$", "0-0"
@@ -86,13 +89,13 @@ def create_run(request: HttpRequest, thread_id: str, body: RunCreate) -> HttpRes
 )
 def wait_for_run(request: HttpRequest, thread_id: str, body: RunCreate) -> HttpResponse:
     """The final values; with `__interrupt__` where the run waits for a human; `{"__error__": …}` where it failed."""
-    return _wait(request, body, _admit(request, body, _thread_id(thread_id), streamed=False))
+    return _wait(request, body, _thread_id(thread_id))
 
 
 @router.post("/threads/{thread_id}/runs/stream", response=documents.of(Any), summary="Create a run and read its events")
 def stream_new_run(request: HttpRequest, thread_id: str, body: RunCreate) -> HttpResponse:
     """Server-sent events. After a lost connection, join the run's stream with the last id you have."""
-    return _stream(request, body, _admit(request, body, _thread_id(thread_id), streamed=True))
+    return _stream(request, body, _thread_id(thread_id))
 
 
 # --------------------------------------------------------------------------- on a thread of its own
@@ -105,12 +108,12 @@ def create_stateless_run(request: HttpRequest, body: RunCreateStateless) -> Http
 
 @router.post("/runs/wait", response=documents.of(Any), summary="Create a run without a thread and wait for its answer")
 def wait_for_stateless_run(request: HttpRequest, body: RunCreateStateless) -> HttpResponse:
-    return _wait(request, body, _admit(request, body, ids.new_id(), streamed=False))
+    return _wait(request, body, ids.new_id())
 
 
 @router.post("/runs/stream", response=documents.of(Any), summary="Create a run without a thread and read its events")
 def stream_stateless_run(request: HttpRequest, body: RunCreateStateless) -> HttpResponse:
-    return _stream(request, body, _admit(request, body, ids.new_id(), streamed=True))
+    return _stream(request, body, ids.new_id())
 
 
 @router.post("/runs/batch", response=documents.of(list[documents.Run]), summary="Create runs without threads")
@@ -209,15 +212,17 @@ def _background(row: RunRow) -> HttpResponse:
     return answer(render_run(row), headers=run_headers(row))
 
 
-def _wait(request: HttpRequest, body: RunCreate, row: RunRow) -> HttpResponse:
-    tenant = tenant_of(request)
+def _wait(request: HttpRequest, body: RunCreate, thread_id: UUID) -> HttpResponse:
+    check_holds_open(request)
+    tenant, row = tenant_of(request), _admit(request, body, thread_id, streamed=False)
     chunks = wait_run(farm(), tenant, row.thread_id, row.run_id)
     on_gone = _cancelling(tenant, row) if body.on_disconnect == "cancel" else None
     return stream_json(request, chunks, headers=run_headers(row, reconnect="join"), on_gone=on_gone)
 
 
-def _stream(request: HttpRequest, body: RunCreate, row: RunRow) -> HttpResponse:
-    tenant = tenant_of(request)
+def _stream(request: HttpRequest, body: RunCreate, thread_id: UUID) -> HttpResponse:
+    check_holds_open(request)
+    tenant, row = tenant_of(request), _admit(request, body, thread_id, streamed=True)
     events = stream_run(farm(), tenant, row.run_id)
     on_gone = _cancelling(tenant, row) if body.on_disconnect == "cancel" else None
     return stream_events(request, events, headers=run_headers(row, reconnect="stream"), on_gone=on_gone)
@@ -290,8 +295,7 @@ def _after(request: HttpRequest) -> str:
         return FROM_NOW
     if last == "-1":
         return FROM_THE_START
-    milliseconds, _, sequence = last.partition("-")
-    if not (milliseconds.isascii() and milliseconds.isdigit() and (sequence or "0").isdigit() and len(last) <= 41):
+    if not _EVENT_ID.fullmatch(last):
         raise BadRequest(why="Last-Event-ID is no id of an event; those look like 1795416286670-0")
     return last
 

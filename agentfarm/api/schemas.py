@@ -211,7 +211,7 @@ class Command(Request):
 
 
 #: What a client may ask of a run that this server does not do yet. `stream_resumable`: every stream of ours is.
-NOT_OF_A_RUN: Mapping[str, tuple[Any, ...]] = {
+NOT_OF_A_RUN: dict[str, tuple[Any, ...]] = {
     "webhook": ("",),
     "after_seconds": (0, 0.0),
     "feedback_keys": ([],),

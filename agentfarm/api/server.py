@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 import logging
 import signal
+import socket
 from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import Final
@@ -22,6 +23,9 @@ logger = logging.getLogger(__name__)
 
 #: Seconds that requests without a stream have to be answered after SIGTERM.
 GRACE_SECONDS: Final = 25
+
+#: Connections that wait to be taken: as many as may come while the loop is busy.
+BACKLOG: Final = 4096
 
 #: Idle connections are kept longer than proxies keep theirs (60 s is common), so that it is never us who closes first.
 KEEP_ALIVE_SECONDS: Final = 75
@@ -60,20 +64,30 @@ def check_host(host: str) -> None:
         )
 
 
-def serve(app: ASGIApp, *, host: str, port: int, end_streams: Callable[[], None]) -> bool:
-    """Serve until SIGTERM or SIGINT. Whether it began at all; where not, uvicorn has logged why."""
-    check_host(host)
+def listen(host: str, port: int) -> socket.socket:
+    """A socket that takes connections already. Raises Misconfigured, which names the address."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host.strip("[]"), port), family=family, backlog=BACKLOG)
+    except OSError as error:
+        raise Misconfigured(
+            f"Cannot listen on {render_address(host, port)}: {error.strerror or type(error).__name__}. "
+            "Choose another port with --port (or PORT), another address with --host."
+        ) from error
+
+
+def render_address(host: str, port: int) -> str:
+    return f"[{host.strip('[]')}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def serve(app: ASGIApp, listener: socket.socket, *, end_streams: Callable[[], None]) -> None:
+    """Serve until SIGTERM or SIGINT."""
     config = uvicorn.Config(
         app,
-        host=host,
-        port=port,
         log_config=None,  # telemetry/logs.py
         access_log=False,  # api/edge.py writes it
         server_header=False,
         timeout_graceful_shutdown=GRACE_SECONDS,
         timeout_keep_alive=KEEP_ALIVE_SECONDS,
-        backlog=4096,
     )
-    server = Server(config, end_streams=end_streams)
-    server.run()
-    return server.started
+    Server(config, end_streams=end_streams).run(sockets=[listener])

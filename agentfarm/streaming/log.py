@@ -37,7 +37,7 @@ PAUSES: Final = (0.05, 0.2, 0.5, 1.0, 2.0, 2.0, 2.0, 2.0)
 #: Every so many heartbeats a follower looks whether its stream is still there: a store that was emptied rings no bell.
 BEATS_A_LOOK: Final = 12
 
-_ID = re.compile(r"\d{1,20}(-\d{1,20})?")
+_ID = re.compile(r"[0-9]{1,20}(-[0-9]{1,20})?")
 
 
 @dataclass(slots=True)

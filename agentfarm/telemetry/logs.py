@@ -75,6 +75,7 @@ def make_formatter(*, as_json: bool) -> logging.Formatter:
         structlog.stdlib.ExtraAdder(),
         structlog.processors.TimeStamper(fmt="iso", utc=True),
         _render_error,
+        _drop_colours,
     ]
     last: Processor = (
         structlog.processors.JSONRenderer(serializer=_to_json)
@@ -99,6 +100,12 @@ def _render_error(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
     error = _error_of(info)
     if error is not None:
         event["exception"] = render_traceback(error)
+    return event
+
+
+def _drop_colours(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
+    """uvicorn sends each of its lines a second time, for terminals."""
+    event.pop("color_message", None)
     return event
 
 

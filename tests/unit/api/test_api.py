@@ -6,6 +6,7 @@ from uuid import UUID, uuid4
 
 import httpx
 import pytest
+from django.core.wsgi import get_wsgi_application
 
 from agentfarm import ids
 from agentfarm.errors import StoreUnavailable
@@ -156,6 +157,28 @@ async def test_a_database_that_does_not_answer_is_503_and_says_when_to_come_back
     assert answer.headers["retry-after"] == "1"
 
 
+async def test_a_host_that_is_not_ours_is_refused(client: httpx.AsyncClient) -> None:
+    answer = await client.get("/info", headers={"host": "evil.example"})
+
+    assert (answer.status_code, answer.json()["code"]) == (400, "bad_request")
+
+
+def test_wsgi_refuses_what_is_too_large_and_what_it_cannot_hold_open(
+    fakes: FakeFarm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fakes.threads.create(ACME, thread := uuid4(), {}, if_exists="raise")
+    monkeypatch.setattr("django.conf.settings.DATA_UPLOAD_MAX_MEMORY_SIZE", 1000)
+    wsgi: Any = get_wsgi_application()
+    with httpx.Client(
+        transport=httpx.WSGITransport(wsgi), base_url="http://localhost", headers={"x-api-key": "key-of-acme"}
+    ) as client:
+        assert client.post("/threads/search", json={}).status_code == 200
+        assert client.post("/threads/search", content=b" " * 2000).status_code == 413
+        refused = client.post(f"/threads/{thread}/runs/stream", json=RUN)
+        assert (refused.status_code, "WSGI" in refused.text) == (400, True)
+    assert fakes.runs.new == []
+
+
 async def test_unknown_paths_and_methods_are_answered_in_json(client: httpx.AsyncClient) -> None:
     missing = await client.get("/no/such/path")
     method = await client.put("/threads")
@@ -279,7 +302,7 @@ async def test_a_stream_is_joined_from_now_or_from_an_id(
     assert fakes.log.followed == [after]
 
 
-@pytest.mark.parametrize("last", ["x", "1-2-3", "1795416286670-0) COUNT", "٣-٤", "9" * 60, "$"])
+@pytest.mark.parametrize("last", ["x", "1-2-3", "1795416286670-0) COUNT", "٣-٤", "1-٤", "9" * 60, "$"])
 async def test_what_is_no_event_id_is_refused(client: httpx.AsyncClient, last: str) -> None:
     thread = await a_thread(client)
     run = (await client.post(f"/threads/{thread}/runs", json=RUN)).json()["run_id"]

@@ -8,7 +8,7 @@ from django.urls import get_resolver
 
 from agentfarm.api.application import application, streams
 from agentfarm.api.process import farm
-from agentfarm.api.server import check_host, serve
+from agentfarm.api.server import check_host, listen, render_address, serve
 from agentfarm.conf import settings
 from agentfarm.errors import AgentFarmError
 from agentfarm.wiring import check
@@ -29,15 +29,12 @@ class Command(BaseCommand):
             check_host(host)
             check()
             graphs = farm().graphs
+            listener = listen(host, port)
         except AgentFarmError as error:
             raise CommandError(str(error)) from error
         for graph_id, why in graphs.problems.items():
             self.stderr.write(f"graph {graph_id} is not served: {why}")
-        shown = f"[{host}]" if ":" in host else host
-        self.stdout.write(
-            f"AgentFarm serves {', '.join(graphs.ids()) or 'no graph'} at http://{shown}:{port} (docs: /docs)"
-        )
-
         get_resolver().check()  # loads every route now: what is wrong with one ends the process and not each request
-        if not serve(application(), host=host, port=port, end_streams=streams().end_streams):
-            raise CommandError(f"could not listen on {shown}:{port}; is the port taken? Choose another with --port.")
+        served = ", ".join(graphs.ids()) or "no graph"
+        self.stdout.write(f"AgentFarm serves {served} at http://{render_address(host, port)} (documents: /docs)")
+        serve(application(), listener, end_streams=streams().end_streams)
