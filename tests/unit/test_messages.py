@@ -62,7 +62,7 @@ def test_flower_sees_graph_and_node() -> None:
         {**render_message(message()), "home": None},
         {"__type__": "evil", "__value__": 1},
     ],
-    ids=str,
+    ids=["null", "list", "text", "empty", "of the future", "a path", "a number", "no home", "a constructor"],
 )
 def test_what_is_no_message_is_refused_by_name(body: object) -> None:
     with pytest.raises(Malformed, match="cannot be read"):

@@ -97,7 +97,7 @@ def test_a_thread_learns_its_graph_from_metadata_until_it_has_run(
 
 
 @pytest.mark.parametrize(
-    "odd", [{"a": "\x00"}, {"\x00": 1}, {"a": [{"b": float("inf")}]}, {"a": "\ud800"}, {"a": object()}], ids=repr
+    "odd", [{"a": "\x00"}, {"\x00": 1}, {"a": [{"b": float("inf")}]}, {"a": "\ud800"}, {"a": {1, 2}}], ids=repr
 )
 def test_metadata_that_jsonb_refuses_is_refused_by_its_name_and_never_repeated(
     threads: PostgresThreads, acme: Tenant, odd: dict[str, Any]

@@ -13,6 +13,9 @@ from agentfarm.errors import StoreUnavailable
 from agentfarm.records import Event
 from tests.unit.api.fakes import ACME, GLOBEX, FakeFarm
 
+#: In parameters: pytest-xdist compares the names of tests, which hold them.
+SOME_ID = "00000000-0000-7000-8000-000000000001"
+
 RUN = {"assistant_id": "echo", "input": {"said": "hi"}}
 
 
@@ -192,14 +195,14 @@ async def test_unknown_paths_and_methods_are_answered_in_json(client: httpx.Asyn
     ("method", "path"),
     [
         ("POST", "/assistants"),
-        ("PATCH", f"/assistants/{uuid4()}"),
+        ("PATCH", f"/assistants/{SOME_ID}"),
         ("POST", "/runs/crons"),
         ("POST", "/runs/crons/search"),
         ("PUT", "/store/items"),
         ("GET", "/store/items"),
         ("POST", "/threads/prune"),
-        ("POST", f"/threads/{uuid4()}/copy"),
-        ("POST", f"/threads/{uuid4()}/commands"),
+        ("POST", f"/threads/{SOME_ID}/copy"),
+        ("POST", f"/threads/{SOME_ID}/commands"),
         ("POST", "/mcp"),
     ],
 )
@@ -210,7 +213,7 @@ async def test_what_is_not_served_yet_says_so(client: httpx.AsyncClient, method:
 
 
 @pytest.mark.parametrize(
-    "path", ["/threads/nope", "/threads/123/state", f"/threads/{uuid4()}/runs/nope", "/assistants/echo"]
+    "path", ["/threads/nope", "/threads/123/state", f"/threads/{SOME_ID}/runs/nope", "/assistants/echo"]
 )
 async def test_an_id_that_is_none_is_refused(client: httpx.AsyncClient, path: str) -> None:
     answer = await client.get(path)
