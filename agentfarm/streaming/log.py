@@ -171,31 +171,34 @@ class _Reader:
 
     async def events(self) -> AsyncGenerator[Event | None, None]:
         pauses: Iterator[float] = iter(PAUSES)
-        must_look = True  # at once: the id may be that of the end, after which nothing comes
+        must_read = must_look = True  # look at once: the id may be that of the end, after which nothing comes
         while True:
-            self._wakeup.silence()
-            try:
-                page = await self._read()
-                if not page and (must_look or self._wakeup.was_cut_off):
-                    self._wakeup.was_cut_off = must_look = False
-                    if await self._is_over():
-                        return
-            except RedisError as error:
-                page, pause = [], next(pauses, None)
-                if pause is None:
-                    raise StreamUnavailable from error
-                await self._wakeup.wait(min(pause, self._until_beat()))
-            else:
-                pauses = iter(PAUSES)
+            if must_read:
+                self._wakeup.silence()
+                try:
+                    page = await self._read()
+                    if not page and (must_look or self._wakeup.was_cut_off):
+                        self._wakeup.was_cut_off = must_look = False
+                        if await self._is_over():
+                            return
+                except RedisError as error:
+                    page, pause = [], next(pauses, None)
+                    if pause is None:
+                        raise StreamUnavailable from error
+                    await self._wakeup.wait(min(pause, self._until_beat()))
+                else:
+                    pauses = iter(PAUSES)
+                    must_read = len(page) == PAGE
                 for event in page:
                     yield event
                     if event.name == END:
                         return
-                if len(page) < PAGE:
-                    await self._wakeup.wait(self._until_beat())
+            if not must_read:
+                must_read = await self._wakeup.wait(self._until_beat())
             if self._until_beat() <= 0:
                 yield None
-                must_look = self._beat()
+                must_look = self._beat() or must_look
+                must_read = must_read or must_look
 
     async def _read(self) -> list[Event]:
         if self._last == FROM_NOW:

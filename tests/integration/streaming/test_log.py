@@ -12,7 +12,7 @@ import pytest
 from agentfarm.errors import BadRequest, StreamUnavailable
 from agentfarm.records import Event
 from agentfarm.streaming import writer as writer_module
-from agentfarm.streaming.log import FROM_NOW, FROM_THE_START, RedisEventLog
+from agentfarm.streaming.log import BEATS_A_LOOK, FROM_NOW, FROM_THE_START, RedisEventLog
 from agentfarm.streaming.stream import Batch, stream_key
 from agentfarm.streaming.writer import send
 from tests.integration.streaming.valkey import Valkey
@@ -102,12 +102,28 @@ async def test_reading_goes_on_after_any_id(make_log: MakeLog, shared_valkey: Va
 async def test_after_the_end_nothing_comes_and_nobody_waits(
     make_log: MakeLog, shared_valkey: Valkey, run: tuple[UUID, UUID]
 ) -> None:
-    log = make_log(shared_valkey)
+    log = make_log(shared_valkey, heartbeat_seconds=600)
     log.close_run(*run, [END])
     [end] = await read(log, run)
 
     assert await read(log, run, after=end.id) == []
     assert await read(log, run, after="99999999999999-0") == []
+
+
+async def test_an_idle_stream_asks_the_server_nothing(
+    make_log: MakeLog, own_valkey: Valkey, run: tuple[UUID, UUID]
+) -> None:
+    log, client = make_log(own_valkey, heartbeat_seconds=0.01), own_valkey.client()
+    following = log.follow(*run)
+    await anext(following)
+    before = client.info("commandstats")["cmdstat_xrange"]["calls"]
+
+    for _ in range(BEATS_A_LOOK - 2):
+        assert await anext(following) is None
+
+    assert client.info("commandstats")["cmdstat_xrange"]["calls"] == before
+    await following.aclose()
+    client.close()
 
 
 async def test_from_now_on_tells_only_what_is_new(
@@ -151,7 +167,7 @@ async def test_a_busy_stream_beats_too(make_log: MakeLog, shared_valkey: Valkey,
 
 
 async def test_nothing_is_added_after_the_end(make_log: MakeLog, shared_valkey: Valkey, run: tuple[UUID, UUID]) -> None:
-    log = make_log(shared_valkey)
+    log, client = make_log(shared_valkey, ttl_seconds=60), shared_valkey.client()
     log.close_run(*run, [Event("error", b"{}"), END])
 
     log.append(*run, told(1))  # a worker that was fenced out and does not know it yet
@@ -159,6 +175,9 @@ async def test_nothing_is_added_after_the_end(make_log: MakeLog, shared_valkey: 
     log.close_run(*run, [Event("error", b"{}"), END])
 
     assert [event.name for event in await read(log, run)] == ["error", "end"]
+    assert client.xlen(stream_key(*run)) == 2
+    assert client.ttl(stream_key(*run)) <= 60
+    client.close()
 
 
 async def test_a_run_of_another_tenant_is_another_stream(make_log: MakeLog, shared_valkey: Valkey) -> None:
@@ -328,8 +347,9 @@ async def test_events_wait_for_a_frozen_server_and_come_once(
 
 
 async def test_a_follower_is_told_to_ask_anew_when_the_server_lost_its_stream(
-    make_log: MakeLog, own_valkey: Valkey, run: tuple[UUID, UUID]
+    make_log: MakeLog, own_valkey: Valkey, run: tuple[UUID, UUID], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("agentfarm.streaming.log.BEATS_A_LOOK", 10**9)
     log = make_log(own_valkey)
     following = log.follow(*run)
     log.append(*run, told(1))
@@ -341,6 +361,40 @@ async def test_a_follower_is_told_to_ask_anew_when_the_server_lost_its_stream(
 
     with pytest.raises(StreamUnavailable):
         await asyncio.wait_for(drain(following), 20)
+
+
+async def test_a_follower_finds_by_itself_that_the_server_was_emptied(
+    make_log: MakeLog, own_valkey: Valkey, run: tuple[UUID, UUID], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("agentfarm.streaming.log.BEATS_A_LOOK", 3)
+    log, client = make_log(own_valkey), own_valkey.client()
+    following = log.follow(*run)
+    log.append(*run, told(1))
+    while await asyncio.wait_for(anext(following), 5) is None:
+        pass
+
+    client.flushall()
+
+    with pytest.raises(StreamUnavailable):
+        await asyncio.wait_for(drain(following), 20)
+    client.close()
+
+
+async def test_a_run_that_has_not_spoken_yet_is_followed_through_the_servers_restart(
+    make_log: MakeLog, own_valkey: Valkey, run: tuple[UUID, UUID]
+) -> None:
+    log = make_log(own_valkey)
+    following = log.follow(*run)
+    assert await asyncio.wait_for(anext(following), 5) is None
+
+    own_valkey.kill()
+    own_valkey.start()
+    log.append(*run, told(1))
+    await until_flushed(log)
+    log.close_run(*run, [END])
+
+    async with asyncio.timeout(20):
+        assert data([event async for event in following if event is not None]) == [b"1", END.data]
 
 
 async def test_without_a_server_following_and_closing_fail_clearly_and_appending_does_not(
