@@ -19,6 +19,7 @@ from agentfarm.engine import children as _children  # noqa: F401  # graphs that 
 from agentfarm.engine.callbacks import SEGMENT, async_manager, sync_manager
 from agentfarm.engine.levels import Segment, Sink
 from agentfarm.engine.loops import AsyncSegmentLoop, SyncSegmentLoop
+from agentfarm.engine.node import EXECUTION, Execution
 from agentfarm.engine.outlet import AsyncOutlet, AsyncRunner, SyncOutlet, SyncRunner, output
 from agentfarm.engine.steps import SegmentRequest, SegmentResult
 from agentfarm.errors import Stale
@@ -143,5 +144,7 @@ def _config(segment: Segment) -> dict[str, Any]:
     conf[lg.CONFIG_KEY_CHECKPOINTER] = segment.saver
     if segment.store is not None:
         conf[lg.CONFIG_KEY_RUNTIME] = Runtime(store=segment.store)
+    if run.inline and segment.attempt > 1:
+        conf[EXECUTION] = Execution(segment.top, task_id="", continues=True)
     conf[SEGMENT] = segment
     return config

@@ -7,7 +7,7 @@ their names into `log`; none keeps anything between two calls, so that any worke
 import operator
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, TypedDict
+from typing import Annotated, Any, TypedDict, cast
 
 from langgraph.func import entrypoint, task
 from langgraph.graph import START, StateGraph
@@ -80,12 +80,12 @@ def _fan_out(width: int) -> AnyGraph:
     def split(state: State) -> list[Send]:
         return [Send("item", {"number": number}) for number in range(width)]
 
-    def item(sent: Any) -> State:
+    def item(sent: Item) -> State:
         return {"log": [f"item {sent['number']}"]}
 
     builder = StateGraph(State)
     builder.add_node("a", _writes("a"))
-    builder.add_node("item", item, input_schema=Item)
+    builder.add_node("item", cast("Any", item), input_schema=Item)
     builder.add_node("e", _writes("e"))
     builder.add_edge(START, "a")
     builder.add_conditional_edges("a", split, ["item"])
