@@ -81,13 +81,14 @@ class _Process:
             heartbeat_seconds=chosen.stream_heartbeat_seconds,
             connect_seconds=chosen.connect_timeout_seconds,
         )
+        self.publisher = CeleryPublisher(celery_app(), chosen.default_queue)
         self.farm = Farm(
             graphs=graphs(),
             executions=PostgresExecutions(self.databases, serde_for, self.lease, chosen),
             runs=PostgresRuns(self.databases, serde_for),
             threads=PostgresThreads(self.databases, serde_for),
             healing=PostgresHealing(self.ops, self.database, chosen),
-            publisher=CeleryPublisher(celery_app(), chosen.default_queue),
+            publisher=self.publisher,
             log=self.log,
             keys=_keys(PostgresKeys(self.database)),
             run_async=run_async,
@@ -95,6 +96,7 @@ class _Process:
 
     def close(self) -> None:
         self.lease.stop()
+        self.publisher.close()
         self.log.close()
         self.databases.dispose()
         self.ops.dispose()
