@@ -3,6 +3,7 @@
 from typing import Any
 
 from agentfarm.engine import _langgraph as lg
+from agentfarm.engine.levels import has_scalar
 from agentfarm.engine.steps import CacheAddress, NodeCall, Replay
 
 
@@ -20,10 +21,7 @@ def next_calls(loop: Any, todo: list[Any]) -> tuple[NodeCall, ...]:
     """The calls of these tasks, which are all of the checkpoint that the loop stands at."""
     level, conf = loop.level, loop.config[lg.CONF]
     replay = conf.get(lg.CONFIG_KEY_REPLAY_STATE)
-    # One answer without an id: stock lets the first `interrupt()` that runs take it. Here they run apart, so it is
-    # for the node that asked.
-    asked = {write[0] for write in loop.checkpoint_pending_writes if write[1] == lg.INTERRUPT}
-    asked &= {task.id for task in todo}
+    may_take = _may_take_the_answer(loop, todo)
     shared = {
         "sole": len(loop.tasks) == 1,
         "stop": loop.stop,
@@ -42,7 +40,7 @@ def next_calls(loop: Any, todo: list[Any]) -> tuple[NodeCall, ...]:
             name=task.name,
             path=tuple(task.path[:2]),
             execution_id=task.id,
-            answered=not asked or task.id in asked,
+            answered=task.id in may_take,
             cache=CacheAddress(tuple(task.cache_key.ns), task.cache_key.key, task.cache_key.ttl)
             if task.cache_key
             else None,
@@ -51,6 +49,16 @@ def next_calls(loop: Any, todo: list[Any]) -> tuple[NodeCall, ...]:
         )
         for task in todo
     )
+
+
+def _may_take_the_answer(loop: Any, todo: list[Any]) -> set[str]:
+    """Which of the nodes may take an answer without an id. Stock lets the first `interrupt()` that runs have it; here
+    they run apart, so it is for the node that asked, or for the first if none has."""
+    ids = {task.id for task in todo}
+    if not has_scalar(loop.checkpoint_pending_writes):
+        return ids
+    asked = {write[0] for write in loop.checkpoint_pending_writes if write[1] == lg.INTERRUPT} & ids
+    return asked or {todo[0].id}
 
 
 def queue_of(node: lg.PregelNode) -> str | None:
