@@ -2,7 +2,7 @@
 
 import logging
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from uuid import UUID
 
@@ -18,12 +18,11 @@ from django.contrib.auth.models import Permission, User  # noqa: E402
 from django.db import connections  # noqa: E402
 from django.test import Client  # noqa: E402
 
-from agentfarm import wiring  # noqa: E402
-from agentfarm.conf import forget_settings  # noqa: E402
 from agentfarm.ids import new_id  # noqa: E402
 from tenants.models import Member, Tenant  # noqa: E402
 from tests.integration.admin.rows import Rows  # noqa: E402
 from tests.services import SECRETS, OwnDatabase  # noqa: E402
+from tests.wired import wired  # noqa: E402
 
 GRAPHS = Path(__file__).parents[1] / "farm" / "langgraph.json"
 
@@ -104,29 +103,17 @@ def member_of(own_database: OwnDatabase) -> Callable[[Tenant, str], Client]:
 @pytest.fixture(scope="module")
 def real_farm(own_database: OwnDatabase, redis_url: str) -> Iterator[None]:
     """wiring.farm() of this process is over the module's database; the broker is away, which costs a warning."""
-    environment: Mapping[str, str] = {
+    environment = {
         **SECRETS,
         **own_database.environment,
         "REDIS_URL": redis_url,
         "CELERY_BROKER_URL": "redis://127.0.0.1:1/0",
         "AGENTFARM_CONFIG": str(GRAPHS),
     }
-    before = {name: os.environ.get(name) for name in environment}
-    os.environ.update(environment)
-    _forget()
     logging.getLogger("agentfarm").setLevel(logging.ERROR)
-    yield
+    with wired(environment):
+        yield
     logging.getLogger("agentfarm").setLevel(logging.NOTSET)
-    wiring.stop_worker()
-    for name, value in before.items():
-        os.environ.pop(name) if value is None else os.environ.update({name: value})
-    _forget()
-
-
-def _forget() -> None:
-    forget_settings()
-    wiring.graphs.cache_clear()
-    wiring.celery_app.cache_clear()
 
 
 def audit_of(root: psycopg.Connection, tenant_id: UUID) -> list[tuple[str, str]]:

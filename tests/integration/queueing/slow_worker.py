@@ -1,0 +1,32 @@
+"""`celery -A tests.integration.queueing.slow_worker worker`: the farm's app with a visibility timeout that a test
+can outlast.
+
+One task, which runs as long as SLOW_SECONDS says and notes each time it is begun. Without the keeper where
+WITHOUT_KEEPER is set.
+"""
+
+import os
+import threading
+from pathlib import Path
+
+from agentfarm.queueing import broker
+from agentfarm.queueing.broker import EXECUTE_NODE
+from agentfarm.queueing.lease_keeper import LeaseKeeper
+from tests.unit.queueing.conftest import app_on
+
+broker.VISIBILITY_SECONDS = 2
+
+app = app_on(os.environ["SLOW_BROKER_URL"])
+app.conf.broker_transport_options["unacked_restore_interval"] = 1
+if "WITHOUT_KEEPER" in os.environ:
+    app.steps["consumer"].discard(LeaseKeeper)
+
+
+@app.task(name=EXECUTE_NODE)
+def slow(body: dict[str, str]) -> None:
+    """As a node that takes its time."""
+    with Path(os.environ["SLOW_TRAIL"]).open("a") as trail:
+        trail.write("begun\n")
+    threading.Event().wait(float(os.environ["SLOW_SECONDS"]))
+    with Path(os.environ["SLOW_TRAIL"]).open("a") as trail:
+        trail.write("done\n")
