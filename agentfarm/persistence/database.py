@@ -56,6 +56,7 @@ OPTIONS: Final = (
 #: shutdowns, timeouts (57014: statement, 55P03: lock, 25P03: idle), deadlocks, serialisation, a full disk.
 MAY_SUCCEED_LATER: Final = ("08", "53", "57", "58", "40001", "40P01", "55P03", "25P03")
 
+_NOT_PREPARED: Final = b"26000"
 _OK: Final = (pq.ExecStatus.TUPLES_OK, pq.ExecStatus.COMMAND_OK)
 
 
@@ -195,6 +196,8 @@ def _make_engine(url: str, settings: Settings) -> Engine:
             "connect_timeout": max(1, round(settings.connect_timeout_seconds)),
             "application_name": "agentfarm",
             "options": OPTIONS,
+            # Once it has prepared something, psycopg answers a ROLLBACK with DEALLOCATE ALL, and our names are gone.
+            "prepare_threshold": None,
             **KEEPALIVES,
         },
     )
@@ -217,11 +220,19 @@ def _execute(
 ) -> pq.abc.PGresult:
     name = statement.name.encode()
     prepared: set[bytes] = info.setdefault("farm_prepared", set())
-    if name not in prepared:
-        result = pgconn.prepare(name, statement.sql.encode(), list(statement.oids))
-        if result.status not in _OK:
+    if name in prepared:
+        result = _exec(pgconn, name, statement, params)
+        if result.error_field(pq.DiagnosticField.SQLSTATE) != _NOT_PREPARED:
             return result
-        prepared.add(name)
+        prepared.clear()  # somebody said DEALLOCATE ALL, a pooler for example; nothing was executed
+    result = pgconn.prepare(name, statement.sql.encode(), list(statement.oids))
+    if result.status not in _OK:
+        return result
+    prepared.add(name)
+    return _exec(pgconn, name, statement, params)
+
+
+def _exec(pgconn: pq.abc.PGconn, name: bytes, statement: Prepared, params: Sequence[Param]) -> pq.abc.PGresult:
     return pgconn.exec_prepared(name, params, statement.formats, 1)  # type: ignore[arg-type]  # None is NULL
 
 

@@ -224,6 +224,28 @@ def test_a_hot_call_leaves_its_connection_as_it_was(home: Home, acme: Tenant) ->
     assert set(open_ones) == {("idle",)}
 
 
+def test_a_rollback_does_not_forget_the_prepared_calls(home: Home, acme: Tenant) -> None:
+    """psycopg would answer it with DEALLOCATE ALL, once it has prepared a statement of its own."""
+
+    def roll_back() -> None:
+        with home.app.transaction(acme) as connection:
+            for _ in range(20):
+                connection.execute(text("SELECT 1"))
+            raise LookupError
+
+    home.app.call(PING, [])
+    for _ in range(3):
+        with pytest.raises(LookupError):
+            roll_back()
+        assert home.app.call(PING, []).number("one") == 1
+    assert home.app.engine.pool.checkedin() == 1  # type: ignore[attr-defined]  # it was the same connection
+    with home.app.transaction_of_nobody() as connection:
+        names = {row[0] for row in connection.execute(text("SELECT name FROM pg_prepared_statements"))}
+        assert names == {"ping"}
+        connection.exec_driver_sql("DEALLOCATE ALL")
+    assert home.app.call(PING, []).number("one") == 1
+
+
 def test_plans_are_generic(home: Home) -> None:
     mode = wire.Prepared("mode", "SELECT current_setting('plan_cache_mode') AS mode", "")
     assert home.app.call(mode, []).text("mode") == "force_generic_plan"
