@@ -11,6 +11,7 @@ from typing import Annotated, Any, TypedDict
 from uuid import uuid4
 
 import pytest
+from langgraph.channels.delta import DeltaChannel
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.func import entrypoint, task
 from langgraph.graph import END, START, StateGraph
@@ -103,6 +104,22 @@ def functional() -> Pregel[Any, Any, Any, Any]:
     return workflow
 
 
+class Deltas(TypedDict, total=False):
+    log: Annotated[
+        list[Any], DeltaChannel(lambda state, writes: [*(state or []), *(x for w in writes for x in w)], list)
+    ]
+
+
+def deltas() -> StateGraph[Any]:
+    """The channel is in no checkpoint: it is put together from what the ancestors' nodes have written."""
+    builder: StateGraph[Any] = StateGraph(Deltas)
+    builder.add_node("a", lambda state: {"log": [len(state.get("log") or [])]})
+    for name in ("left", "right"):
+        builder.add_node(name, lambda state, name=name: {"log": [name]}).add_edge("a", name)
+    builder.add_node("z", lambda state: {"log": [len(state["log"])]}).add_edge(["left", "right"], "z")
+    return builder.add_edge(START, "a")
+
+
 class Farm:
     """One graph, one tenant, and a worker with an empty memory for every message."""
 
@@ -189,6 +206,7 @@ CASES: dict[str, tuple[Callable[[], Any], list[Any]]] = {
     "asking": (asking, [{"text": "hello"}, Command(resume="yes")]),
     "asking, with an update": (asking, [{"text": "hello"}, Command(resume="yes", update={"kept": "new"})]),
     "nested": (nested, [{"text": "hello"}, Command(resume="yes")]),
+    "delta channel": (deltas, [{"log": ["hello"]}, {"log": ["again"]}]),
     "functional": (functional, [4, Command(resume="so")]),
 }
 
