@@ -68,8 +68,7 @@ class Stock(Side):
         chunks: list[Any] = []
 
         async def collect() -> None:
-            async for chunk in lg.ASTREAM(self.graph, input, config, **KWARGS):
-                chunks.append(chunk)
+            chunks.extend([chunk async for chunk in lg.ASTREAM(self.graph, input, config, **KWARGS)])
 
         try:
             if self.is_async:
