@@ -6,6 +6,7 @@ import redis
 import redis.asyncio
 from redis.asyncio.retry import Retry as AsyncRetry
 from redis.backoff import ExponentialWithJitterBackoff, NoBackoff
+from redis.maint_notifications import MaintNotificationsConfig
 from redis.retry import Retry
 
 #: Seconds an answer may take. Longer than a failover's hiccup, shorter than a client's patience.
@@ -58,4 +59,5 @@ def _limits(connect_seconds: float) -> dict[str, Any]:
         "socket_connect_timeout": connect_seconds,
         "socket_keepalive": True,
         "health_check_interval": 0,
+        "maint_notifications_config": MaintNotificationsConfig(enabled=False),  # asks each new connection in vain
     }

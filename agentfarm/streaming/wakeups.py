@@ -7,7 +7,7 @@ that is dead without knowing it is found and made anew.
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from typing import Final
 
@@ -122,7 +122,6 @@ class Wakeups:
     # ----------------------------------------------------------------------- the connection
 
     async def _run(self) -> None:
-        task = asyncio.current_task()
         pause = FIRST_PAUSE
         while True:
             connection = self._connect()
@@ -132,20 +131,16 @@ class Wakeups:
                 pause = FIRST_PAUSE
                 self._wanted = dict.fromkeys(self._channels, True)
                 self._has_wanted.set()
-                async with asyncio.TaskGroup() as both:
-                    both.create_task(self._listen(connection))
-                    both.create_task(self._tell(connection))
-            except* (RedisError, OSError) as errors:
-                kind = type(errors.exceptions[0]).__name__
+                await _until_one_fails(self._listen(connection), self._tell(connection))
+            except (RedisError, OSError) as error:
+                kind = type(error).__name__
                 logger.warning("the subscription to the streams was lost; it is made anew", extra={"error": kind})
-            except* Exception:  # a bug of ours must not leave every reader waiting for ever
+            except Exception:  # a bug of ours must not leave every reader waiting for ever
                 logger.exception("the subscription to the streams failed; it is made anew")
             finally:
                 await connection.disconnect(nowait=True)
                 for channel in self._channels.values():
                     channel.is_subscribed.clear()
-            if task is not None and task.cancelling():  # a task group that also failed tells of the failure alone
-                raise asyncio.CancelledError
             await asyncio.sleep(pause)
             pause = min(pause * 2, LAST_PAUSE)
 
@@ -194,3 +189,20 @@ class Wakeups:
     async def _command(self, connection: Connection, command: str, names: list[str]) -> None:
         for start in range(0, len(names), MAX_CHANNELS):
             await connection.send_command(command, *names[start : start + MAX_CHANNELS])
+
+
+async def _until_one_fails(*both: Coroutine[None, None, None]) -> None:
+    """Run both; raise what the first to fail raised, when the other has ended too.
+
+    Not a TaskGroup: in Python 3.11 one whose member fails while the group is left keeps its own task marked as
+    cancelled, and one that is cancelled while a member fails tells of the failure alone.
+    """
+    tasks = [asyncio.create_task(one) for one in both]
+    try:
+        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        for task in done:
+            task.result()
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
