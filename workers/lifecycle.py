@@ -51,8 +51,6 @@ def begin_process(node_name: str) -> None:
     """
     with _ending_on_error(node_name):
         wiring.start_worker(f"{node_name}/{os.getpid()}", run_async=_loop.run)
-    for graph_id, problem in wiring.graphs().problems.items():
-        logger.error("graph %s is not served by this worker: %s", graph_id, problem)
 
 
 def _check() -> None:
@@ -69,6 +67,11 @@ def _ending_on_error(process: str) -> Iterator[None]:
     except AgentFarmError as error:
         logger.critical("%s does not start: %s", process, error)
         raise SystemExit(1) from error
+
+
+def set_up_logs() -> None:
+    """One log for all. Before the app is made, since making it loads the graphs, which may have something to say."""
+    configure_logs(level=settings().log_level, as_json=settings().log_json)
 
 
 def install(app: Celery) -> None:
@@ -93,4 +96,4 @@ def _end(**_: object) -> None:
 
 def _setup_logging(**_: object) -> None:
     """That somebody is connected keeps Celery from setting up the log in its own way."""
-    configure_logs(level=settings().log_level, as_json=settings().log_json)
+    set_up_logs()
