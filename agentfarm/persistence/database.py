@@ -1,8 +1,6 @@
 """The way to Postgres: one pool a process and home, transactions that are born with their tenant, and the hot calls.
 
-Drivers' errors end here. `StoreUnavailable` says that trying again can help, `LeaseLost` and `HeadMoved` are what the
-functions of sql/hot.sql refuse with, and everything else is a bug of ours, which `StoreFailed` names by its SQLSTATE
-and without the row that Postgres would show.
+What its errors become is store_errors.py's; which statements there are is everybody else's.
 """
 
 import select
@@ -22,15 +20,13 @@ from sqlalchemy.pool import PoolProxiedConnection
 from agentfarm.conf import Settings
 from agentfarm.engine._langgraph_serde import STRICT_MSGPACK_ENABLED
 from agentfarm.errors import (
-    AgentFarmError,
-    HeadMoved,
-    LeaseLost,
     Misconfigured,
     RoleCanBypassIsolation,
     SchemaNotMigrated,
     StoreUnavailable,
     StrictSerializerOff,
 )
+from agentfarm.persistence.store_errors import refusal, translate, translated
 from agentfarm.persistence.tables import metadata
 from agentfarm.persistence.wire import Answer, Param, Prepared
 from agentfarm.tenancy import Tenant
@@ -52,40 +48,8 @@ OPTIONS: Final = (
     " -c timezone=UTC"
 )
 
-#: SQLSTATEs, or their first two letters, after which trying again can help: lost connections, too many of them,
-#: shutdowns, timeouts (57014: statement, 55P03: lock, 25P03: idle), deadlocks, serialisation, a full disk.
-MAY_SUCCEED_LATER: Final = ("08", "53", "57", "58", "40001", "40P01", "55P03", "25P03")
-
 _NOT_PREPARED: Final = b"26000"
 _OK: Final = (pq.ExecStatus.TUPLES_OK, pq.ExecStatus.COMMAND_OK)
-
-
-class StoreFailed(AgentFarmError):
-    """Postgres refused a statement: a bug of ours. The row that it complains about is not repeated."""
-
-    code = "store_failed"
-    says = "The database refused a statement (SQLSTATE {sqlstate}, {where}). Nothing was saved."
-
-
-class CheckpointOutOfOrder(AgentFarmError):
-    """A checkpoint would come before its parent, and so would never be the latest of its thread."""
-
-    code = "checkpoint_out_of_order"
-
-
-class SavedTwice(AgentFarmError):
-    """An execution would save its writes a second time in one run: a fence did not hold."""
-
-    code = "saved_twice"
-
-
-#: What the functions of sql/ raise. Their texts are ours, and hold ids only.
-_OURS: Final[Mapping[str, type[AgentFarmError]]] = {
-    "AF001": HeadMoved,
-    "AF002": LeaseLost,
-    "AF003": CheckpointOutOfOrder,
-    "AF004": SavedTwice,
-}
 
 
 class Database:
@@ -106,14 +70,14 @@ class Database:
         raises  StoreUnavailable, StoreFailed, and what the functions of sql/ refuse with
         """
         tenant_id = tenant.id if isinstance(tenant, Tenant) else tenant
-        with _translated(), self.engine.begin() as connection:
+        with translated(), self.engine.begin() as connection:
             connection.execute(_SET_TENANT, {"tenant": str(tenant_id)})
             yield connection
 
     @contextmanager
     def transaction_of_nobody(self) -> Iterator[Connection]:
         """A transaction without a tenant: row-level security shows it no row. For the healer and for checks."""
-        with _translated(), self.engine.begin() as connection:
+        with translated(), self.engine.begin() as connection:
             yield connection
 
     def call(self, statement: Prepared, params: Sequence[Param], *, again: bool = False) -> Answer:
@@ -131,7 +95,7 @@ class Database:
         return self._call(statement, params)
 
     def _call(self, statement: Prepared, params: Sequence[Param]) -> Answer:
-        with _translated():
+        with translated():
             pooled = self.engine.raw_connection()
         try:
             connection = cast("psycopg.Connection[Any]", pooled.driver_connection)
@@ -139,10 +103,10 @@ class Database:
             if result.status not in _OK:
                 if connection.pgconn.status != pq.ConnStatus.OK:
                     pooled.invalidate()
-                raise _refusal(result)
+                raise refusal(result)
         except psycopg.Error as error:
             pooled.invalidate()
-            raise _translate(error) from None
+            raise translate(error) from None
         finally:
             _give_back(pooled)
         return Answer(result)
@@ -239,55 +203,6 @@ def _exec(pgconn: pq.abc.PGconn, name: bytes, statement: Prepared, params: Seque
 def _give_back(pooled: PoolProxiedConnection) -> None:
     if pooled.is_valid:
         pooled.close()
-
-
-# --------------------------------------------------------------------------- errors
-
-
-@contextmanager
-def _translated() -> Iterator[None]:
-    try:
-        yield
-    except sa_errors.TimeoutError as error:
-        raise StoreUnavailable(
-            "No connection to the database came free in time. Raise AGENTFARM_DATABASE_POOL_SIZE if this is common."
-        ) from error
-    except sa_errors.DBAPIError as error:
-        # `from None`: the driver's text may show the row that it complains about.
-        raise _translate(error.orig, gone=error.connection_invalidated) from None
-    except psycopg.Error as error:
-        raise _translate(error) from None
-
-
-def _translate(error: BaseException | None, *, gone: bool = False) -> AgentFarmError:
-    if not isinstance(error, psycopg.Error):
-        return StoreFailed(sqlstate="none", where=type(error).__name__)
-    state = error.sqlstate or ""
-    if gone or (not state and isinstance(error, psycopg.OperationalError | psycopg.InterfaceError)):
-        return StoreUnavailable()
-    constraint = error.diag.constraint_name or error.diag.table_name or type(error).__name__
-    return _error_of(state, error.diag.message_primary or "", constraint)
-
-
-def _refusal(result: pq.abc.PGresult) -> AgentFarmError:
-    def told(field: pq.DiagnosticField) -> str:
-        return (result.error_field(field) or b"").decode(errors="replace")
-
-    state = told(pq.DiagnosticField.SQLSTATE)
-    if not state:  # libpq's own: the connection broke
-        return StoreUnavailable()
-    where = (
-        told(pq.DiagnosticField.CONSTRAINT_NAME) or told(pq.DiagnosticField.TABLE_NAME) or "a function of schema farm"
-    )
-    return _error_of(state, told(pq.DiagnosticField.MESSAGE_PRIMARY), where)
-
-
-def _error_of(state: str, message: str, where: str) -> AgentFarmError:
-    if state in _OURS:
-        return _OURS[state](message)
-    if state.startswith(MAY_SUCCEED_LATER):
-        return StoreUnavailable()
-    return StoreFailed(sqlstate=state, where=where)
 
 
 # --------------------------------------------------------------------------- at start

@@ -1,48 +1,35 @@
 """Node executions: claimed, committed, settled. Fits flow's port `Executions`; the SQL is sql/hot.sql.
 
-Two round trips a node. The claim takes the lease (fence + 1) and answers with all that the node needs; the commit asks
-for the fence and makes everything durable that the segment wrote, or nothing. A worker keeps specs of runs and
-checkpoints as bytes, so that the next claim of a thread which stays here need not bring them.
-
-A lease that nobody works on would stop its run for ever. So whatever leaves this module without a commit (an exception,
-a claim that nobody used) is given back: by `release`, or when the claim's saver is collected.
+Two round trips a node. The claim (claims.py) takes the lease and answers with all that the node needs; the commit asks
+for the fence and makes everything durable that the segment wrote, or nothing.
 """
 
-import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import replace
-from typing import Final, cast
+from typing import Final
 from uuid import UUID
 
-import orjson
 from langgraph.checkpoint.serde.base import SerializerProtocol
 
 from agentfarm.conf import Settings
-from agentfarm.engine.steps import NodeCall, RunSpec, SegmentResult
+from agentfarm.engine.steps import NodeCall, SegmentResult
 from agentfarm.errors import HeadMoved, LeaseLost, StoreUnavailable
 from agentfarm.ids import ZERO
 from agentfarm.messages import ExecuteNode
 from agentfarm.persistence import commits, wire
-from agentfarm.persistence.bodies import Head, WriteRow, make_head
-from agentfarm.persistence.caches import Cache
-from agentfarm.persistence.database import Database, Databases
-from agentfarm.persistence.execution_keys import head_key, held_of, key_of, message_of, run_key, start_message
+from agentfarm.persistence.bodies import Head, make_head
+from agentfarm.persistence.claims import Claims, saver_of, settled_of, writes_of
+from agentfarm.persistence.database import Databases
+from agentfarm.persistence.execution_keys import held_of, message_of, start_message
 from agentfarm.persistence.execution_saver import ExecutionSaver
-from agentfarm.persistence.leases import Held, WorkerLease
+from agentfarm.persistence.leases import WorkerLease
 from agentfarm.persistence.run_errors import describe_error
 from agentfarm.persistence.segment_rows import SegmentRows
-from agentfarm.persistence.specs import load_call, load_spec
-from agentfarm.persistence.working import Working
+from agentfarm.persistence.specs import load_call
 from agentfarm.records import Claimed, Committed, Ended, Refused
 
-CLAIM: Final = wire.function("claim", "uuid uuid uuid uuid int8 interval int4 bool bool uuid")
-CLAIM_ADVANCE: Final = wire.function("claim_advance", "uuid uuid uuid int8 interval int4 bool bool uuid")
 LOAD_STEP: Final = wire.function("load_step", "uuid uuid uuid uuid uuid")
 OPEN_AT_HEAD: Final = wire.function("open_at_head", "uuid uuid")
-
-#: What a process keeps of runs' specs and of checkpoints: a hit saves the read, and Postgres the blobs.
-RUN_CACHE_BYTES: Final = 16 << 20
-HEAD_CACHE_BYTES: Final = 64 << 20
 
 
 class PostgresExecutions:
@@ -57,127 +44,15 @@ class PostgresExecutions:
         lease: WorkerLease,
         settings: Settings,
     ) -> None:
-        self.databases = databases
-        self.serde_for = serde_for
-        self.lease = lease
-        self._lease_seconds = wire.put_seconds(settings.lease_seconds)
-        self._max_attempts = wire.put_int4(settings.max_attempts)
-        self._runs: Cache[RunSpec] = Cache(RUN_CACHE_BYTES)
-        self._heads: Cache[Head] = Cache(HEAD_CACHE_BYTES)
-        self._working = Working()
-
-    # ----------------------------------------------------------------------- claim
+        self.claims = Claims(databases, serde_for, lease, settings)
 
     def claim(self, message: ExecuteNode) -> Claimed | Refused:
         """Take the lease. Raises StoreUnavailable."""
-        key = key_of(message)
-        is_idle = self._working.begin(key)
-        try:
-            claimed = self._claim(message, retake=is_idle)
-        except BaseException:
-            self._working.end(key)
-            raise
-        if isinstance(claimed, Refused):
-            self._working.end(key)
-        return claimed
-
-    def _claim(self, message: ExecuteNode, *, retake: bool) -> Claimed | Refused:
-        worker = self.lease.worker_id()
-        database = self.databases.at(message.home)
-        run = self._runs.get(run_key(message))
-        head = None if message.kind == "start" else self._heads.get(head_key(message, message.checkpoint_id))
-        is_advance = message.kind == "advance"
-        params: list[wire.Param] = [
-            message.tenant_id.bytes,
-            message.run_id.bytes,
-            message.checkpoint_id.bytes,
-            *([] if is_advance else [message.execution_id.bytes]),
-            wire.put_int8(worker),
-            self._lease_seconds,
-            self._max_attempts,
-            wire.put_bool(retake),
-            wire.put_bool(run is not None),
-            message.checkpoint_id.bytes if head else None,
-        ]
-        answer = database.call(CLAIM_ADVANCE if is_advance else CLAIM, params, again=True)
-        verdict = answer.text("verdict")
-        if verdict != "ok":
-            return Refused("busy" if verdict == "busy" else "gone")
-        held = held_of(message, answer.number("fence"), worker)
-        try:
-            return self._claimed(database, message, held, answer, run, head)
-        except BaseException:
-            self.lease.give_back(held)
-            raise
-
-    def _claimed(
-        self,
-        database: Database,
-        message: ExecuteNode,
-        held: Held,
-        answer: wire.Answer,
-        run: RunSpec | None,
-        head: Head | None,
-    ) -> Claimed:
-        serde = self.serde_for(answer.text("graph"))
-        if run is None:
-            spec = answer.data("run_spec")
-            run = load_spec(spec, serde)
-            self._runs.put(run_key(message), run, len(spec))
-        call = load_call(answer.data("spec"), serde)
-        if message.kind == "node" and call is not None and answer.flag("taken"):
-            call = replace(call, answered=False)  # a sibling has got the answer that has no id
-        at_id = answer.find_uuid("head") if message.kind == "start" else message.checkpoint_id
-        if head is None and at_id is not None:
-            head = self._keep(message, at_id, make_head(answer.data("body"), answer.items("blobs")))
-        saver = ExecutionSaver(
-            database, held, answer.uuid("thread"), serde, at_id=at_id, head=head, writes=_writes(answer)
-        )
-        settled = _settled(answer) if message.kind == "advance" else {}
-        return self._hand_out(message, saver, run, call, attempt=answer.number("attempts"), settled=settled)
-
-    def _hand_out(
-        self,
-        message: ExecuteNode,
-        saver: ExecutionSaver,
-        run: RunSpec,
-        call: NodeCall | None,
-        *,
-        attempt: int,
-        settled: Mapping[str, str] | None = None,
-        failed: BaseException | None = None,
-    ) -> Claimed:
-        """A claim that is watched: whoever drops it without a commit drops its saver, too."""
-        saver.when_dropped = weakref.finalize(saver, self._dropped, key_of(message), saver.held)
-        saver.when_dropped.atexit = False
-        return Claimed(
-            message=replace(message, graph_id=run.graph_id, node=call.name if call and message.kind == "node" else ""),
-            kind=message.kind,
-            thread_id=saver.thread_id,
-            run=run,
-            call=call,
-            fence=saver.held.fence,
-            attempt=attempt,
-            saver=saver,
-            settled=settled or {},
-            failed=failed,
-        )
-
-    def _dropped(self, key: bytes, held: Held) -> None:
-        """Called by the garbage collector, in the middle of anything: takes no lock."""
-        self._working.end_later(key)
-        self.lease.give_back(held, at_once=False)
+        return self.claims.claim(message)
 
     def release(self, claimed: Claimed) -> None:
         """Give a claim back without a commit: another worker may have it at once. Never raises."""
-        saver = _saver(claimed)
-        if self._is_open(saver):
-            self._working.end(key_of(claimed.message))
-            self.lease.give_back(saver.held)
-
-    def _is_open(self, saver: ExecutionSaver) -> bool:
-        """Whether nobody has committed it or given it back; from now on somebody has."""
-        return saver.when_dropped is not None and saver.when_dropped.detach() is not None
+        self.claims.release(claimed)
 
     # ----------------------------------------------------------------------- commit
 
@@ -188,7 +63,7 @@ class PostgresExecutions:
         raises      LeaseLost; ValueLost and StoreFailed, after which an error may be committed instead;
                     StoreUnavailable: it may have been carried out, and is given back if it was not
         """
-        saver = _saver(claimed)
+        saver = saver_of(claimed)
         try:
             committed = self._commit(claimed, saver, result, lease_next=lease_next)
         except HeadMoved as error:
@@ -197,17 +72,13 @@ class PostgresExecutions:
             moved = SegmentResult(status="error", error=error, root_run_id=result.root_run_id)
             committed = self._commit(claimed, saver, moved, lease_next=False)
         except StoreUnavailable:
-            self.release(claimed)
+            self.claims.release(claimed)
             raise
         except LeaseLost:
-            self._done(claimed, saver)
+            self.claims.done(claimed)
             raise
-        self._done(claimed, saver)
+        self.claims.done(claimed)
         return committed
-
-    def _done(self, claimed: Claimed, saver: ExecutionSaver) -> None:
-        if self._is_open(saver):
-            self._working.end(key_of(claimed.message))
 
     def _commit(self, claimed: Claimed, saver: ExecutionSaver, result: SegmentResult, *, lease_next: bool) -> Committed:
         if result.outcome == "retry":
@@ -239,12 +110,12 @@ class PostgresExecutions:
         if (next_run := answer.find_uuid("next_run")) is not None:
             ready.append(start_message(message.tenant_id, message.home, next_run, answer.text("next_graph")))
         if status is not None:
-            self._runs.drop(run_key(message))
+            self.claims.forget_run(message)
             forget = answer.flag("forget")
             ended = Ended(message.tenant_id, message.home, message.run_id, saver.thread_id, status, error, forget)
             return Committed(ready=tuple(ready), ended=ended)
         if next_head is not None:
-            self._replace(message, saver.at_id, UUID(result.next[0].checkpoint_id), next_head)
+            self.claims.replace_head(message, saver.at_id, UUID(result.next[0].checkpoint_id), next_head)
         if not leases_next or next_head is None:
             return Committed(ready=tuple(ready))
         leased = self._leased(claimed, saver, rows, ready[0], result.next[0], next_head)
@@ -268,8 +139,7 @@ class PostgresExecutions:
         next_saver = ExecutionSaver(
             saver.database, held, saver.thread_id, saver.serde, at_id=at_id, head=head, writes=mine
         )
-        self._working.begin(key_of(message))
-        return self._hand_out(message, next_saver, claimed.run, call, attempt=1)
+        return self.claims.lease(message, next_saver, claimed, call)
 
     def _settle(
         self, claimed: Claimed, saver: ExecutionSaver, result: SegmentResult, rows: SegmentRows, *, take_next: bool
@@ -301,8 +171,7 @@ class PostgresExecutions:
         next_saver = ExecutionSaver(
             saver.database, held, saver.thread_id, saver.serde, at_id=saver.at_id, head=saver.head, writes=shared
         )
-        self._working.begin(key_of(message))
-        return self._hand_out(message, next_saver, claimed.run, call, attempt=answer.number("n_attempts"))
+        return self.claims.lease(message, next_saver, claimed, call, attempt=answer.number("n_attempts"))
 
     def _elected(self, claimed: Claimed, saver: ExecutionSaver, fence: int, failed: BaseException | None) -> Claimed:
         """This worker advances the superstep, under a lease of its own."""
@@ -315,15 +184,12 @@ class PostgresExecutions:
             head = saver.head or make_head(answer.data("body"), answer.items("blobs"))
             advancing = ExecutionSaver(
                 saver.database, held, saver.thread_id, saver.serde,
-                at_id=saver.at_id, head=head, writes=_writes(answer),
+                at_id=saver.at_id, head=head, writes=writes_of(answer),
             )  # fmt: skip
         except BaseException:
-            self.lease.give_back(held)
+            self.claims.worker.give_back(held)
             raise
-        self._working.begin(key_of(message))
-        return self._hand_out(
-            message, advancing, claimed.run, claimed.call, attempt=1, settled=_settled(answer), failed=failed
-        )
+        return self.claims.lease(message, advancing, claimed, claimed.call, settled=settled_of(answer), failed=failed)
 
     def _retry_later(self, claimed: Claimed, saver: ExecutionSaver, result: SegmentResult) -> Committed:
         """Nothing is saved but that it is to be tried again. Published now if it is due now, else by the healer."""
@@ -338,7 +204,7 @@ class PostgresExecutions:
 
     def open_at_head(self, message: ExecuteNode) -> tuple[ExecuteNode, ...]:
         """The ready executions of a run, for a message that came again. Raises StoreUnavailable."""
-        database = self.databases.at(message.home)
+        database = self.claims.databases.at(message.home)
         answer = database.call(OPEN_AT_HEAD, [message.tenant_id.bytes, message.run_id.bytes], again=True)
         return tuple(
             replace(
@@ -351,34 +217,3 @@ class PostgresExecutions:
             )
             for at in range(answer.rows)
         )
-
-    # ----------------------------------------------------------------------- caches
-
-    def _keep(self, message: ExecuteNode, checkpoint_id: UUID, head: Head) -> Head:
-        self._heads.put(head_key(message, checkpoint_id), head, head.size)
-        return head
-
-    def _replace(self, message: ExecuteNode, gone: UUID | None, checkpoint_id: UUID, head: Head) -> None:
-        if gone is not None and gone != checkpoint_id:
-            self._heads.drop(head_key(message, gone))
-        self._keep(message, checkpoint_id, head)
-
-
-def _saver(claimed: Claimed) -> ExecutionSaver:
-    return cast("ExecutionSaver", claimed.saver)
-
-
-# --------------------------------------------------------------------------- answers
-
-
-def _writes(answer: wire.Answer) -> list[WriteRow]:
-    columns = (answer.items(name) for name in ("w_owner", "w_task", "w_idx", "w_path", "w_body"))
-    return [
-        WriteRow(UUID(bytes=owner), UUID(bytes=task), int.from_bytes(idx, signed=True), path.decode(), body)
-        for owner, task, idx, path, body in zip(*columns, strict=True)
-    ]
-
-
-def _settled(answer: wire.Answer) -> Mapping[str, str]:
-    settled: dict[str, str] = orjson.loads(answer.raw("settled") or b"{}")
-    return settled

@@ -305,7 +305,7 @@ def test_the_app_owns_nothing_and_may_do_no_ddl(home: Home) -> None:
 
 def test_an_error_of_the_database_names_no_value(home: Home, hand: Hand, both: tuple[Claimed, Claimed]) -> None:
     """What Postgres says about a row it refuses would show the row."""
-    from agentfarm.persistence.database import StoreFailed
+    from agentfarm.persistence.store_errors import StoreFailed
 
     claimed = both[0]
     assert claimed.call is not None

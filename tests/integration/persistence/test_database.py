@@ -21,7 +21,8 @@ from agentfarm.errors import (
 )
 from agentfarm.persistence import database as module
 from agentfarm.persistence import wire
-from agentfarm.persistence.database import Database, Databases, StoreFailed, check_at_start
+from agentfarm.persistence.database import Database, Databases, check_at_start
+from agentfarm.persistence.store_errors import CheckpointOutOfOrder, StoreFailed
 from agentfarm.tenancy import Tenant
 from tests.integration.persistence.postgres import ROOT, Home
 
@@ -180,7 +181,7 @@ def test_a_connection_that_is_cut_in_the_middle_is_unavailable_and_replaced(home
         ("53300", StoreUnavailable),
         ("AF001", HeadMoved),
         ("AF002", LeaseLost),
-        ("AF003", module.CheckpointOutOfOrder),
+        ("AF003", CheckpointOutOfOrder),
         ("23505", StoreFailed),
         ("22P02", StoreFailed),
     ],

@@ -131,7 +131,7 @@ class Farm:
         self.serde = serde_of(self.graph)
         self.workers = [hands(f"worker{n}") for n in range(2)]
         for worker in self.workers:
-            worker.executions.serde_for = lambda graph_id: self.serde
+            worker.executions.claims.serde_for = lambda graph_id: self.serde
         self.runs = PostgresRuns(Databases(home.app), lambda graph_id: self.serde)
         self.messages = 0
 

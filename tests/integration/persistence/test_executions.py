@@ -205,7 +205,7 @@ def test_a_zombie_saves_nothing(home: Home, hands: Callable[..., Hand], acme: Te
 
 
 def test_a_checkpoint_that_would_come_before_its_parent_is_refused(home: Home, hand: Hand, acme: Tenant) -> None:
-    from agentfarm.persistence.database import CheckpointOutOfOrder
+    from agentfarm.persistence.store_errors import CheckpointOutOfOrder
 
     first = hand.claim(start(home, acme))
     (to_one,) = hand.commit(first, begin(first, "one")).ready

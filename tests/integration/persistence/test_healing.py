@@ -245,7 +245,8 @@ def test_an_advance_that_kills_its_workers_is_buried(
     message = start(home, acme)
     for ready in fan_out(hand, message):
         sibling = hand.claim(ready)
-        hand.commit(sibling, settled(sibling))
+        elected = hand.commit(sibling, settled(sibling)).advance
+    assert elected is not None  # held until the end: dropped, it would be given back
     home.query("UPDATE farm.superstep SET attempts = %s RETURNING 1", home.settings.max_attempts)
     declare_dead(home, hand)
 

@@ -1,0 +1,226 @@
+"""Claims: the right to execute, with all that the execution needs, and its way back.
+
+A lease that nobody works on would stop its run for ever. So every claim is watched: what is neither committed nor given
+back is found when the claim's saver is collected. What a commit does is executions.py's.
+"""
+
+import weakref
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Final, cast
+from uuid import UUID
+
+import orjson
+from langgraph.checkpoint.serde.base import SerializerProtocol
+
+from agentfarm.conf import Settings
+from agentfarm.engine.steps import NodeCall, RunSpec
+from agentfarm.messages import ExecuteNode
+from agentfarm.persistence import wire
+from agentfarm.persistence.bodies import Head, WriteRow, make_head
+from agentfarm.persistence.caches import Cache
+from agentfarm.persistence.database import Database, Databases
+from agentfarm.persistence.execution_keys import head_key, held_of, key_of, run_key
+from agentfarm.persistence.execution_saver import ExecutionSaver
+from agentfarm.persistence.leases import Held, WorkerLease
+from agentfarm.persistence.specs import load_call, load_spec
+from agentfarm.persistence.working import Working
+from agentfarm.records import Claimed, Refused
+
+CLAIM: Final = wire.function("claim", "uuid uuid uuid uuid int8 interval int4 bool bool uuid")
+CLAIM_ADVANCE: Final = wire.function("claim_advance", "uuid uuid uuid int8 interval int4 bool bool uuid")
+
+#: What a process keeps of runs' specs and of checkpoints: a hit saves the read, and Postgres the blobs.
+RUN_CACHE_BYTES: Final = 16 << 20
+HEAD_CACHE_BYTES: Final = 64 << 20
+
+
+class Claims:
+    """serde_for  the serializer of a graph's threads, by the graph's id
+    lease      of this process: under whose id it claims
+    """
+
+    def __init__(
+        self,
+        databases: Databases,
+        serde_for: Callable[[str], SerializerProtocol],
+        lease: WorkerLease,
+        settings: Settings,
+    ) -> None:
+        self.databases = databases
+        self.serde_for = serde_for
+        self.worker = lease
+        self._lease_seconds = wire.put_seconds(settings.lease_seconds)
+        self._max_attempts = wire.put_int4(settings.max_attempts)
+        self._runs: Cache[RunSpec] = Cache(RUN_CACHE_BYTES)
+        self._heads: Cache[Head] = Cache(HEAD_CACHE_BYTES)
+        self._working = Working()
+
+    def claim(self, message: ExecuteNode) -> Claimed | Refused:
+        """Take the lease. Raises StoreUnavailable."""
+        key = key_of(message)
+        is_idle = self._working.begin(key)
+        try:
+            claimed = self._claim(message, retake=is_idle)
+        except BaseException:
+            self._working.end(key)
+            raise
+        if isinstance(claimed, Refused):
+            self._working.end(key)
+        return claimed
+
+    def _claim(self, message: ExecuteNode, *, retake: bool) -> Claimed | Refused:
+        worker = self.worker.worker_id()
+        database = self.databases.at(message.home)
+        run = self._runs.get(run_key(message))
+        head = None if message.kind == "start" else self._heads.get(head_key(message, message.checkpoint_id))
+        is_advance = message.kind == "advance"
+        params: list[wire.Param] = [
+            message.tenant_id.bytes,
+            message.run_id.bytes,
+            message.checkpoint_id.bytes,
+            *([] if is_advance else [message.execution_id.bytes]),
+            wire.put_int8(worker),
+            self._lease_seconds,
+            self._max_attempts,
+            wire.put_bool(retake),
+            wire.put_bool(run is not None),
+            message.checkpoint_id.bytes if head else None,
+        ]
+        answer = database.call(CLAIM_ADVANCE if is_advance else CLAIM, params, again=True)
+        verdict = answer.text("verdict")
+        if verdict != "ok":
+            return Refused("busy" if verdict == "busy" else "gone")
+        held = held_of(message, answer.number("fence"), worker)
+        try:
+            return self._claimed(database, message, held, answer, run, head)
+        except BaseException:
+            self.worker.give_back(held)
+            raise
+
+    def _claimed(
+        self,
+        database: Database,
+        message: ExecuteNode,
+        held: Held,
+        answer: wire.Answer,
+        run: RunSpec | None,
+        head: Head | None,
+    ) -> Claimed:
+        serde = self.serde_for(answer.text("graph"))
+        if run is None:
+            spec = answer.data("run_spec")
+            run = load_spec(spec, serde)
+            self._runs.put(run_key(message), run, len(spec))
+        call = load_call(answer.data("spec"), serde)
+        if message.kind == "node" and call is not None and answer.flag("taken"):
+            call = replace(call, answered=False)  # a sibling has got the answer that has no id
+        at_id = answer.find_uuid("head") if message.kind == "start" else message.checkpoint_id
+        if head is None and at_id is not None:
+            head = self.keep(message, at_id, make_head(answer.data("body"), answer.items("blobs")))
+        saver = ExecutionSaver(
+            database, held, answer.uuid("thread"), serde, at_id=at_id, head=head, writes=writes_of(answer)
+        )
+        settled = settled_of(answer) if message.kind == "advance" else {}
+        return self.hand_out(message, saver, run, call, attempt=answer.number("attempts"), settled=settled)
+
+    def hand_out(
+        self,
+        message: ExecuteNode,
+        saver: ExecutionSaver,
+        run: RunSpec,
+        call: NodeCall | None,
+        *,
+        attempt: int,
+        settled: Mapping[str, str] | None = None,
+        failed: BaseException | None = None,
+    ) -> Claimed:
+        """A claim that is watched: whoever drops it without a commit drops its saver, too.
+
+        Its key is counted already: by `claim`, or by `lease` for what a commit has leased.
+        """
+        saver.when_dropped = weakref.finalize(saver, self._dropped, key_of(message), saver.held)
+        saver.when_dropped.atexit = False
+        return Claimed(
+            message=replace(message, graph_id=run.graph_id, node=call.name if call and message.kind == "node" else ""),
+            kind=message.kind,
+            thread_id=saver.thread_id,
+            run=run,
+            call=call,
+            fence=saver.held.fence,
+            attempt=attempt,
+            saver=saver,
+            settled=settled or {},
+            failed=failed,
+        )
+
+    def _dropped(self, key: bytes, held: Held) -> None:
+        """Called by the garbage collector, in the middle of anything: takes no lock."""
+        self._working.end_later(key)
+        self.worker.give_back(held, at_once=False)
+
+    def release(self, claimed: Claimed) -> None:
+        """Give a claim back without a commit: another worker may have it at once. Never raises."""
+        saver = saver_of(claimed)
+        if self._is_open(saver):
+            self._working.end(key_of(claimed.message))
+            self.worker.give_back(saver.held)
+
+    def done(self, claimed: Claimed) -> None:
+        """Committed, or lost: nothing is to be given back."""
+        if self._is_open(saver_of(claimed)):
+            self._working.end(key_of(claimed.message))
+
+    def lease(
+        self,
+        message: ExecuteNode,
+        saver: ExecutionSaver,
+        claimed: Claimed,
+        call: NodeCall | None,
+        *,
+        attempt: int = 1,
+        settled: Mapping[str, str] | None = None,
+        failed: BaseException | None = None,
+    ) -> Claimed:
+        """What a commit of `claimed` has leased to this worker."""
+        self._working.begin(key_of(message))
+        return self.hand_out(message, saver, claimed.run, call, attempt=attempt, settled=settled, failed=failed)
+
+    def forget_run(self, message: ExecuteNode) -> None:
+        """It is over: its spec will not be asked for again."""
+        self._runs.drop(run_key(message))
+
+    def _is_open(self, saver: ExecutionSaver) -> bool:
+        """Whether nobody has committed it or given it back; from now on somebody has."""
+        return saver.when_dropped is not None and saver.when_dropped.detach() is not None
+
+    # ----------------------------------------------------------------------- caches
+
+    def keep(self, message: ExecuteNode, checkpoint_id: UUID, head: Head) -> Head:
+        self._heads.put(head_key(message, checkpoint_id), head, head.size)
+        return head
+
+    def replace_head(self, message: ExecuteNode, gone: UUID | None, checkpoint_id: UUID, head: Head) -> None:
+        if gone is not None and gone != checkpoint_id:
+            self._heads.drop(head_key(message, gone))
+        self.keep(message, checkpoint_id, head)
+
+
+def saver_of(claimed: Claimed) -> ExecutionSaver:
+    return cast("ExecutionSaver", claimed.saver)
+
+
+# --------------------------------------------------------------------------- answers
+
+
+def writes_of(answer: wire.Answer) -> list[WriteRow]:
+    columns = (answer.items(name) for name in ("w_owner", "w_task", "w_idx", "w_path", "w_body"))
+    return [
+        WriteRow(UUID(bytes=owner), UUID(bytes=task), int.from_bytes(idx, signed=True), path.decode(), body)
+        for owner, task, idx, path, body in zip(*columns, strict=True)
+    ]
+
+
+def settled_of(answer: wire.Answer) -> Mapping[str, str]:
+    settled: dict[str, str] = orjson.loads(answer.raw("settled") or b"{}")
+    return settled
