@@ -15,6 +15,7 @@ from agentfarm.streaming import writer as writer_module
 from agentfarm.streaming.log import FROM_NOW, FROM_THE_START, RedisEventLog
 from agentfarm.streaming.stream import Batch, stream_key
 from agentfarm.streaming.writer import send
+from tests.integration.streaming.blackhole import blackhole
 from tests.integration.streaming.valkey import Valkey
 
 MakeLog = Callable[..., RedisEventLog]
@@ -357,6 +358,7 @@ async def test_a_follower_is_told_to_ask_anew_when_the_server_lost_its_stream(
 ) -> None:
     log = make_log(own_valkey)
     following = log.follow(*run)
+    assert await asyncio.wait_for(anext(following), 5) is None  # it has looked, and there was nothing
     log.append(*run, told(1))
     while await asyncio.wait_for(anext(following), 5) is None:
         pass
@@ -374,6 +376,7 @@ async def test_a_follower_finds_by_itself_that_the_server_was_emptied(
     monkeypatch.setattr("agentfarm.streaming.log.BEATS_A_LOOK", 3)
     log, client = make_log(own_valkey), own_valkey.client()
     following = log.follow(*run)
+    assert await asyncio.wait_for(anext(following), 5) is None  # it has looked, and there was nothing
     log.append(*run, told(1))
     while await asyncio.wait_for(anext(following), 5) is None:
         pass
@@ -400,6 +403,27 @@ async def test_a_run_that_has_not_spoken_yet_is_followed_through_the_servers_res
 
     async with asyncio.timeout(20):
         assert data([event async for event in following if event is not None]) == [b"1", END.data]
+
+
+async def test_a_connection_that_fell_silent_is_found_and_made_anew(
+    make_log: MakeLog, own_valkey: Valkey, run: tuple[UUID, UUID], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("agentfarm.streaming.wakeups.PING_SECONDS", 0.1)
+    monkeypatch.setattr("agentfarm.streaming.connections.ANSWER_SECONDS", 0.3)
+    worker = make_log(own_valkey)
+    async with blackhole(own_valkey.port) as hole:
+        web = RedisEventLog(f"redis://127.0.0.1:{hole.port}/0", heartbeat_seconds=0.2)
+        following = web.follow(*run)
+        assert await asyncio.wait_for(anext(following), 5) is None
+
+        assert hole.swallow_open_connections() == 2
+        worker.append(*run, told(1))
+        worker.flush()
+        worker.close_run(*run, [END])
+
+        async with asyncio.timeout(20):
+            assert data([event async for event in following if event is not None]) == [b"1", END.data]
+        await web.aclose()
 
 
 async def test_without_a_server_following_and_closing_fail_clearly_and_appending_does_not(
