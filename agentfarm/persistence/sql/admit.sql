@@ -174,9 +174,8 @@ BEGIN
   IF NOT was_there THEN RETURN; END IF;
   SELECT coalesce(array_agg(r.run_id ORDER BY r.created_at), '{}') INTO ended FROM farm.run r
    WHERE r.tenant_id = p_tenant AND r.thread_id = p_thread AND r.status IN ('pending', 'running');
-  -- A worker that commits for this thread right now holds its execution's row: it ends first, or finds nothing.
-  PERFORM FROM farm.node_execution e JOIN farm.run r ON r.tenant_id = p_tenant AND r.run_id = e.run_id
-    WHERE e.tenant_id = p_tenant AND r.thread_id = p_thread FOR UPDATE OF e;
+  -- A worker that commits for this thread right now ends first, or finds its fence moved: nobody adds a row from here on.
+  PERFORM farm.fence_out(p_tenant, r.run_id) FROM unnest(ended) r (run_id);
   DELETE FROM farm.superstep s USING farm.run r
    WHERE r.tenant_id = p_tenant AND r.thread_id = p_thread AND s.tenant_id = p_tenant AND s.run_id = r.run_id;
   DELETE FROM farm.node_execution e USING farm.run r
