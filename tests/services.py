@@ -19,6 +19,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import psutil
 import pytest
 import redis
 
@@ -65,10 +66,22 @@ def _remove(folder: Path) -> None:
 
 
 def _remove_abandoned(folder: Path) -> None:
-    """Servers of a session that was killed before it could end them."""
+    """What a session that was killed could not end: its servers, and workers that its tests had started."""
     for other in folder.parent.glob("[0-9]*"):
         if other != folder and not is_alive(int(other.name)):
+            for process in _started_by(other):
+                process.kill()
             _remove(other)
+
+
+def _started_by(folder: Path) -> list[psutil.Process]:
+    """They inherited the folder's name from their session."""
+    found = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            if process.environ().get(FOLDER) == str(folder):
+                found.append(process)
+    return found
 
 
 # --------------------------------------------------------------------------- servers
