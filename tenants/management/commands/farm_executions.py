@@ -10,7 +10,7 @@ from django.core.management.base import BaseCommand, CommandError
 from agentfarm.errors import InvalidId
 from agentfarm.ids import parse_uuid
 from tenants.line import Execution, executions_of_run
-from tenants.models import Run
+from tenants.models import Run, Tenant
 
 
 class Command(BaseCommand):
@@ -35,7 +35,8 @@ def _find_run(text: str) -> Run:
         run_id: UUID = parse_uuid(text, what="--run")
     except InvalidId as error:
         raise CommandError(str(error)) from error
-    run = Run.objects.filter(run_id=run_id).first()
+    # By way of the tenants: the index begins with them.
+    run = Run.objects.filter(tenant_id__in=Tenant.objects.values("id"), run_id=run_id).first()
     if run is None:
         raise CommandError(f"There is no run {run_id}.")
     return run
