@@ -114,7 +114,9 @@ class RunRow:
     updated_at: datetime
     finished_at: datetime | None
     forget_thread: bool
+    announced_at: datetime | None = None  # when its stream was told of its end
     spec: RunSpec | None = None  # None where the list did not ask for it
+    ended_head: UUID | None = None  # the thread's head when it ended: its answer is the state there
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,9 +22,13 @@ from agentfarm.engine.loops import AsyncSegmentLoop, SyncSegmentLoop
 from agentfarm.engine.node import EXECUTION, Execution
 from agentfarm.engine.outlet import AsyncOutlet, AsyncRunner, SyncOutlet, SyncRunner, output
 from agentfarm.engine.steps import SegmentRequest, SegmentResult
-from agentfarm.errors import Stale
+from agentfarm.errors import LeaseLost, Stale, Unavailable
 
 __all__ = ["SegmentRequest", "SegmentResult", "aexecute", "arun_segment", "execute", "inline_reason", "run_segment"]
+
+
+#: What ends a segment without deciding anything: the message or this worker is wrong, not the run.
+NOT_THE_RUNS = (Stale, LeaseLost, Unavailable, KeyboardInterrupt, asyncio.CancelledError)
 
 
 def run_segment(
@@ -42,7 +46,8 @@ def run_segment(
     store   replaces the graph's own, where one is given
     sink    gets every chunk that stock `stream` would have yielded, the moment it is made and from whatever thread;
             must neither block nor raise
-    raises  Stale when the checkpoint or the execution is not there. Errors of the node and of the run are in the result
+    raises  Stale when the checkpoint or the execution is not there; LeaseLost and Unavailable when the saver refused
+            a write that could not wait: nothing is decided. Errors of the node and of the run are in the result
     """
     segment = Segment(request, saver=saver, store=store, sink=sink)
     execute(graph, segment)
@@ -68,7 +73,7 @@ def execute(graph: Pregel[Any, Any, Any, Any], segment: Segment) -> None:
     try:
         for _ in _stream(graph, _input(segment), _config(segment), **segment.run.kwargs):
             raise RuntimeError("a chunk went past the sink")
-    except (Stale, KeyboardInterrupt, asyncio.CancelledError):
+    except NOT_THE_RUNS:
         raise
     except BaseException as error:  # whatever a node raises ends its run, not the worker: sys.exit() as well
         segment.fail(error)
@@ -79,7 +84,7 @@ async def aexecute(graph: Pregel[Any, Any, Any, Any], segment: Segment) -> None:
     try:
         async for _ in _astream(graph, _input(segment), _config(segment), **segment.run.kwargs):
             raise RuntimeError("a chunk went past the sink")
-    except (Stale, KeyboardInterrupt, asyncio.CancelledError):
+    except NOT_THE_RUNS:
         raise
     except BaseException as error:
         segment.fail(error)

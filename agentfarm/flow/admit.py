@@ -54,8 +54,8 @@ def retry_run(farm: Farm, tenant: Tenant, thread_id: UUID, run_id: UUID) -> RunR
 
 
 def _publish(farm: Farm, admitted: Admitted) -> RunRow:
-    announce(farm, admitted.ended)
     dispatch(farm, admitted.ready)
+    announce(farm, admitted.ended)
     return admitted.run
 
 
@@ -126,7 +126,7 @@ def _stream_kwargs(request: RunRequest, loaded: LoadedGraph) -> dict[str, Any]:
             kwargs[name] = _breakpoints(name, nodes, loaded)
     context = request.context
     if context is None and loaded.graph.context_schema is not None:
-        context = {k: v for k, v in request.config.get("configurable", {}).items() if k not in RESERVED}
+        context = _clients_own(request.config.get("configurable") or {})
     if context is not None:
         kwargs["context"] = dict(context)
     return kwargs
@@ -148,8 +148,7 @@ def _config(request: RunRequest, *, run_id: UUID, thread_id: UUID, graph_id: str
     if configurable and request.context:
         raise BadRequest(why="config.configurable and context say the same thing twice; send context alone")
     checkpoint = {"checkpoint_id": request.checkpoint_id, **(request.checkpoint or {})}
-    kept = {k: v for k, v in configurable.items() if k not in RESERVED and not k.startswith("__")}
-    kept.update(request.context or {})
+    kept = {**_clients_own(configurable), **_clients_own(request.context or {})}
     kept.update(
         thread_id=str(thread_id),
         run_id=str(run_id),
@@ -170,6 +169,15 @@ def _config(request: RunRequest, *, run_id: UUID, thread_id: UUID, graph_id: str
         "assistant_id": str(ids.assistant_id(graph_id)),
     }
     return {**given, "configurable": kept, "metadata": metadata}
+
+
+def _clients_own(given: Mapping[str, Any]) -> dict[str, Any]:
+    """What a client may set: not what the server, its authentication or LangGraph puts there."""
+    return {
+        key: value
+        for key, value in given.items()
+        if key not in RESERVED and not key.startswith(("__", "langgraph_auth_"))
+    }
 
 
 def _input(request: RunRequest) -> Any:

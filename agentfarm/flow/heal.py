@@ -34,22 +34,24 @@ class Healed:
 
 
 def sweep_once(farm: Farm) -> Healed:
-    """One sweep over a home. Raises Unavailable when the database did not answer; the next sweep finds the same."""
+    """One sweep over a home. What gets work going comes first, what only tells of it last, since that may have to wait.
+
+    raises  Unavailable when the database did not answer; the next sweep finds the same
+    """
     sweep = farm.healing.sweep()
     dispatch(farm, sweep.again)
-    announce(farm, sweep.ended)
-    lost = farm.healing.lost(farm.publisher.queue_length)
-    dispatch(farm, lost)
     stalled = farm.healing.stalled()
     dispatch(farm, stalled)
-    unannounced = farm.healing.unannounced()
-    announce(farm, unannounced)
+    lost = farm.healing.lost(farm.publisher.queue_length)
+    dispatch(farm, lost)
+    announce(farm, sweep.ended)
+    announced = announce(farm, farm.healing.unannounced())
     healed = Healed(
         taken_over=len(sweep.again),
         buried=len(sweep.dead),
         published_again=len(lost),
         advanced=len(stalled),
-        announced=len(unannounced),
+        announced=announced,
         forgotten=_forget(farm),
     )
     if not healed.is_quiet:

@@ -40,8 +40,12 @@ class Executions(Protocol):
         """Make a segment durable, or nothing of it.
 
         lease_next  lease the first of the next executions to this worker (a start and its first node are one message)
-        raises      LeaseLost, HeadMoved (nothing was written), StoreUnavailable (it may have been: claim again tells)
+        raises      LeaseLost: nothing was written. ValueLost and its like: the same, an error may be committed instead.
+                    StoreUnavailable: it may have been written, and what was not is given back
         """
+
+    def release(self, claimed: Claimed) -> None:
+        """Give a claim back without a commit: another worker may have it at once. Never raises."""
 
     def open_at_head(self, message: ExecuteNode) -> tuple[ExecuteNode, ...]:
         """The ready executions of a run, for a message delivered again after its own was done."""

@@ -10,14 +10,15 @@ from typing import Any
 from uuid import UUID
 
 from langchain_core.runnables import RunnableConfig
+from langgraph.checkpoint.base import BaseCheckpointSaver, CheckpointTuple, DeltaChannelHistory
 from langgraph.errors import EmptyInputError, InvalidUpdateError
 from langgraph.pregel import Pregel
 from langgraph.types import StateSnapshot
 
 from agentfarm import ids
-from agentfarm.errors import GraphNotFound, InvalidInput, NotFound
+from agentfarm.errors import GraphNotFound, HeadMoved, InvalidInput, NotFound, ThreadBusy
 from agentfarm.flow.farm import Farm
-from agentfarm.records import ThreadRow
+from agentfarm.records import RunRow, ThreadRow
 from agentfarm.tenancy import Tenant
 
 #: What LangGraph takes for `as_node` besides a node's name.
@@ -91,19 +92,64 @@ def update_state(
             config = graph.update_state(config, values, as_node)
     except (InvalidUpdateError, EmptyInputError) as error:
         raise InvalidInput(where="values", why="the graph does not take this update here") from error
+    except HeadMoved as error:  # between our reading and our writing
+        raise ThreadBusy(hint="It was changed at the same time, and nothing of this update was saved; send it again.") from error
     return {"checkpoint": _checkpoint(config), **(config.get("configurable") or {})}
 
 
 def read_answer(farm: Farm, tenant: Tenant, thread_id: UUID, run_id: UUID) -> Any:
-    """What a client that waited gets: final values, with `__interrupt__`, or {"__error__": …}. Raises NotFound."""
+    """What a client that waited gets: final values, with `__interrupt__`, or {"__error__": …}.
+
+    Of this run, also when the next one has moved the thread on before the client was told.
+    raises  NotFound (thread, run, or the checkpoint at which it ended), GraphNotFound
+    """
     run = farm.runs.get(tenant, thread_id, run_id)
     if run.error is not None:
         return {"__error__": {key: run.error.get(key) for key in ("error", "message")}}
-    state = get_state(farm, tenant, thread_id)
+    state = _state_at_end(farm, tenant, run)
     if not state["interrupts"]:
         return state["values"]
     values = state["values"] if isinstance(state["values"], dict) else {}
     return {**values, "__interrupt__": state["interrupts"]}
+
+
+def _state_at_end(farm: Farm, tenant: Tenant, run: RunRow) -> dict[str, Any]:
+    if run.finished_at is None:
+        return get_state(farm, tenant, run.thread_id)
+    row = farm.threads.get(tenant, run.thread_id)
+    if run.ended_head is None:  # cancelled before the thread's first checkpoint
+        return _empty_state(row)
+    graph = farm.graphs.get(run.graph_id).graph
+    saver = _SaverAt(farm.threads.saver(tenant, run.graph_id), run.ended_head)
+    snapshot = graph.copy(update={"checkpointer": saver}).get_state(_config(run.thread_id, None))
+    if snapshot.metadata is None:
+        raise NotFound(what="Checkpoint")
+    return render_state(snapshot)
+
+
+class _SaverAt(BaseCheckpointSaver[str]):
+    """A saver whose latest checkpoint is the one given. Reads only.
+
+    LangGraph shows the latest checkpoint as it is now, with the results of nodes that finished beside one that asks,
+    and one that is asked for by its id without them: a run's answer is the former.
+    """
+
+    def __init__(self, saver: BaseCheckpointSaver[str], checkpoint_id: UUID) -> None:
+        super().__init__(serde=saver.serde)
+        self._saver = saver
+        self._checkpoint_id = checkpoint_id
+
+    def get_tuple(self, config: RunnableConfig) -> CheckpointTuple | None:
+        configurable = {**config.get("configurable", {}), "checkpoint_id": str(self._checkpoint_id)}
+        return self._saver.get_tuple({**config, "configurable": configurable})
+
+    def get_delta_channel_history(
+        self, *, config: RunnableConfig, channels: Sequence[str]
+    ) -> Mapping[str, DeltaChannelHistory]:
+        return self._saver.get_delta_channel_history(config=config, channels=channels)
+
+    def get_next_version(self, current: str | None, channel: None = None) -> str:
+        return self._saver.get_next_version(current, channel)
 
 
 def thread_view(farm: Farm, tenant: Tenant, row: ThreadRow) -> dict[str, Any]:

@@ -8,7 +8,7 @@ import logging
 from collections.abc import Iterable
 
 from agentfarm.engine.jsonable import to_json
-from agentfarm.errors import Unavailable
+from agentfarm.errors import AgentFarmError
 from agentfarm.flow.farm import Farm
 from agentfarm.records import Ended, Event
 
@@ -25,11 +25,18 @@ def last_events(ended: Ended) -> list[Event]:
     return events
 
 
-def announce(farm: Farm, ended: Iterable[Ended]) -> None:
-    """Close the streams of these runs. Never raises: what could not be told now is told by the healer."""
+def announce(farm: Farm, ended: Iterable[Ended]) -> int:
+    """Close the streams of these runs. What could not be told now is told by the healer: nothing of it is raised.
+
+    returns  how many were told. After the first that could not be, the others are left as well: each would wait as long
+    """
+    told = 0
     for run in ended:
         try:
             farm.log.close_run(run.tenant_id, run.run_id, last_events(run))
             farm.runs.mark_announced(run)
-        except Unavailable as error:
+        except AgentFarmError as error:
             logger.warning("the end of a run is told later", extra={"run_id": str(run.run_id), "code": error.code})
+            break
+        told += 1
+    return told

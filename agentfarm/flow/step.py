@@ -12,7 +12,7 @@ from agentfarm.engine.events import EventRenderer
 from agentfarm.engine.jsonable import to_json
 from agentfarm.engine.segment import SegmentRequest, arun_segment, run_segment
 from agentfarm.engine.steps import SegmentResult
-from agentfarm.errors import HeadMoved, LeaseLost, Stale, Unavailable
+from agentfarm.errors import LeaseLost, Stale, Unavailable
 from agentfarm.flow.dispatch import dispatch
 from agentfarm.flow.farm import Farm
 from agentfarm.flow.settle import announce
@@ -42,7 +42,6 @@ def execute_node(farm: Farm, message: ExecuteNode, *, redelivered: bool = False)
         committed = _execute_and_commit(farm, work)
         if committed is None:
             return "fenced"
-        _publish_events(farm)
         dispatch(farm, committed.ready)
         if committed.ended is not None:
             announce(farm, [committed.ended])
@@ -52,20 +51,32 @@ def execute_node(farm: Farm, message: ExecuteNode, *, redelivered: bool = False)
 
 def _execute_and_commit(farm: Farm, claimed: Claimed) -> Committed | None:
     """None: fenced out, nothing was saved."""
-    result = _run_segment(farm, claimed)
+    sink = _Sink(farm, claimed)
     try:
-        return farm.executions.commit(claimed, result, lease_next=claimed.kind == "start")
-    except (LeaseLost, HeadMoved) as error:
+        result = _run_segment(farm, claimed, sink)
+        committed = _commit(farm, claimed, result)
+    except LeaseLost as error:
         logger.warning("fenced out", extra={"code": error.code, **_ids(claimed)})
         return None
     except Unavailable:
+        farm.executions.release(claimed)
+        raise
+    if sink.has_spoken:
+        _publish_events(farm)
+    return committed
+
+
+def _commit(farm: Farm, claimed: Claimed, result: SegmentResult) -> Committed:
+    try:
+        return farm.executions.commit(claimed, result, lease_next=claimed.kind == "start")
+    except (LeaseLost, Unavailable):
         raise
     except Exception as error:  # what cannot be saved ends the run: a lease kept for ever would be worse
         logger.exception("a segment could not be saved", extra=_ids(claimed))
         return farm.executions.commit(claimed, _failed(error))
 
 
-def _run_segment(farm: Farm, claimed: Claimed) -> SegmentResult:
+def _run_segment(farm: Farm, claimed: Claimed, sink: "_Sink") -> SegmentResult:
     """Execute, sending events as they are made. The node's own errors are in the result."""
     request = SegmentRequest(
         kind=claimed.kind,
@@ -75,8 +86,7 @@ def _run_segment(farm: Farm, claimed: Claimed) -> SegmentResult:
         settled=dict(claimed.settled),
         failed=claimed.failed,
     )
-    sink = _Sink(farm, claimed)
-    if claimed.kind == "start":
+    if claimed.kind == "start" and claimed.run.modes:
         sink.tell_metadata()
     try:
         loaded = farm.graphs.get(claimed.run.graph_id)
@@ -84,13 +94,11 @@ def _run_segment(farm: Farm, claimed: Claimed) -> SegmentResult:
             result = farm.run_async(arun_segment(loaded.graph, request, saver=claimed.saver, sink=sink))
         else:
             result = run_segment(loaded.graph, request, saver=claimed.saver, sink=sink)
-    except Unavailable:
-        raise  # the claim is given back as it is dropped, and the message comes again
+    except (LeaseLost, Unavailable):
+        raise
     except Stale as error:  # the graph that this worker serves has lost the node
         return _failed(error)
-    except (
-        Exception
-    ) as error:  # a bug of ours or a graph that this worker cannot load; the node's errors are caught inside
+    except Exception as error:  # a bug of ours, or a graph that this worker cannot load
         logger.exception("a segment failed outside of its node", extra=_ids(claimed))
         return _failed(error)
     assert isinstance(result, SegmentResult)  # run_async is typed for any coroutine
@@ -104,6 +112,7 @@ class _Sink:
         self.log = farm.log
         self.tenant_id, self.run_id = claimed.message.tenant_id, claimed.message.run_id
         self.attempt = claimed.attempt
+        self.has_spoken = False
         self.renderer = EventRenderer(claimed.run.modes, subgraphs=bool(claimed.run.kwargs.get("subgraphs")))
 
     def tell_metadata(self) -> None:
@@ -114,6 +123,7 @@ class _Sink:
             self._append(name, payload)
 
     def _append(self, name: str, payload: object) -> None:
+        self.has_spoken = True
         self.log.append(self.tenant_id, self.run_id, Event(name, to_json(payload)))
 
 

@@ -52,11 +52,15 @@ async def wait_run(farm: Farm, tenant: Tenant, thread_id: UUID, run_id: UUID) ->
 
 
 def _close_if_over(farm: Farm, tenant: Tenant, run_id: UUID) -> None:
-    """A run that is over may have a stream that expired, or that nobody closed: its followers would wait for ever."""
+    """Give a run that was over long ago its end again: its stream has expired, and followers would wait for ever.
+
+    Not of one that is over and not announced yet: its worker may still be sending what came before the end, and if that
+    worker died, the healer closes the stream in a moment.
+    """
     row = farm.runs.find(tenant, run_id)
     if row is None:
         raise NotFound(what="Run")
-    if row.status in TERMINAL:
+    if row.status in TERMINAL and row.announced_at is not None:
         farm.log.close_run(tenant.id, run_id, last_events(_ended(tenant, row)))
 
 

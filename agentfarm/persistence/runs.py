@@ -277,7 +277,7 @@ _COLUMNS = [
     run.c[name]
     for name in (
         *("run_id", "thread_id", "assistant_id", "graph_id", "status", "strategy", "metadata", "error"),
-        *("created_at", "updated_at", "finished_at", "forget_thread"),
+        *("created_at", "updated_at", "finished_at", "announced_at", "forget_thread", "ended_head"),
     )
 ]
 _SPEC = (run.c.spec, run.c.started_at)

@@ -105,6 +105,9 @@ class FakeExecutions:
             raise answer
         return answer
 
+    def release(self, claimed: Any) -> None:
+        self.world.calls.append(("release",))
+
     def open_at_head(self, message: ExecuteNode) -> tuple[ExecuteNode, ...]:
         return self.world.open_messages
 
@@ -130,4 +133,4 @@ class FakeHealing:
 
 
 def over(row: RunRow, **changed: Any) -> RunRow:
-    return replace(row, status="success", finished_at=NOW, **changed)
+    return replace(row, status="success", finished_at=NOW, announced_at=NOW, **changed)

@@ -1,0 +1,101 @@
+"""A request, read against its graph before anything is written."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from langgraph.graph import START, StateGraph
+from langgraph.types import Command, Send
+from typing_extensions import TypedDict
+
+from agentfarm import ids
+from agentfarm.engine.graph_loading import describe_graph
+from agentfarm.engine.graphs import GraphRegistry
+from agentfarm.errors import BadRequest, GraphNotFound, InvalidId, InvalidInput, UnsupportedField
+from agentfarm.flow.admit import build_run
+from agentfarm.flow.farm import Farm
+from agentfarm.records import NewRun, RunRequest
+from agentfarm.tenancy import Tenant
+
+
+class State(TypedDict, total=False):
+    text: str
+
+
+@pytest.fixture
+def farm(farm: Farm) -> Farm:
+    builder = StateGraph(State)
+    builder.add_node("say", lambda state: {"text": "said"})
+    builder.add_edge(START, "say")
+    return replace(farm, graphs=GraphRegistry({"g": describe_graph("g", builder.compile())}))
+
+
+def build(farm: Farm, tenant: Tenant, **fields: Any) -> NewRun:
+    return build_run(farm, tenant, RunRequest(**{"assistant_id": "g", **fields}), thread_id=ids.new_id())
+
+
+def test_a_graph_goes_by_its_name_and_by_its_assistants_id(farm: Farm, tenant: Tenant) -> None:
+    by_id = build(farm, tenant, assistant_id=str(ids.assistant_id("g")))
+
+    assert by_id.graph_id == build(farm, tenant).graph_id == "g"
+
+
+@pytest.mark.parametrize("place", ["context", "configurable"])
+def test_a_client_sets_nothing_that_is_the_servers(farm: Farm, tenant: Tenant, place: str) -> None:
+    given = {
+        "mine": 1,
+        "__pregel_task_id": "x",
+        "checkpoint_ns": "elsewhere",
+        "checkpoint_id": "no id",
+        "thread_id": "another",
+        "langgraph_auth_user": {"is_admin": True},
+        "langgraph_auth_user_id": "somebody",
+    }
+    fields = {"context": given} if place == "context" else {"config": {"configurable": given}}
+
+    new = build(farm, tenant, **fields)
+
+    configurable = new.spec.config["configurable"]
+    assert configurable["mine"] == 1
+    assert configurable["thread_id"] == new.spec.thread_id
+    assert configurable["langgraph_auth_user_id"] == str(tenant.id)
+    assert not {"__pregel_task_id", "checkpoint_ns", "checkpoint_id", "langgraph_auth_user"} & configurable.keys()
+
+
+def test_a_command_becomes_langgraphs(farm: Farm, tenant: Tenant) -> None:
+    command = {"resume": {"i": 1}, "goto": [{"node": "say", "input": {"text": "x"}}], "update": [["text", "y"]]}
+
+    new = build(farm, tenant, command=command)
+
+    expected = Command(resume={"i": 1}, goto=[Send("say", {"text": "x"})], update=[("text", "y")])
+    assert new.spec.input == expected
+    assert new.is_resume
+
+
+@pytest.mark.parametrize(
+    ("fields", "refusal"),
+    [
+        ({"assistant_id": "unknown"}, GraphNotFound),
+        ({"input": {}, "command": {"resume": 1}}, BadRequest),
+        ({"command": {}}, InvalidInput),
+        ({"command": {"evil": 1}}, InvalidInput),
+        ({"command": {"goto": {"node": 1}}}, InvalidInput),
+        ({"stream_mode": ["events"]}, UnsupportedField),
+        ({"interrupt_before": ["nowhere"]}, InvalidInput),
+        ({"checkpoint_id": "../.."}, InvalidId),
+        ({"context": {"a": 1}, "config": {"configurable": {"a": 1}}}, BadRequest),
+        ({"stateless": True, "command": {"resume": 1}}, BadRequest),
+    ],
+    ids=str,
+)
+def test_what_cannot_be_done_is_refused_by_name(
+    farm: Farm, tenant: Tenant, fields: dict[str, Any], refusal: type[Exception]
+) -> None:
+    with pytest.raises(refusal):
+        build(farm, tenant, **fields)
+
+
+def test_a_run_that_nobody_streams_keeps_no_events(farm: Farm, tenant: Tenant) -> None:
+    assert build(farm, tenant).spec.modes == ()
+    assert build(farm, tenant, streamed=True).spec.modes == ("values",)
+    assert build(farm, tenant, stream_mode=["messages-tuple"]).spec.kwargs["stream_mode"] == ["messages"]

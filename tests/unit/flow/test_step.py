@@ -1,0 +1,132 @@
+"""Claim, execute, commit, send what is next; and what every way out of it leaves behind."""
+
+from dataclasses import replace
+from typing import Any, cast
+
+import pytest
+from langgraph.checkpoint.memory import InMemorySaver
+from langgraph.graph import START, StateGraph
+from typing_extensions import TypedDict
+
+from agentfarm.engine.graph_loading import describe_graph
+from agentfarm.engine.graphs import GraphRegistry
+from agentfarm.engine.steps import RunSpec
+from agentfarm.errors import LeaseLost, StoreUnavailable, ValueLost
+from agentfarm.flow.farm import Farm
+from agentfarm.flow.step import execute_node
+from agentfarm.messages import ExecuteNode
+from agentfarm.records import Claimed, Committed, Ended, Refused
+from tests.unit.flow.world import World
+
+
+class State(TypedDict, total=False):
+    text: str
+
+
+def _graph() -> Any:
+    builder = StateGraph(State)
+    builder.add_node("say", lambda state: {"text": "said"})
+    builder.add_edge(START, "say")
+    return builder.compile()
+
+
+@pytest.fixture
+def farm(farm: Farm) -> Farm:
+    return replace(farm, graphs=GraphRegistry({"g": describe_graph("g", _graph())}))
+
+
+@pytest.fixture
+def claimed(message: ExecuteNode) -> Claimed:
+    """A start whose first node is handed over."""
+    run = RunSpec(
+        run_id=str(message.run_id),
+        thread_id="00000000-0000-7000-8000-000000000001",
+        graph_id="g",
+        input={"text": "in"},
+        config={},
+        kwargs={"stream_mode": ["values"], "durability": "async"},
+        modes=("values",),
+    )
+    saver = cast("Any", InMemorySaver())
+    return Claimed(message, "start", message.run_id, run, None, fence=1, attempt=1, saver=saver)
+
+
+def test_what_comes_next_is_sent_after_the_commit_and_its_events(
+    farm: Farm, world: World, message: ExecuteNode, claimed: Claimed
+) -> None:
+    world.claims, world.commits = [claimed], [Committed(ready=(message,))]
+
+    outcome = execute_node(farm, message)
+
+    assert outcome == "committed"
+    assert [call[0] for call in world.calls] == ["commit", "flush", "publish"]
+    assert [event.name for event in world.events] == ["metadata", "values"]
+
+
+def test_a_run_that_nobody_streams_waits_for_no_stream(
+    farm: Farm, world: World, message: ExecuteNode, claimed: Claimed
+) -> None:
+    claimed.run = replace(claimed.run, modes=(), kwargs={"stream_mode": [], "durability": "async"})
+    world.claims, world.commits = [claimed], [Committed(ready=(message,))]
+
+    execute_node(farm, message)
+
+    assert [call[0] for call in world.calls] == ["commit", "publish"]
+
+
+def test_who_was_fenced_out_sends_nothing(farm: Farm, world: World, message: ExecuteNode, claimed: Claimed) -> None:
+    world.claims, world.commits = [claimed], [LeaseLost(execution_id="e")]
+
+    assert execute_node(farm, message) == "fenced"
+    assert [call[0] for call in world.calls] == ["commit"]
+
+
+def test_a_database_that_is_away_gets_its_claim_back_and_the_message_comes_again(
+    farm: Farm, world: World, message: ExecuteNode, claimed: Claimed
+) -> None:
+    world.claims, world.commits = [claimed], [StoreUnavailable()]
+
+    with pytest.raises(StoreUnavailable):
+        execute_node(farm, message)
+
+    assert [call[0] for call in world.calls] == ["commit", "release"]
+
+
+def test_what_cannot_be_saved_ends_the_run_instead(
+    farm: Farm, world: World, message: ExecuteNode, claimed: Claimed, ended: Ended
+) -> None:
+    world.claims = [claimed]
+    world.commits = [ValueLost(channel="c", type="T"), Committed(ended=replace(ended, status="error"))]
+
+    assert execute_node(farm, message) == "committed"
+    assert [call[2] for call in world.did("commit")] == [None, "error"]
+    assert world.did("close_run") != []
+
+
+def test_a_graph_that_this_worker_lacks_ends_the_run(
+    farm: Farm, world: World, message: ExecuteNode, claimed: Claimed, ended: Ended
+) -> None:
+    claimed.run = replace(claimed.run, graph_id="unknown")
+    world.claims, world.commits = [claimed], [Committed(ended=ended)]
+
+    execute_node(farm, message)
+
+    assert world.did("commit")[0][2] == "error"
+
+
+@pytest.mark.parametrize("why", ["gone", "busy"])
+def test_a_message_with_nothing_to_do_is_done(farm: Farm, world: World, message: ExecuteNode, why: Any) -> None:
+    world.claims = [Refused(why)]
+
+    assert execute_node(farm, message) == why
+    assert world.calls == []
+
+
+def test_a_message_that_comes_again_sends_what_its_first_delivery_may_not_have_sent(
+    farm: Farm, world: World, message: ExecuteNode
+) -> None:
+    world.claims, world.open_messages = [Refused("gone")], (message,)
+
+    execute_node(farm, message, redelivered=True)
+
+    assert world.calls == [("publish", message)]
