@@ -94,9 +94,7 @@ class StreamHandoff:
                 await stream.on_gone()
         finally:
             self.open_streams -= 1
-            for task in (pump, gone, stopping):
-                task.cancel()
-            await asyncio.gather(pump, gone, stopping, return_exceptions=True)
+            await _end(pump, gone, stopping)
 
 
 async def _pump(stream: Stream, head: Message, send: Send) -> None:
@@ -113,6 +111,18 @@ async def _pump(stream: Stream, head: Message, send: Send) -> None:
         if (aclose := getattr(stream.body, "aclose", None)) is not None:
             await aclose()
     await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+
+async def _end(*tasks: "asyncio.Task[Any]") -> None:
+    """Cancel them until they have ended: a library may swallow a cancellation, and a pump must not outlive it."""
+    waiting = {task for task in tasks if not task.done()}
+    while waiting:
+        for task in waiting:
+            task.cancel()
+        _, waiting = await asyncio.wait(waiting, timeout=1.0)
+    for failure in await asyncio.gather(*tasks, return_exceptions=True):
+        if isinstance(failure, Exception):
+            logger.warning("a stream did not end well", exc_info=failure)
 
 
 async def _gone(receive: Receive) -> None:

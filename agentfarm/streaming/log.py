@@ -19,7 +19,7 @@ from redis.exceptions import RedisError
 
 from agentfarm.errors import BadRequest, StreamUnavailable
 from agentfarm.records import Event
-from agentfarm.streaming.connections import reading_client, subscribing_connection, writing_client
+from agentfarm.streaming.connections import answer_of, reading_client, subscribing_connection, writing_client
 from agentfarm.streaming.stream import END, Batch, parse_page, stream_key
 from agentfarm.streaming.wakeups import Wakeup, Wakeups
 from agentfarm.streaming.writer import EventWriter, send
@@ -205,7 +205,7 @@ class _Reader:
             newest = await self._newest()
             self._last = newest.id if newest else FROM_THE_START
             return [newest] if newest and newest.name == END else []
-        page = parse_page(await self._client.xrange(self._key, min="(" + self._last, count=PAGE))
+        page = parse_page(await answer_of(self._client.xrange(self._key, min="(" + self._last, count=PAGE)))
         if page:
             self._last, self._has_seen = page[-1].id, True
         return page
@@ -218,7 +218,7 @@ class _Reader:
         return newest is not None and newest.name == END and not _is_after(newest.id, self._last)
 
     async def _newest(self) -> Event | None:
-        page = parse_page(await self._client.xrevrange(self._key, count=1))
+        page = parse_page(await answer_of(self._client.xrevrange(self._key, count=1)))
         return page[0] if page else None
 
     def _until_beat(self) -> float:

@@ -3,6 +3,7 @@
 import asyncio
 import multiprocessing
 import os
+import random
 import threading
 from collections.abc import AsyncIterator, Callable
 from uuid import UUID, uuid4
@@ -171,6 +172,23 @@ async def test_a_busy_stream_beats_too(make_log: MakeLog, shared_valkey: Valkey,
             beats += await anext(following) is None
 
     await following.aclose()
+
+
+async def test_a_follower_that_is_cancelled_at_any_moment_ends(
+    make_log: MakeLog, shared_valkey: Valkey, run: tuple[UUID, UUID]
+) -> None:
+    log, moments = make_log(shared_valkey, heartbeat_seconds=0.05), random.Random(7)
+
+    for number in range(400):
+        reading = asyncio.create_task(drain(log.follow(*run)))
+        if number % 3 == 0:
+            log.append(*run, told(number))
+        await asyncio.sleep(moments.random() * 0.01)
+        reading.cancel()
+        await asyncio.wait([reading], timeout=5)
+        assert reading.cancelled(), number
+
+    assert log.followers == 0
 
 
 async def test_nothing_is_added_after_the_end(make_log: MakeLog, shared_valkey: Valkey, run: tuple[UUID, UUID]) -> None:

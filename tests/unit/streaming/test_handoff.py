@@ -1,6 +1,7 @@
 """The hand-off: a stream is sent after its request is finished, and ends with its client or with the server."""
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -134,6 +135,25 @@ async def test_a_stopping_server_cuts_its_streams_and_reports_nobody_gone() -> N
 
     assert not client.is_complete
     assert log == ["stream closed"]
+
+
+async def test_a_body_that_swallows_a_cancellation_ends_all_the_same() -> None:
+    client = Client()
+
+    async def body() -> AsyncIterator[bytes]:
+        yield b"one"
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.Event().wait()
+        await asyncio.Event().wait()
+
+    app = StreamHandoff(view(Stream(body())))
+    request = asyncio.create_task(app({"type": "http"}, client.receive, client.send))
+    await client.has_got.wait()
+
+    client.left.set()
+    await asyncio.wait_for(request, 10)
+
+    assert app.open_streams == 0
 
 
 async def test_a_stream_that_fails_is_cut() -> None:
