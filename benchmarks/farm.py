@@ -176,8 +176,7 @@ class BenchFarm:
         for number in range(1, WORKERS + 1):
             name = f"worker-{number}"
             self.workers.append(self._start(name, *self._celery("workers"), "-Q", "io", "-n", f"{name}@%h"))
-        schedule = str(self.folder / "celerybeat-schedule")
-        self._start("beat", sys.executable, "-m", "celery", "-A", "workers", "beat", "-s", schedule, "-l", "WARNING")
+        self._start("beat", sys.executable, "-m", "celery", "-A", "workers", "beat", "-l", "WARNING")
         wait_for(self._answers, f"{self.url}/ok answers", within_seconds=START_SECONDS, children=[web])
         wait_for(
             lambda: all(self.watcher.knows(worker.pid) for worker in self.workers),

@@ -143,8 +143,7 @@ class FarmProcesses:
         return worker
 
     def start_beat(self) -> Process:
-        schedule = self.folder / "celerybeat-schedule"
-        return self.start("beat", "-m", "celery", "-A", "workers", "beat", "-s", str(schedule), "-l", "INFO")
+        return self.start("beat", "-m", "celery", "-A", "workers", "beat", "-l", "INFO")
 
     def worker_names(self) -> set[str]:
         return {

@@ -141,7 +141,7 @@ def farm(default_worker_env: Mapping[str, str]) -> Iterator[Farm]:
 
 @pytest.fixture
 def healer(default_worker_env: Mapping[str, str], tmp_path: Path) -> Iterator[LocalProcess]:
-    command = [*FarmWorker.command()[:5], "beat", "-s", str(tmp_path / "schedule"), "-l", "INFO"]
+    command = [*FarmWorker.command()[:5], "beat", "-l", "INFO"]
     beat = LocalProcess("beat", command, default_worker_env, tmp_path)
     yield beat
     beat.remove()
