@@ -93,7 +93,9 @@ def update_state(
     except (InvalidUpdateError, EmptyInputError) as error:
         raise InvalidInput(where="values", why="the graph does not take this update here") from error
     except HeadMoved as error:  # between our reading and our writing
-        raise ThreadBusy(hint="It was changed at the same time, and nothing of this update was saved; send it again.") from error
+        raise ThreadBusy(
+            hint="It was changed at the same time, and nothing of this update was saved; send it again."
+        ) from error
     return {"checkpoint": _checkpoint(config), **(config.get("configurable") or {})}
 
 

@@ -76,6 +76,7 @@ run = Table(
     Column("inline_reason", Text),
     Column("forget_thread", Boolean, nullable=False, server_default=text("false")),
     Column("started_head", Uuid),
+    Column("ended_head", Uuid),
     Column("root_run_id", Uuid),
     Column("error", JSONB),
     _time("created_at", now=True),

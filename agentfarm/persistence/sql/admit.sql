@@ -64,6 +64,10 @@ BEGIN
    WHERE r.tenant_id = p_tenant AND r.run_id = p_run AND r.status IN ('pending', 'running')
   RETURNING r.thread_id INTO STRICT v_thread;
   PERFORM farm.fence_out(p_tenant, p_run);
+  -- After the fence: a commit that was under way may have moved the head until then.
+  UPDATE farm.run r
+     SET ended_head = (SELECT h.head FROM farm.thread_head h WHERE h.tenant_id = p_tenant AND h.thread_id = v_thread)
+   WHERE r.tenant_id = p_tenant AND r.run_id = p_run;
   UPDATE farm.thread t SET status = 'idle', updated_at = clock_timestamp(), state_updated_at = clock_timestamp()
    WHERE t.tenant_id = p_tenant AND t.thread_id = v_thread
      AND NOT EXISTS (SELECT FROM farm.run a WHERE a.tenant_id = p_tenant AND a.thread_id = v_thread AND a.status = 'running');

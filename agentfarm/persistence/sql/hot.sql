@@ -214,6 +214,7 @@ CREATE FUNCTION farm.end_run(
   OUT forget boolean, OUT next_run uuid, OUT next_graph text) LANGUAGE plpgsql AS $$
 BEGIN
   UPDATE farm.run r SET status = p_status, error = p_error, root_run_id = coalesce(p_root, r.root_run_id),
+                        ended_head = (SELECT h.head FROM farm.thread_head h WHERE h.tenant_id = p_tenant AND h.thread_id = p_thread),
                         finished_at = clock_timestamp(), updated_at = clock_timestamp()
    WHERE r.tenant_id = p_tenant AND r.run_id = p_run AND r.status = 'running' RETURNING r.forget_thread INTO forget;
   IF NOT FOUND THEN RAISE EXCEPTION USING errcode = 'AF002', message = format('Run %s is over already.', p_run); END IF;

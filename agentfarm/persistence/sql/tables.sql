@@ -45,6 +45,7 @@ CREATE TABLE farm.run (
   inline_reason text,                              -- why one worker executes the whole run, where it cannot be cut
   forget_thread boolean NOT NULL DEFAULT false,    -- stateless: the thread goes with the run
   started_head  uuid,                              -- the thread's head when the run began: where a rollback returns to
+  ended_head    uuid,                              -- the thread's head when the run ended: where its answer is read, since the next run moves the head on
   root_run_id   uuid,                              -- callbacks' id of the whole graph
   error         jsonb,                             -- {error: type, message, node, attempts}
   created_at    timestamptz NOT NULL DEFAULT clock_timestamp(),

@@ -1,0 +1,156 @@
+"""What a client that waited for a run reads, over real stores: the answer its own, whatever the thread does since."""
+
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Annotated, Any, TypedDict
+from uuid import UUID, uuid4
+
+import pytest
+from langgraph.graph import START, StateGraph
+
+from agentfarm.engine.segment import SegmentRequest, run_segment
+from agentfarm.errors import NotFound, ThreadBusy
+from agentfarm.flow.farm import Farm
+from agentfarm.flow.read import get_state, read_answer, update_state
+from agentfarm.persistence.checkpoints import TenantSaver
+from agentfarm.persistence.database import Databases
+from agentfarm.persistence.threads import PostgresThreads
+from agentfarm.tenancy import Tenant
+from tests.integration.persistence.farmhands import Hand
+from tests.integration.persistence.postgres import Home
+from tests.integration.persistence.test_engine_over_postgres import Farm as Line
+from tests.integration.persistence.test_engine_over_postgres import asking, line
+from tests.integration.persistence.test_runs import new_run
+
+
+def farm_of(worked: Line) -> Farm:
+    """The flow over the same stores; nothing of it publishes or streams here."""
+    nothing: Any = None
+    graphs: Any = SimpleNamespace(get=lambda graph_id: SimpleNamespace(graph=worked.graph, is_async=False))
+    threads = PostgresThreads(Databases(worked.home.app), lambda graph_id: worked.serde)
+    return Farm(
+        graphs=graphs,
+        executions=nothing,
+        runs=worked.runs,
+        threads=threads,
+        healing=nothing,
+        publisher=nothing,
+        log=nothing,
+        keys=nothing,
+        run_async=nothing,
+    )
+
+
+def one_after_the_other(worked: Line, thread_id: UUID, *inputs: Any) -> list[UUID]:
+    """Two runs: the first to its end, of the second the start alone, whose checkpoint is the thread's head then."""
+    new = [new_run(thread_id, input=given, create_thread=True) for given in inputs]
+    for one in new:
+        one.spec.config["configurable"].pop("checkpoint_id")
+    first, second = (worked.runs.admit(worked.tenant, one) for one in new)
+    assert second.run.status == "pending"
+    queue, ended = list(first.ready), None
+    while ended is None:
+        more, ended = worked.execute(queue.pop(0))
+        queue += more
+    assert [message.run_id for message in queue] == [second.run.run_id]
+    hand = worked.workers[0]
+    claimed = hand.claim(queue[0])
+    request = SegmentRequest(claimed.kind, claimed.run, claimed.call, claimed.attempt, {}, None)
+    hand.commit(claimed, run_segment(worked.graph, request, saver=claimed.saver, sink=lambda chunk: None))
+    return [first.run.run_id, second.run.run_id]
+
+
+def test_a_run_is_answered_with_its_own_values_when_the_next_one_has_begun(
+    home: Home, hands: Callable[..., Hand], acme: Tenant
+) -> None:
+    worked, thread_id = Line(home, hands, acme, line()), uuid4()
+
+    first, _ = one_after_the_other(worked, thread_id, {"seen": ["first"]}, {"seen": ["second"]})
+
+    assert read_answer(farm_of(worked), acme, thread_id, first)["seen"] == ["first", "a", "b", "c"]
+
+
+def test_a_run_that_asks_is_answered_with_its_question_when_the_next_one_has_begun(
+    home: Home, hands: Callable[..., Hand], acme: Tenant
+) -> None:
+    worked, thread_id = Line(home, hands, acme, asking()), uuid4()
+
+    first, _ = one_after_the_other(worked, thread_id, {"seen": ["first"]}, {"seen": ["second"]})
+
+    answer = read_answer(farm_of(worked), acme, thread_id, first)
+    assert [one.value for one in answer["__interrupt__"]] == [{"why": "asked"}]
+    assert answer["seen"] == ["first", "a", "beside"]  # what finished beside the question is told, too
+
+
+def test_a_run_that_was_cancelled_is_answered_with_what_it_had_finished(
+    home: Home, hands: Callable[..., Hand], acme: Tenant
+) -> None:
+    worked, thread_id = Line(home, hands, acme, line()), uuid4()
+    worked.run({"seen": ["first"]}, thread_id)
+    new = new_run(thread_id, input={"seen": ["second"]})
+    worked.runs.admit(acme, new)
+
+    worked.runs.cancel(acme, thread_id, new.run_id, rollback=False)
+    worked.run({"seen": ["third"]}, thread_id)
+
+    answer = read_answer(farm_of(worked), acme, thread_id, new.run_id)
+    assert answer["seen"] == ["first", "a", "b", "c"]
+
+
+def test_a_run_cancelled_before_the_threads_first_checkpoint_is_answered_with_nothing(
+    home: Home, hands: Callable[..., Hand], acme: Tenant
+) -> None:
+    worked, thread_id = Line(home, hands, acme, line()), uuid4()
+    new = new_run(thread_id, input={"seen": ["first"]}, create_thread=True)
+    worked.runs.admit(acme, new)
+
+    worked.runs.cancel(acme, thread_id, new.run_id, rollback=False)
+    worked.run({"seen": ["second"]}, thread_id)
+
+    assert read_answer(farm_of(worked), acme, thread_id, new.run_id) == {}
+
+
+def test_an_answer_that_was_pruned_is_not_another_runs(home: Home, hands: Callable[..., Hand], acme: Tenant) -> None:
+    worked, thread_id = Line(home, hands, acme, line()), uuid4()
+    first = worked.run({"seen": ["first"]}, thread_id).run_id
+    second = worked.run({"seen": ["second"]}, thread_id).run_id
+
+    TenantSaver(home.app, acme.id, worked.serde).prune([str(thread_id)])
+
+    with pytest.raises(NotFound, match="Checkpoint"):
+        read_answer(farm_of(worked), acme, thread_id, first)
+    assert read_answer(farm_of(worked), acme, thread_id, second)["seen"][4:] == ["second", "a", "b", "c"]
+
+
+def test_a_state_that_was_changed_at_the_same_time_is_busy(
+    home: Home, hands: Callable[..., Hand], acme: Tenant
+) -> None:
+    """A reducer is called between the reading of a state and its writing: here it is the other client."""
+    others: list[Any] = []
+
+    def add(before: list[str], more: list[str]) -> list[str]:
+        if more == ["mine"] and others:
+            others.pop()()
+        return [*before, *more]
+
+    class State(TypedDict, total=False):
+        seen: Annotated[list[str], add]
+
+    builder: StateGraph[Any] = StateGraph(State)
+    builder.add_node("a", lambda state: {"seen": ["a"]}).add_edge(START, "a")
+    worked, thread_id = Line(home, hands, acme, builder), uuid4()
+    worked.run({"seen": ["in"]}, thread_id)
+    farm = farm_of(worked)
+    others.append(lambda: update_state(farm, acme, thread_id, values={"seen": ["theirs"]}, as_node="a"))
+
+    with pytest.raises(ThreadBusy):
+        update_state(farm, acme, thread_id, values={"seen": ["mine"]}, as_node="a")
+
+    last = read_state(farm, acme, thread_id)
+    assert last == ["in", "a", "theirs"]
+    update_state(farm, acme, thread_id, values={"seen": ["mine"]}, as_node="a")
+    assert read_state(farm, acme, thread_id) == [*last, "mine"]
+
+
+def read_state(farm: Farm, tenant: Tenant, thread_id: UUID) -> Any:
+    return get_state(farm, tenant, thread_id)["values"]["seen"]
