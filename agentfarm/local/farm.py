@@ -116,7 +116,7 @@ def secrets_of(folder: Path) -> dict[str, str]:
         }
 
 
-def programs(folder: Path, address: Address) -> tuple[Program, ...]:
+def programs(address: Address) -> tuple[Program, ...]:
     """Web, workers, beat and Flower, as Procfile has them."""
     celery = (sys.executable, "-m", "celery", "-A", "workers")
     worker = (*celery, "worker", "--without-gossip", "--without-mingle", "--loglevel", "INFO")
@@ -130,7 +130,7 @@ def programs(folder: Path, address: Address) -> tuple[Program, ...]:
         Program("web", web),
         *threads,
         Program("worker-cpu", (*worker, "-P", "prefork", "-c", str(CPU_SLOTS), "-Q", "cpu.v1", "-n", "worker-cpu@%h")),
-        Program("beat", (*celery, "beat", "--schedule", str(folder / "beat" / "schedule"), "--loglevel", "INFO")),
+        Program("beat", (*celery, "beat", "--loglevel", "INFO")),
         Program("flower", (*celery, "flower", "--conf=workers/flowerconfig.py")),
     )
 

@@ -55,7 +55,7 @@ def run(options: Options) -> int:
         farm.write_access(services.folder, address, access)
         _say(began, "the database is migrated, the tenants demo and other are there")
         supervisor = Supervisor(
-            farm.programs(services.folder, address), environment, services.folder, farm.PROJECT, say=_now
+            farm.programs(address), environment, services.folder, farm.PROJECT, say=_now
         )
         with stop_signals(supervisor):
             return _supervise(supervisor, address, None if options.quiet else access, began)

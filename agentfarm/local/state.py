@@ -19,7 +19,7 @@ FILE = "state.json"
 
 #: What a farm keeps in its folder. `reset` deletes these and nothing else.
 OURS = (
-    *(FILE, "lock", ".gitignore", "farm.env", "secrets.json", "supervisor.json", "supervisor.lock", "logs", "beat"),
+    *(FILE, "lock", ".gitignore", "farm.env", "secrets.json", "supervisor.json", "supervisor.lock", "logs"),
     *("pg", "pg.log", "run", "valkey", "valkey.log", "rabbitmq", "rabbitmq.log"),
 )
 

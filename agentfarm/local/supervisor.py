@@ -107,8 +107,7 @@ class Supervisor:
 
     def start(self) -> None:
         logs = self.folder / "logs"
-        for folder in (logs, self.folder / "beat"):
-            folder.mkdir(exist_ok=True)
+        logs.mkdir(exist_ok=True)
         self.children = [Child(program, logs / f"{program.name}.log") for program in self.programs]
         for child in self.children:
             child.start(self.environment, self.directory)
