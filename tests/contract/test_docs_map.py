@@ -119,7 +119,7 @@ def test_compose_runs_the_processes_of_the_procfile() -> None:
 
 
 def test_make_run_runs_the_processes_of_the_procfile() -> None:
-    programs = farm.programs(Path("folder"), Address("127.0.0.1", 1, 2))
+    programs = farm.programs(Address("127.0.0.1", 1, 2))
     ours = {re.sub(r"-\d$", "", program.name): essence(" ".join(program.command)) for program in programs}
     theirs = {name: essence(command) for name, command in procfile().items() if name != "release"}
 
