@@ -9,6 +9,7 @@ LangGraph's. `run.py` starts pytest with it; AGENTFARM_UPSTREAM_MODE is one of
     strict    nothing but bytes crosses: no live objects, no context variables of the caller
     retry     as ordinary; a RetryPolicy means a new message instead of a worker that sleeps
     force     as ordinary; a root run without a checkpointer gets one, as a server gives it one
+    stock-force    stock with such a checkpointer: the base line of force
 """
 
 import asyncio
@@ -44,8 +45,6 @@ REPORT = os.environ.get("AGENTFARM_UPSTREAM_REPORT")
 #: What the engine did in the test that runs now.
 DID: Counter[str] = Counter()
 
-_SERDE = JsonPlusSerializer(pickle_fallback=True)
-
 
 # --------------------------------------------------------------------------- bytes between messages
 
@@ -59,14 +58,16 @@ class Frozen:
         self.live: dict[str, Any] = {"control": kwargs.pop("control", None), "callbacks": config.pop("callbacks", None)}
         self.private = {key: conf.pop(key) for key in list(conf) if key.startswith("__")}
         self.saver = self.private.pop(lg.CONFIG_KEY_CHECKPOINTER, None) or graph.checkpointer
-        self.parts: dict[str, tuple[str, Any]] = {}
+        # Bytes of our serializer, which knows the graph's own classes, importable or not; or of stock's.
+        self.serdes = (FaithfulSerializer(types=types_of(graph)), JsonPlusSerializer(pickle_fallback=True))
+        self.parts: dict[str, Any] = {}
         for name, value in {"input": input, "kwargs": kwargs, "config": config, "conf": conf}.items():
-            self.parts[name] = _freeze(value)
+            self.parts[name] = self._freeze(value)
         self.inline = inline_reason(graph, kwargs)
         self.run_id, self.thread_id = os.urandom(16).hex(), conf.get("thread_id")
 
     def thaw(self) -> RunSpec:
-        parts = {name: _thaw(value) for name, value in self.parts.items()}
+        parts = {name: thaw() for name, thaw in self.parts.items()}
         config = {**parts["config"], lg.CONF: {**parts["conf"], **self.private}}
         kwargs = parts["kwargs"]
         if MODE != "strict":
@@ -85,27 +86,21 @@ class Frozen:
             nested=True,
         )
 
-
-def _freeze(value: Any) -> tuple[str, Any]:
-    """Pickle first, so that a test's tuples stay tuples: what a client sends as JSON has none."""
-    for name, dumps in (("pickle", pickle.dumps), ("serde", _SERDE.dumps_typed)):
-        try:
-            frozen = (name, dumps(value))
-            _thaw(frozen)
-        except Exception:  # a test's own values may fail in any way; the next one is tried
-            continue
-        return frozen
-    DID["not_serialisable"] += 1
-    if MODE == "strict":
-        raise TypeError("a value of this run cannot become bytes")
-    return "live", value
-
-
-def _thaw(frozen: tuple[str, Any]) -> Any:
-    kind, value = frozen
-    if kind == "pickle":
-        return pickle.loads(value)  # written a moment ago by this process
-    return _SERDE.loads_typed(value) if kind == "serde" else value
+    def _freeze(self, value: Any) -> Callable[[], Any]:
+        """What makes the value anew from bytes. Pickle first, so that a test's own types stay what they are."""
+        ways: list[tuple[Callable[[Any], Any], Callable[[Any], Any]]] = [(pickle.dumps, pickle.loads)]
+        ways += [(serde.dumps_typed, serde.loads_typed) for serde in self.serdes]
+        for dumps, loads in ways:
+            try:
+                frozen = dumps(value)
+                loads(frozen)
+            except Exception:  # a test's own values may fail in any way; the next one is tried
+                continue
+            return lambda loads=loads, frozen=frozen: loads(frozen)
+        DID["not_serialisable"] += 1
+        if MODE == "strict":
+            raise TypeError("a value of this run cannot become bytes")
+        return lambda: value
 
 
 class Wire:
@@ -171,7 +166,8 @@ def execute(graph: Any, input: Any, config: Any, kwargs: dict[str, Any]) -> Iter
 
     def work(message: Message) -> None:
         try:
-            time.sleep(message.delay_seconds)
+            if message.delay_seconds:  # tests count the calls of sleep
+                time.sleep(message.delay_seconds)
             driver.worker.work(message)
         except BaseException as error:  # whatever it was, it is raised where the test is
             out.put(("crash", error))
@@ -202,7 +198,8 @@ async def aexecute(graph: Any, input: Any, config: Any, kwargs: dict[str, Any]) 
 
     async def work(message: Message) -> None:
         try:
-            await asyncio.sleep(message.delay_seconds)
+            if message.delay_seconds:
+                await asyncio.sleep(message.delay_seconds)
             await driver.worker.awork(message)
         except BaseException as error:
             out.put_nowait(("crash", error))
@@ -240,15 +237,15 @@ def _is_ours(graph: Any, config: Any) -> tuple[bool, Any]:
         return False, config
     saver = conf.get(lg.CONFIG_KEY_CHECKPOINTER, graph.checkpointer)
     if isinstance(saver, BaseCheckpointSaver) and "thread_id" in conf:
-        return True, config
-    if MODE == "force" and not saver and graph.checkpointer is not False:
+        return MODE != "stock-force", config
+    if MODE in ("force", "stock-force") and not saver and graph.checkpointer is not False:
         given = InMemorySaver(serde=FaithfulSerializer(types=types_of(graph)))
         forced = {
             "thread_id": os.urandom(8).hex(),
             **(config or {}).get(lg.CONF, {}),
             lg.CONFIG_KEY_CHECKPOINTER: given,
         }
-        return True, {**(config or {}), lg.CONF: forced}
+        return MODE == "force", {**(config or {}), lg.CONF: forced}
     return False, config
 
 
