@@ -5,7 +5,8 @@ back is found when the claim's saver is collected. What a commit does is executi
 """
 
 import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Final, cast
 from uuid import UUID
@@ -15,6 +16,7 @@ from langgraph.checkpoint.serde.base import SerializerProtocol
 
 from agentfarm.conf import Settings
 from agentfarm.engine.steps import NodeCall, RunSpec
+from agentfarm.errors import StoreUnavailable
 from agentfarm.messages import ExecuteNode
 from agentfarm.persistence import wire
 from agentfarm.persistence.bodies import Head, WriteRow, make_head
@@ -22,7 +24,7 @@ from agentfarm.persistence.caches import Cache
 from agentfarm.persistence.database import Database, Databases
 from agentfarm.persistence.execution_keys import head_key, held_of, key_of, run_key
 from agentfarm.persistence.execution_saver import ExecutionSaver
-from agentfarm.persistence.leases import Held, WorkerLease
+from agentfarm.persistence.leases import Held, LostAnswer, WorkerLease
 from agentfarm.persistence.specs import load_call, load_spec
 from agentfarm.persistence.working import Working
 from agentfarm.records import Claimed, Refused
@@ -55,6 +57,7 @@ class Claims:
         self._runs: Cache[RunSpec] = Cache(RUN_CACHE_BYTES)
         self._heads: Cache[Head] = Cache(HEAD_CACHE_BYTES)
         self._working = Working()
+        self._committing = Working()  # by run: what such a commit leases is in `_working` only at its end
 
     def claim(self, message: ExecuteNode) -> Claimed | Refused:
         """Take the lease. Raises StoreUnavailable."""
@@ -87,16 +90,17 @@ class Claims:
             wire.put_bool(run is not None),
             message.checkpoint_id.bytes if head else None,
         ]
-        answer = database.call(CLAIM_ADVANCE if is_advance else CLAIM, params, again=True)
+        try:
+            answer = database.call(CLAIM_ADVANCE if is_advance else CLAIM, params, again=True)
+        except StoreUnavailable:
+            self._give_back_strays(message, worker)
+            raise
         verdict = answer.text("verdict")
         if verdict != "ok":
             return Refused("busy" if verdict == "busy" else "gone")
         held = held_of(message, answer.number("fence"), worker)
-        try:
+        with self.giving_back(held):
             return self._claimed(database, message, held, answer, run, head)
-        except BaseException:
-            self.worker.give_back(held)
-            raise
 
     def _claimed(
         self,
@@ -165,6 +169,44 @@ class Claims:
         if self._is_open(saver):
             self._working.end(key_of(claimed.message))
             self.worker.give_back(saver.held)
+
+    @contextmanager
+    def giving_back(self, held: Held) -> Iterator[None]:
+        """Postgres has leased this to us: what fails before it is a claim gives it back."""
+        try:
+            yield
+        except BaseException:
+            self.worker.give_back(held)
+            raise
+
+    @contextmanager
+    def committing(self, claimed: Claimed) -> Iterator[None]:
+        """While a commit is under way, what its run's leases are is not known here."""
+        key = run_key(claimed.message)
+        self._committing.begin(key)
+        try:
+            yield
+        finally:
+            self._committing.end(key)
+
+    def lost_answer(self, claimed: Claimed) -> None:
+        """A commit may have been carried out: give back its claim, or else what it has leased to us. Never raises."""
+        saver = saver_of(claimed)
+        if self._is_open(saver):
+            self._working.end(key_of(claimed.message))
+        self._give_back_strays(claimed.message, saver.held.worker, saver.held)
+
+    def _give_back_strays(self, message: ExecuteNode, worker: int, first: Held | None = None) -> None:
+        key = run_key(message)
+
+        def judge(found: Sequence[Held]) -> list[Held] | None:
+            # A commit that was under way when these were looked for has either ended, and what it leased is known; or
+            # it has not, and one of these may be its. What is begun later has a later fence.
+            if self._committing.has(key):
+                return None
+            return [held for held in found if not self._working.has(key_of(held))]
+
+        self.worker.give_back_strays(LostAnswer(message.tenant_id, message.run_id, worker, first, judge))
 
     def done(self, claimed: Claimed) -> None:
         """Committed, or lost: nothing is to be given back."""

@@ -31,10 +31,8 @@ def held_of(message: ExecuteNode, fence: int, worker: int) -> Held:
     return Held(message.tenant_id, message.run_id, message.checkpoint_id, message.execution_id, fence, worker)
 
 
-def key_of(message: ExecuteNode) -> bytes:
-    return b"".join(
-        part.bytes for part in (message.tenant_id, message.run_id, message.checkpoint_id, message.execution_id)
-    )
+def key_of(of: ExecuteNode | Held) -> bytes:
+    return b"".join(part.bytes for part in (of.tenant_id, of.run_id, of.checkpoint_id, of.execution_id))
 
 
 def run_key(message: ExecuteNode) -> bytes:

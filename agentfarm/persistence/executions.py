@@ -22,7 +22,7 @@ from agentfarm.persistence.claims import Claims, saver_of, settled_of, writes_of
 from agentfarm.persistence.database import Databases
 from agentfarm.persistence.execution_keys import held_of, message_of, start_message
 from agentfarm.persistence.execution_saver import ExecutionSaver
-from agentfarm.persistence.leases import WorkerLease
+from agentfarm.persistence.leases import Held, WorkerLease
 from agentfarm.persistence.run_errors import describe_error
 from agentfarm.persistence.segment_rows import SegmentRows
 from agentfarm.persistence.specs import load_call
@@ -61,24 +61,32 @@ class PostgresExecutions:
 
         lease_next  lease the first of the next executions to this worker
         raises      LeaseLost; ValueLost and StoreFailed, after which an error may be committed instead;
-                    StoreUnavailable: it may have been carried out, and is given back if it was not
+                    StoreUnavailable: it may have been carried out; given back is the claim if it was not, else what
+                    it has leased to this worker
         """
         saver = saver_of(claimed)
         try:
-            committed = self._commit(claimed, saver, result, lease_next=lease_next)
-        except HeadMoved as error:
-            # The lease is ours, and yet the head is not where it was: somebody wrote to the thread past its run. Nobody
-            # can go on with that, so the run ends here and says why.
-            moved = SegmentResult(status="error", error=error, root_run_id=result.root_run_id)
-            committed = self._commit(claimed, saver, moved, lease_next=False)
+            with self.claims.committing(claimed):
+                committed = self._commit_or_end(claimed, saver, result, lease_next=lease_next)
         except StoreUnavailable:
-            self.claims.release(claimed)
+            self.claims.lost_answer(claimed)
             raise
         except LeaseLost:
             self.claims.done(claimed)
             raise
         self.claims.done(claimed)
         return committed
+
+    def _commit_or_end(
+        self, claimed: Claimed, saver: ExecutionSaver, result: SegmentResult, *, lease_next: bool
+    ) -> Committed:
+        try:
+            return self._commit(claimed, saver, result, lease_next=lease_next)
+        except HeadMoved as error:
+            # The lease is ours, and yet the head is not where it was: somebody wrote to the thread past its run. Nobody
+            # can go on with that, so the run ends here and says why.
+            moved = SegmentResult(status="error", error=error, root_run_id=result.root_run_id)
+            return self._commit(claimed, saver, moved, lease_next=False)
 
     def _commit(self, claimed: Claimed, saver: ExecutionSaver, result: SegmentResult, *, lease_next: bool) -> Committed:
         if result.outcome == "retry":
@@ -118,7 +126,9 @@ class PostgresExecutions:
             self.claims.replace_head(message, saver.at_id, UUID(result.next[0].checkpoint_id), next_head)
         if not leases_next or next_head is None:
             return Committed(ready=tuple(ready))
-        leased = self._leased(claimed, saver, rows, ready[0], result.next[0], next_head)
+        held = held_of(ready[0], 1, saver.held.worker)
+        with self.claims.giving_back(held):
+            leased = self._leased(claimed, saver, rows, ready[0], held, result.next[0], next_head)
         return Committed(ready=tuple(ready[1:]), leased=leased)
 
     def _leased(
@@ -127,6 +137,7 @@ class PostgresExecutions:
         saver: ExecutionSaver,
         rows: SegmentRows,
         message: ExecuteNode,
+        held: Held,
         call: NodeCall,
         head: Head,
     ) -> Claimed:
@@ -135,7 +146,6 @@ class PostgresExecutions:
         here = dict(saver.writes) if at_id == saver.at_id else {}
         here.update({row.key: row for row in rows.writes_at(at_id)})
         mine = [row for row in here.values() if row.owner in (message.execution_id, ZERO)]
-        held = held_of(message, 1, saver.held.worker)
         next_saver = ExecutionSaver(
             saver.database, held, saver.thread_id, saver.serde, at_id=at_id, head=head, writes=mine
         )
@@ -162,16 +172,18 @@ class PostgresExecutions:
     def _taken(self, claimed: Claimed, saver: ExecutionSaver, answer: wire.Answer, execution_id: UUID) -> Claimed:
         """A sibling that this worker goes on with. Of the writes there it gets the run's own: those of its own could
         only be of a lost attempt, and such an execution is claimed, not taken."""
-        call = load_call(answer.data("n_spec"), saver.serde)
-        if call is not None and answer.flag("taken"):
-            call = replace(call, answered=False)
-        message = replace(claimed.message, execution_id=execution_id, queue=(call.queue if call else None) or "")
+        message = replace(claimed.message, execution_id=execution_id)
         held = held_of(message, answer.number("n_fence"), saver.held.worker)
-        shared = [row for row in saver.writes.values() if row.owner == ZERO]
-        next_saver = ExecutionSaver(
-            saver.database, held, saver.thread_id, saver.serde, at_id=saver.at_id, head=saver.head, writes=shared
-        )
-        return self.claims.lease(message, next_saver, claimed, call, attempt=answer.number("n_attempts"))
+        with self.claims.giving_back(held):
+            call = load_call(answer.data("n_spec"), saver.serde)
+            if call is not None and answer.flag("taken"):
+                call = replace(call, answered=False)
+            message = replace(message, queue=(call.queue if call else None) or "")
+            shared = [row for row in saver.writes.values() if row.owner == ZERO]
+            next_saver = ExecutionSaver(
+                saver.database, held, saver.thread_id, saver.serde, at_id=saver.at_id, head=saver.head, writes=shared
+            )
+            return self.claims.lease(message, next_saver, claimed, call, attempt=answer.number("n_attempts"))
 
     def _elected(self, claimed: Claimed, saver: ExecutionSaver, fence: int, failed: BaseException | None) -> Claimed:
         """This worker advances the superstep, under a lease of its own."""
@@ -179,17 +191,15 @@ class PostgresExecutions:
         held = held_of(message, fence, saver.held.worker)
         known = message.checkpoint_id.bytes if saver.head else None
         params: list[wire.Param] = [message.tenant_id.bytes, message.run_id.bytes, saver.thread_id.bytes]
-        try:
+        with self.claims.giving_back(held):
             answer = saver.database.call(LOAD_STEP, [*params, message.checkpoint_id.bytes, known], again=True)
             head = saver.head or make_head(answer.data("body"), answer.items("blobs"))
             advancing = ExecutionSaver(
                 saver.database, held, saver.thread_id, saver.serde,
                 at_id=saver.at_id, head=head, writes=writes_of(answer),
             )  # fmt: skip
-        except BaseException:
-            self.claims.worker.give_back(held)
-            raise
-        return self.claims.lease(message, advancing, claimed, claimed.call, settled=settled_of(answer), failed=failed)
+            settled = settled_of(answer)
+            return self.claims.lease(message, advancing, claimed, claimed.call, settled=settled, failed=failed)
 
     def _retry_later(self, claimed: Claimed, saver: ExecutionSaver, result: SegmentResult) -> Committed:
         """Nothing is saved but that it is to be tried again. Published now if it is due now, else by the healer."""

@@ -12,7 +12,9 @@ import os
 import secrets
 import socket
 import threading
+import time
 from collections import deque
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 from uuid import UUID
@@ -21,7 +23,7 @@ import psycopg
 
 from agentfarm.conf import Settings
 from agentfarm.errors import StoreUnavailable
-from agentfarm.persistence.database import KEEPALIVES
+from agentfarm.persistence.database import KEEPALIVES, STATEMENT_TIMEOUT_SECONDS
 
 logger = logging.getLogger(__name__)
 
@@ -47,6 +49,23 @@ class Held:
     worker: int
 
 
+@dataclass(frozen=True, slots=True)
+class LostAnswer:
+    """A call on a run whose answer did not come: it may have leased something to this process that nobody works on.
+
+    first  the lease under which the call was made, given back before anything is looked for: with its fence moved, a
+           call that Postgres has not carried out by then never will be. None for a claim, which has none yet: it may be
+           carried out for as long as a statement may take, so that there is a second look
+    judge  which of what was found nobody here works on; None when that cannot be told now
+    """
+
+    tenant_id: UUID
+    run_id: UUID
+    worker: int
+    first: Held | None
+    judge: Callable[[Sequence[Held]], Sequence[Held] | None]
+
+
 class WorkerLease:
     """name  how operators see the process, for example Celery's node name with the pid"""
 
@@ -60,6 +79,7 @@ class WorkerLease:
         self._wake = threading.Event()
         self._stopping = False
         self._returns: deque[Held] = deque()
+        self._answers: deque[tuple[float, LostAnswer]] = deque()  # to be looked into from then on
         self._thread = threading.Thread(target=self._live, name="farm-lease", daemon=True)
 
     def start(self) -> None:
@@ -84,6 +104,14 @@ class WorkerLease:
         if at_once:
             self._wake.set()
 
+    def give_back_strays(self, lost: LostAnswer) -> None:
+        """Let another have what a call may have leased to this process unnoticed. Never blocks, never raises."""
+        now = time.monotonic()
+        self._answers.append((now, lost))
+        if lost.first is None:
+            self._answers.append((now + STATEMENT_TIMEOUT_SECONDS + 1, lost))
+        self._wake.set()
+
     def stop(self) -> None:
         """End cleanly: what this process still holds may be taken over from now on."""
         self._stopping = True
@@ -101,6 +129,9 @@ class WorkerLease:
                     self._beat_while_known(connection)
             except psycopg.Error as error:
                 logger.warning("the worker's lease is lost", extra={"worker": self.name, "why": type(error).__name__})
+            except Exception:
+                # Without this thread the process would refuse every message for ever.
+                logger.exception("the worker's lease is lost", extra={"worker": self.name})
             finally:
                 self._registered.clear()
                 self._id = None
@@ -139,10 +170,54 @@ class WorkerLease:
         connection.execute("SELECT farm.leave(%s)", (worker,))
 
     def _return_all(self, connection: psycopg.Connection[Any]) -> None:
-        while self._returns:
+        """What was asked for until now, once each. What meets somebody's row lock is tried again after a beat."""
+        end = time.monotonic() + self._beat_seconds  # the beat must not wait for many of them
+        for _ in range(len(self._returns)):
             held = self._returns[0]  # taken out when it is done: a lost connection must not lose it
-            connection.execute(
-                "SELECT farm.give_back(%s, %s, %s, %s, %s, %s)",
-                (held.tenant_id, held.run_id, held.checkpoint_id, held.execution_id, held.fence, held.worker),
-            )
+            is_done = self._try(connection, lambda held=held: self._return(connection, held))  # type: ignore[misc]
             self._returns.popleft()
+            if not is_done:
+                self._returns.append(held)
+            if time.monotonic() > end:
+                return
+        for _ in range(len(self._answers)):
+            due, lost = self._answers[0]
+            is_over = lost.worker != self._id  # the lock of that id is free: anybody may take over what it held
+            if not is_over and due <= time.monotonic():
+                is_over = self._try(connection, lambda lost=lost: self._look(connection, lost))  # type: ignore[misc]
+            self._answers.popleft()
+            if not is_over:
+                self._answers.append((due, lost))
+            if time.monotonic() > end:
+                return
+
+    def _try(self, connection: psycopg.Connection[Any], act: Callable[[], bool]) -> bool:
+        """Whether it is done. One that fails must not cost the session, and with it all that this process holds."""
+        try:
+            return act()
+        except psycopg.Error as error:
+            if connection.closed:
+                raise
+            logger.warning(
+                "a lease could not be given back yet", extra={"worker": self.name, "why": type(error).__name__}
+            )
+            return False
+
+    def _return(self, connection: psycopg.Connection[Any], held: Held) -> bool:
+        connection.execute(
+            "SELECT farm.give_back(%s, %s, %s, %s, %s, %s)",
+            (held.tenant_id, held.run_id, held.checkpoint_id, held.execution_id, held.fence, held.worker),
+        )
+        return True
+
+    def _look(self, connection: psycopg.Connection[Any], lost: LostAnswer) -> bool:
+        if lost.first is not None:
+            self._return(connection, lost.first)
+        rows = connection.execute(
+            "SELECT * FROM farm.leased_to(%s, %s, %s)", (lost.tenant_id, lost.run_id, lost.worker)
+        ).fetchall()
+        found = [Held(lost.tenant_id, lost.run_id, at, execution, fence, lost.worker) for at, execution, fence in rows]
+        strays = lost.judge(found)
+        for held in strays or ():
+            self._return(connection, held)
+        return strays is not None

@@ -21,6 +21,13 @@ class Working:
             self._counts[key] = before + 1
             return before == 0
 
+    def has(self, key: bytes) -> bool:
+        """Whether somebody here is at it."""
+        with self._lock:
+            while self._ended:
+                self._end(self._ended.popleft())
+            return key in self._counts
+
     def end(self, key: bytes) -> None:
         with self._lock:
             self._end(key)

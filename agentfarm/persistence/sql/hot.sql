@@ -12,7 +12,7 @@ DECLARE v_function regprocedure;
 BEGIN
   FOR v_function IN SELECT p.oid::regprocedure FROM pg_proc p WHERE p.pronamespace = 'farm'::regnamespace AND p.proname = ANY (ARRAY[
       'is_lost', 'losses', 'note_loss', 'read_checkpoint', 'claim', 'load_step', 'claim_advance', 'save_own', 'save_writes', 'save_checkpoints', 'end_run',
-      'commit', 'settle', 'retry_later', 'give_back', 'hold', 'put_checkpoint', 'put_writes', 'open_at_head', 'bury', 'start_waiting',
+      'commit', 'settle', 'retry_later', 'give_back', 'leased_to', 'hold', 'put_checkpoint', 'put_writes', 'open_at_head', 'bury', 'start_waiting',
       'register', 'beat', 'leave']) LOOP
     EXECUTE format('DROP ROUTINE %s', v_function);
   END LOOP;
@@ -30,9 +30,11 @@ CREATE FUNCTION farm.is_lost(p_worker bigint, p_lease interval) RETURNS boolean 
 CREATE FUNCTION farm.losses(p_lost_to jsonb) RETURNS int LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
   SELECT coalesce(jsonb_array_length(p_lost_to), 0) $$;
 
-CREATE FUNCTION farm.note_loss(p_lost_to jsonb, p_worker bigint, p_attempt int) RETURNS jsonb LANGUAGE sql STABLE AS $$
-  SELECT coalesce(p_lost_to, '[]') || jsonb_build_object('attempt', p_attempt, 'at', clock_timestamp(),
-           'worker', coalesce((SELECT w.name FROM farm.worker w WHERE w.worker = p_worker), p_worker::text)) $$;
+--  p_given_back  the worker lives, and does not work on it any more
+CREATE FUNCTION farm.note_loss(p_lost_to jsonb, p_worker bigint, p_attempt int, p_given_back boolean DEFAULT false) RETURNS jsonb LANGUAGE sql STABLE AS $$
+  SELECT coalesce(p_lost_to, '[]') || (jsonb_build_object('attempt', p_attempt, 'at', clock_timestamp(),
+           'worker', coalesce((SELECT w.name FROM farm.worker w WHERE w.worker = p_worker), p_worker::text))
+           || CASE WHEN p_given_back THEN '{"given_back": true}'::jsonb ELSE '{}' END) $$;
 
 -- ------------------------------------------------------------------------------------------------ claim
 
@@ -372,21 +374,35 @@ BEGIN
 END $$;
 
 -- This worker lives but does not work on it any more: the healer publishes it at once. Counts as a loss, so that what can never be saved
--- is not tried for ever. Nothing happens where the lease is lost already.
+-- is not tried for ever. Nothing happens where the lease is lost already. Waits a second for whoever has the row: its caller must beat.
 CREATE FUNCTION farm.give_back(p_tenant uuid, p_run uuid, p_ckpt uuid, p_exec uuid, p_fence bigint, p_worker bigint) RETURNS boolean LANGUAGE plpgsql AS $$
 BEGIN
-  PERFORM set_config('farm.tenant', p_tenant::text, true);
+  PERFORM set_config('farm.tenant', p_tenant::text, true), set_config('lock_timeout', '1s', true);
   IF p_exec = '00000000-0000-0000-0000-000000000000' THEN
     UPDATE farm.superstep s SET worker = NULL, fence = s.fence + 1, published_at = NULL
      WHERE s.tenant_id = p_tenant AND s.run_id = p_run AND s.checkpoint_id = p_ckpt AND s.fence = p_fence AND s.worker = p_worker;
   ELSE
     UPDATE farm.node_execution e
        SET status = 'ready', fence = e.fence + 1, worker = NULL, available_at = clock_timestamp(), published_at = NULL,
-           lost_to = farm.note_loss(e.lost_to, e.worker, e.attempts)
+           lost_to = farm.note_loss(e.lost_to, e.worker, e.attempts, true)
      WHERE e.tenant_id = p_tenant AND e.run_id = p_run AND e.checkpoint_id = p_ckpt AND e.execution_id = p_exec
        AND e.fence = p_fence AND e.worker = p_worker AND e.status = 'leased';
   END IF;
   RETURN FOUND;
+END $$;
+
+-- What of a run this worker holds: executions, and advances under the execution ZERO. After an answer was lost: it may not know of all.
+CREATE FUNCTION farm.leased_to(p_tenant uuid, p_run uuid, p_worker bigint)
+RETURNS TABLE (checkpoint_id uuid, execution_id uuid, fence bigint) LANGUAGE plpgsql AS $$
+#variable_conflict use_column
+BEGIN
+  PERFORM set_config('farm.tenant', p_tenant::text, true);
+  RETURN QUERY
+  SELECT e.checkpoint_id, e.execution_id, e.fence FROM farm.node_execution e
+   WHERE e.tenant_id = p_tenant AND e.run_id = p_run AND e.status = 'leased' AND e.worker = p_worker
+  UNION ALL
+  SELECT s.checkpoint_id, '00000000-0000-0000-0000-000000000000', s.fence FROM farm.superstep s
+   WHERE s.tenant_id = p_tenant AND s.run_id = p_run AND s.worker = p_worker;
 END $$;
 
 -- ------------------------------------------------------------------------------------------------ while a node runs
