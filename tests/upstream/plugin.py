@@ -6,7 +6,8 @@ LangGraph's. `run.py` starts pytest with it; AGENTFARM_UPSTREAM_MODE is one of
 
     stock     nothing is replaced: the base line
     ordinary  values cross between two messages as bytes, live objects (callbacks, a RunControl) as they are
-    strict    nothing but bytes crosses: no live objects, no context variables of the caller
+    strict    nothing but bytes crosses: no live objects, no context variables of the caller; and subgraphs run inside
+              of their parent's node, as the server has it (docs/decisions/0004)
     retry     as ordinary; a RetryPolicy means a new message instead of a worker that sleeps
     force     as ordinary; a root run without a checkpointer gets one, as a server gives it one
     stock-force    stock with such a checkpointer: the base line of force
@@ -83,7 +84,7 @@ class Frozen:
             kwargs=kwargs,
             inline=self.inline,
             retry_by_message=MODE == "retry",
-            nested=True,
+            nested=MODE != "strict",
         )
 
     def _freeze(self, value: Any) -> Callable[[], Any]:

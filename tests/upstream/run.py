@@ -28,8 +28,8 @@ ROOT = HERE.parent.parent
 CACHE = ROOT / ".farm" / "upstream"
 
 MODES = {
-    "ordinary": "values cross between two messages as bytes, live objects (callbacks, a RunControl) as they are",
-    "strict": "nothing but bytes crosses",
+    "ordinary": "values cross between two messages as bytes, live objects as they are; subgraphs by messages, too",
+    "strict": "nothing but bytes crosses, and subgraphs run inside of their parent's node: as the server has it",
     "retry": "as ordinary; a RetryPolicy means a new message instead of a worker that sleeps",
     "force": "as ordinary; runs without a checkpointer get one, with our serializer",
 }

@@ -303,3 +303,39 @@ def test_questions_of_a_run_that_waits_are_in_its_result() -> None:
     assert result is not None
     assert result.status == "interrupted"
     assert [(id_, [i.value for i in asked]) for id_, asked in result.interrupts] == [(call.execution_id, ["sure?"])]
+
+
+def test_a_run_that_is_executed_whole_goes_on_where_the_dead_attempt_left_it() -> None:
+    """And a subgraph with a memory, which the dead attempt had not called yet, gets its input."""
+    ran: list[str] = []
+    worker_dies = [False]
+    remembering = StateGraph(State)
+    remembering.add_node("one", lambda state: {"log": ["one"]})
+    remembering.add_edge(START, "one")
+    sub = remembering.compile(checkpointer=True)
+
+    def first(state: State) -> State:
+        ran.append("first")
+        return {"log": ["first"]}
+
+    def second(state: State) -> State:
+        if worker_dies[0]:
+            worker_dies[0] = False
+            raise KilledWorker
+        return {"log": [len(sub.invoke({"log": ["turn"]})["log"])]}
+
+    graph, saver = line(("first", first), ("second", second)), InMemorySaver()
+
+    def attempt(run_id: str, number: int) -> SegmentResult:
+        config = {**CONFIG, "metadata": {"run_id": run_id}}
+        spec = RunSpec(run_id, "1", "g", {"log": []}, config, {"stream_mode": [], "durability": "sync"}, inline="why")
+        return run_segment(graph, SegmentRequest("start", spec, attempt=number), saver=saver)
+
+    assert attempt("turn 1", 1).status == "success"
+    worker_dies[0] = True
+    assert isinstance(attempt("turn 2", 1).error, KilledWorker)
+    result = attempt("turn 2", 2)
+
+    assert (result.status, result.ops, result.next) == ("success", [], ())
+    assert graph.copy(update={"checkpointer": saver}).get_state(CONFIG).values["log"] == ["first", 2, "first", 4]
+    assert ran == ["first", "first"]
