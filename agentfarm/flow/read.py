@@ -5,6 +5,7 @@ become JSON at the edge.
 """
 
 import asyncio
+import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 from uuid import UUID
@@ -16,10 +17,20 @@ from langgraph.pregel import Pregel
 from langgraph.types import StateSnapshot
 
 from agentfarm import ids
-from agentfarm.errors import GraphNotFound, HeadMoved, InvalidInput, NotFound, ThreadBusy
+from agentfarm.errors import (
+    AgentFarmError,
+    GraphLoadFailed,
+    GraphNotFound,
+    HeadMoved,
+    InvalidInput,
+    NotFound,
+    ThreadBusy,
+)
 from agentfarm.flow.farm import Farm
 from agentfarm.records import RunRow, ThreadRow
 from agentfarm.tenancy import Tenant
+
+logger = logging.getLogger(__name__)
 
 #: What LangGraph takes for `as_node` besides a node's name.
 WRITERS = frozenset({"__start__", "__end__", "__input__", "__copy__"})
@@ -36,7 +47,7 @@ def get_state(
     if row.graph_id is None:
         return _empty_state(row)
     config = _config(thread_id, checkpoint)
-    snapshot = _graph(farm, tenant, row).get_state(config, subgraphs=subgraphs)
+    snapshot = _snapshot(_graph(farm, tenant, row), config, subgraphs=subgraphs)
     if checkpoint and checkpoint.get("checkpoint_id") and snapshot.metadata is None:
         raise NotFound(what="Checkpoint")
     return render_state(snapshot)
@@ -123,7 +134,7 @@ def _state_at_end(farm: Farm, tenant: Tenant, run: RunRow) -> dict[str, Any]:
         return _empty_state(row)
     graph = farm.graphs.get(run.graph_id).graph
     saver = _SaverAt(farm.threads.saver(tenant, run.graph_id), run.ended_head)
-    snapshot = graph.copy(update={"checkpointer": saver}).get_state(_config(run.thread_id, None))
+    snapshot = _snapshot(graph.copy(update={"checkpointer": saver}), _config(run.thread_id, None))
     if snapshot.metadata is None:
         raise NotFound(what="Checkpoint")
     return render_state(snapshot)
@@ -160,8 +171,8 @@ def thread_view(farm: Farm, tenant: Tenant, row: ThreadRow) -> dict[str, Any]:
     interrupts: dict[str, list[Any]] = {}
     if row.graph_id is not None:
         try:
-            snapshot = _graph(farm, tenant, row).get_state(_config(row.thread_id, None))
-        except GraphNotFound:
+            snapshot = _snapshot(_graph(farm, tenant, row), _config(row.thread_id, None))
+        except (GraphNotFound, GraphLoadFailed):
             snapshot = None  # served by another build: the row is still true
         if snapshot is not None and snapshot.metadata is not None:
             values = snapshot.values
@@ -189,6 +200,26 @@ def _graph(farm: Farm, tenant: Tenant, row: ThreadRow, *, guard_idle: bool = Fal
     graph = farm.graphs.get(row.graph_id).graph.copy(update={"checkpointer": saver})
     assert isinstance(graph, Pregel)
     return graph
+
+
+def _snapshot(graph: Pregel[Any, Any, Any, Any], config: RunnableConfig, *, subgraphs: bool = False) -> StateSnapshot:
+    """The state as LangGraph shows it.
+
+    The latest checkpoint is shown with the writes that wait at it, which the graph's own reducers apply. Those that a
+    reducer refuses, such as an input that made its run fail, must not make the thread unreadable: then it is shown as
+    it was saved.
+    """
+    try:
+        return graph.get_state(config, subgraphs=subgraphs)
+    except AgentFarmError:
+        raise
+    except Exception as error:  # a reducer is a user's code
+        saver = graph.checkpointer
+        found = saver.get_tuple(config) if isinstance(saver, BaseCheckpointSaver) else None
+        if found is None or "checkpoint_id" in config["configurable"]:
+            raise
+        logger.info("a thread is shown without the writes that wait at it", extra={"why": type(error).__name__})
+        return graph.get_state(found.config, subgraphs=subgraphs)
 
 
 def _config(thread_id: UUID, checkpoint: Mapping[str, Any] | None) -> RunnableConfig:

@@ -126,6 +126,17 @@ def test_the_stream_of_a_failing_run_says_why(client: SyncLangGraphClient) -> No
     ]
 
 
+def test_an_input_that_the_graph_refuses_leaves_its_thread_readable(client: SyncLangGraphClient) -> None:
+    thread_id = client.threads.create()["thread_id"]
+
+    answer: Any = client.runs.wait(thread_id, "agent", input={"messages": 5}, raise_error=False)
+
+    assert "__error__" in answer
+    assert client.threads.get(thread_id)["status"] == "error"
+    assert client.threads.get_state(thread_id)["values"] == {"messages": []}
+    assert thread_id in {thread["thread_id"] for thread in client.threads.search(limit=100)}
+
+
 def test_wide_supersteps_are_joined_by_the_last_to_finish(client: SyncLangGraphClient, farm: FarmProcesses) -> None:
     thread_id = client.threads.create()["thread_id"]
 

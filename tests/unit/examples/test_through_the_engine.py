@@ -11,7 +11,7 @@ from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.types import Command
 
 from agentfarm.engine.steps import RunSpec
-from agentfarm.testing.coordinator import aexecute_run
+from agentfarm.testing.one_process import aexecute_run
 from examples.agent.graph import graph as agent
 from examples.approval.graph import graph as approval
 from examples.research.graph import graph as research
