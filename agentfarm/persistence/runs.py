@@ -21,7 +21,7 @@ from agentfarm.persistence.jsonb import check_jsonb
 from agentfarm.persistence.retrials import plan_retrial
 from agentfarm.persistence.serde import FaithfulSerializer
 from agentfarm.persistence.specs import dump_spec, load_spec
-from agentfarm.persistence.tables import node_execution, run, superstep, thread, thread_head, worker
+from agentfarm.persistence.tables import checkpoint, node_execution, run, superstep, thread, worker
 from agentfarm.persistence.threads import forget_thread
 from agentfarm.records import Admitted, Ended, ExecutionRow, NewRun, RunRow, RunStatus
 from agentfarm.tenancy import Tenant
@@ -75,18 +75,16 @@ class PostgresRuns:
         """
         with self.databases.transaction(tenant) as connection:
             _lock_thread(connection, tenant, thread_id)
-            failed = connection.execute(
-                _select_run(tenant, thread_id, run_id, run.c.started_head, *_SPEC)
-            ).one_or_none()
+            failed = connection.execute(_select_run(tenant, thread_id, run_id, *_SPEC)).one_or_none()
             if failed is None:
                 raise NotFound(what="Run")
             if failed.status not in FAILED:
                 raise Conflict(why="only a run that failed can be retried")
             if _has_gone_on(connection, tenant, failed):
                 raise Conflict(why="the thread has had another run since; start a new one")
-            head = connection.execute(_select_head(tenant, thread_id)).scalar_one_or_none()
             serde = self.serde_for(failed.graph_id)
-            new = plan_retrial(_row(failed, load_spec(failed.spec, serde)), began=head != failed.started_head)
+            began = _has_begun(connection, tenant, failed)
+            new = plan_retrial(_row(failed, load_spec(failed.spec, serde)), began=began)
             return self._admit(connection, tenant, new, dump_spec(new.spec, serde))
 
     # ----------------------------------------------------------------------- end
@@ -107,8 +105,9 @@ class PostgresRuns:
             answer = connection.execute(statement, given).one()
             if answer.verdict == "missing":
                 raise NotFound(what="Run")
-            if answer.verdict == "undone" and answer.forget:
+            if answer.verdict == "undone" and answer.forget and not _has_runs(connection, tenant, thread_id):
                 # A stateless run's thread goes with its run; the healer finds it by the run's row, which is gone.
+                # Unless another run uses it, too: who knows the thread's id may have sent one.
                 forget_thread(connection, tenant, thread_id)
         ended = Ended(tenant.id, tenant.home, run_id, thread_id, "interrupted", None, answer.forget)
         return ended, _start_messages(tenant, answer)
@@ -116,6 +115,7 @@ class PostgresRuns:
     def delete(self, tenant: Tenant, thread_id: UUID, run_id: UUID) -> None:
         """The record of a run that is over; what it made of the thread stays. Raises NotFound, Conflict (not over)."""
         with self.databases.transaction(tenant) as connection:
+            _lock_thread(connection, tenant, thread_id)  # first, as everyone: its thread may be on its way out
             found = connection.execute(_select_run(tenant, thread_id, run_id).with_for_update(of=run)).one_or_none()
             if found is None:
                 raise NotFound(what="Run")
@@ -264,6 +264,17 @@ def _has_gone_on(connection: Connection, tenant: Tenant, failed: Row[Any]) -> bo
     return bool(connection.execute(select(exists().where(*mine, run.c.started_at > failed.started_at))).scalar_one())
 
 
+def _has_begun(connection: Connection, tenant: Tenant, failed: Row[Any]) -> bool:
+    """Whether it got as far as a checkpoint. The thread's head does not tell: the state may have been changed since."""
+    mine = (checkpoint.c.tenant_id == tenant.id, checkpoint.c.thread_id == failed.thread_id)
+    return bool(connection.execute(select(exists().where(*mine, checkpoint.c.run_id == failed.run_id))).scalar_one())
+
+
+def _has_runs(connection: Connection, tenant: Tenant, thread_id: UUID) -> bool:
+    mine = (run.c.tenant_id == tenant.id, run.c.thread_id == thread_id)
+    return bool(connection.execute(select(exists().where(*mine))).scalar_one())
+
+
 def _lock_thread(connection: Connection, tenant: Tenant, thread_id: UUID) -> None:
     """Raises NotFound."""
     statement = text("SELECT farm.lock_thread(:tenant, :thread)")
@@ -289,11 +300,6 @@ def _is(tenant: Tenant, run_id: UUID) -> Any:
 
 def _select_run(tenant: Tenant, thread_id: UUID, run_id: UUID, *more: Any) -> Any:
     return select(*_COLUMNS, *more).where(_is(tenant, run_id), run.c.thread_id == thread_id)
-
-
-def _select_head(tenant: Tenant, thread_id: UUID) -> Any:
-    mine = (thread_head.c.tenant_id == tenant.id, thread_head.c.thread_id == thread_id)
-    return select(thread_head.c.head).where(*mine)
 
 
 def _thread_exists(connection: Connection, tenant: Tenant, thread_id: UUID) -> bool:

@@ -140,6 +140,8 @@ checkpoint_write = Table(
     Column("fence", BigInteger, nullable=False),
     Column("task_path", Text, nullable=False, server_default=""),
     Column("body", LargeBinary, nullable=False),
+    Column("replaced_body", LargeBinary),
+    Column("replaced_run_id", Uuid),
 )
 
 node_execution = Table(

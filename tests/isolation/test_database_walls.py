@@ -24,8 +24,8 @@ TABLES = [table.name for table in TENANT_TABLES]
 
 #: Columns that hold state; for the healer also those that hold words of a tenant (metadata, texts of errors, channels).
 STATE = {
-    "farm_ops": {"spec", "body", "blob", "metadata", "config", "error", "refs", "key", "task_path"},
-    "farm_admin": {"spec", "body", "blob"},
+    "farm_ops": {"spec", "body", "replaced_body", "blob", "metadata", "config", "error", "refs", "key", "task_path"},
+    "farm_admin": {"spec", "body", "replaced_body", "blob"},
 }
 
 

@@ -73,9 +73,21 @@ BEGIN
      AND NOT EXISTS (SELECT FROM farm.run a WHERE a.tenant_id = p_tenant AND a.thread_id = v_thread AND a.status = 'running');
 END $$;
 
+-- A run that writes over what another has saved keeps that beside it, so that it can be undone: its answer to a node's second question
+-- goes over the row that holds the answer to the first.
+CREATE OR REPLACE FUNCTION farm.keep_replaced() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+  NEW.replaced_body := OLD.body;
+  NEW.replaced_run_id := OLD.run_id;
+  RETURN NEW;
+END $$;
+CREATE OR REPLACE TRIGGER keep_replaced BEFORE UPDATE ON farm.checkpoint_write FOR EACH ROW
+  WHEN (NEW.run_id IS DISTINCT FROM OLD.run_id AND NEW.replaced_body IS NOT DISTINCT FROM OLD.replaced_body)  -- but not when it is put back
+  EXECUTE FUNCTION farm.keep_replaced();
+
 -- Undo a run: what it made is removed, the thread's head goes back to where it found it, its row is deleted. The thread's lock is held.
--- What it wrote to checkpoints that stay goes too (answers to interrupts, results of nodes executed again), but for the interrupts
--- themselves: they were there before, and are asked again.
+-- What it wrote to checkpoints that stay goes too (answers to interrupts, results of nodes executed again), and what it wrote over is
+-- put back.
 CREATE OR REPLACE FUNCTION farm.undo_run(p_tenant uuid, p_run uuid) RETURNS void LANGUAGE plpgsql AS $$
 DECLARE v farm.run;
 BEGIN
@@ -86,8 +98,9 @@ BEGIN
      USING farm.checkpoint c
      WHERE c.tenant_id = p_tenant AND c.thread_id = v.thread_id AND c.run_id = p_run
        AND w.tenant_id = p_tenant AND w.thread_id = v.thread_id AND w.ns = c.ns AND w.checkpoint_id = c.checkpoint_id;
-    DELETE FROM farm.checkpoint_write w
-     WHERE w.tenant_id = p_tenant AND w.thread_id = v.thread_id AND w.run_id = p_run AND w.idx <> -3;
+    UPDATE farm.checkpoint_write w SET body = w.replaced_body, run_id = w.replaced_run_id, replaced_body = NULL, replaced_run_id = NULL
+     WHERE w.tenant_id = p_tenant AND w.thread_id = v.thread_id AND w.run_id = p_run AND w.replaced_body IS NOT NULL;
+    DELETE FROM farm.checkpoint_write w WHERE w.tenant_id = p_tenant AND w.thread_id = v.thread_id AND w.run_id = p_run;
     WITH gone AS (DELETE FROM farm.checkpoint c WHERE c.tenant_id = p_tenant AND c.thread_id = v.thread_id AND c.run_id = p_run
                   RETURNING c.ns, c.refs)
     DELETE FROM farm.checkpoint_blob b
@@ -145,6 +158,12 @@ BEGIN
     VALUES (p_tenant, p_run, p_thread, p_assistant, p_graph, 'pending', p_strategy, p_spec, p_metadata, p_inline, p_forget)
     ON CONFLICT DO NOTHING;
   IF NOT FOUND THEN verdict := 'exists'; RETURN; END IF;
+  -- A thread that is used beyond a stateless run stays: else the healer would look at that run for ever. A look at the newest run before
+  -- this one tells, since those before the last run that was not stateless are cleared already.
+  IF NOT p_forget AND (SELECT r.forget_thread FROM farm.run r
+                        WHERE r.tenant_id = p_tenant AND r.thread_id = p_thread AND r.run_id <> p_run ORDER BY r.created_at DESC LIMIT 1) THEN
+    UPDATE farm.run r SET forget_thread = false WHERE r.tenant_id = p_tenant AND r.thread_id = p_thread AND r.forget_thread;
+  END IF;
   SELECT n.started, n.started_graph INTO started, started_graph FROM farm.start_next(p_tenant, p_thread) n;
   SELECT r.created_at, r.updated_at INTO created_at, updated_at FROM farm.run r WHERE r.tenant_id = p_tenant AND r.run_id = p_run;
   verdict := CASE WHEN started IS NOT DISTINCT FROM p_run THEN 'started' ELSE 'waits' END;

@@ -93,6 +93,8 @@ CREATE TABLE farm.checkpoint_write (
   fence         bigint NOT NULL,
   task_path     text NOT NULL DEFAULT '',
   body          bytea NOT NULL,
+  replaced_body   bytea,                           -- what a run wrote over, and whose that was: an undo puts it back (admit.sql)
+  replaced_run_id uuid,
   PRIMARY KEY (tenant_id, thread_id, ns, checkpoint_id, execution_id, task_id, idx));
 
 -- Outbox, lease and history of work at once. The primary key and nothing else: claim and commit stay HOT; the healer finds

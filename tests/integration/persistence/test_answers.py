@@ -7,6 +7,7 @@ from uuid import UUID, uuid4
 
 import pytest
 from langgraph.graph import START, StateGraph
+from langgraph.types import Command, interrupt
 
 from agentfarm.engine.segment import SegmentRequest, run_segment
 from agentfarm.errors import NotFound, ThreadBusy
@@ -19,7 +20,7 @@ from agentfarm.tenancy import Tenant
 from tests.integration.persistence.farmhands import Hand
 from tests.integration.persistence.postgres import Home
 from tests.integration.persistence.test_engine_over_postgres import Farm as Line
-from tests.integration.persistence.test_engine_over_postgres import asking, line
+from tests.integration.persistence.test_engine_over_postgres import State, asking, line
 from tests.integration.persistence.test_runs import new_run
 
 
@@ -122,6 +123,29 @@ def test_an_answer_that_was_pruned_is_not_another_runs(home: Home, hands: Callab
     assert read_answer(farm_of(worked), acme, thread_id, second)["seen"][4:] == ["second", "a", "b", "c"]
 
 
+def test_an_answer_that_is_undone_leaves_the_answers_before_it(
+    home: Home, hands: Callable[..., Hand], acme: Tenant
+) -> None:
+    """Both answers of a node are one row: the second is written over the first."""
+    builder: StateGraph[Any] = StateGraph(State)
+    builder.add_node("human", lambda state: {"seen": [interrupt("one?"), interrupt("two?")]})
+    builder.add_node("z", lambda state: {"seen": ["z"]})
+    builder.add_edge(START, "human").add_edge("human", "z")
+    worked, thread_id = Line(home, hands, acme, builder), uuid4()
+    worked.run({"seen": []}, thread_id)
+    worked.run(Command(resume="first"), thread_id)
+    undone = new_run(thread_id, input=Command(resume="undone"))
+    undone.spec.config["configurable"].pop("checkpoint_id")
+    (start,) = worked.runs.admit(acme, undone).ready
+    (to_z,), _ = worked.execute(start)
+    assert home.query("SELECT node FROM farm.node_execution WHERE status = 'ready'") == [("z",)], to_z
+
+    worked.runs.cancel(acme, thread_id, undone.run_id, rollback=True)
+    ended = worked.run(Command(resume="second"), thread_id)
+
+    assert read_answer(farm_of(worked), acme, thread_id, ended.run_id)["seen"] == ["first", "second", "z"]
+
+
 def test_a_state_that_was_changed_at_the_same_time_is_busy(
     home: Home, hands: Callable[..., Hand], acme: Tenant
 ) -> None:
@@ -133,10 +157,10 @@ def test_a_state_that_was_changed_at_the_same_time_is_busy(
             others.pop()()
         return [*before, *more]
 
-    class State(TypedDict, total=False):
+    class Meddled(TypedDict, total=False):
         seen: Annotated[list[str], add]
 
-    builder: StateGraph[Any] = StateGraph(State)
+    builder: StateGraph[Any] = StateGraph(Meddled)
     builder.add_node("a", lambda state: {"seen": ["a"]}).add_edge(START, "a")
     worked, thread_id = Line(home, hands, acme, builder), uuid4()
     worked.run({"seen": ["in"]}, thread_id)

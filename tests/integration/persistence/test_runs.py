@@ -82,10 +82,17 @@ def make_checkpoints(home: Home) -> Callable[..., list[str]]:
             )
             saver.put_writes(saved, [("x", step)], str(uuid4()))
             made.append(saved["configurable"]["checkpoint_id"])
-        home.query("UPDATE farm.checkpoint_write SET run_id = %s WHERE run_id IS NULL RETURNING 1", run_id)
+        own_writes(home, run_id)
         return made
 
     return make
+
+
+def own_writes(home: Home, run_id: UUID) -> None:
+    """As if this run had saved the writes that no run has: by its own hand, not over another's."""
+    with home.connect() as connection:
+        connection.execute("SET session_replication_role = replica")  # without the trigger keep_replaced
+        connection.execute("UPDATE farm.checkpoint_write SET run_id = %s WHERE run_id IS NULL", (run_id,))
 
 
 def start_of(tenant: Tenant, run_id: UUID) -> ExecuteNode:
@@ -328,11 +335,11 @@ def test_an_undone_run_takes_its_answers_with_it_and_leaves_the_question(
     )
     node = str(uuid4())
     saver.put_writes(here, [("__interrupt__", "what?")], node)  # type: ignore[arg-type]
-    home.query("UPDATE farm.checkpoint_write SET run_id = %s RETURNING 1", asked)
+    own_writes(home, asked)
     end(home, acme, asked, "interrupted")
     answered = runs.admit(acme, new_run(thread_id)).run.run_id
     saver.put_writes(here, [("__resume__", ["this"]), ("x", "result")], node)  # type: ignore[arg-type]
-    home.query("UPDATE farm.checkpoint_write SET run_id = %s WHERE run_id IS NULL RETURNING 1", answered)
+    own_writes(home, answered)
     make_checkpoints(acme, answered, thread_id)
 
     runs.cancel(acme, thread_id, answered, rollback=True)
@@ -469,6 +476,48 @@ def test_a_stateless_run_that_is_undone_takes_its_thread_along(
         threads.get(acme, thread_id)
 
 
+def test_a_thread_that_another_run_uses_stays_when_a_stateless_run_of_it_is_undone(
+    home: Home, runs: PostgresRuns, acme: Tenant
+) -> None:
+    """The answer of a stateless run names its thread; whoever read it may have sent another run there."""
+    thread_id = uuid4()
+    stateless = {"create_thread": True, "forget_thread": True}
+    first = runs.admit(acme, new_run(thread_id, **stateless)).run.run_id
+    second, third = (runs.admit(acme, new_run(thread_id, **more)).run.run_id for more in (stateless, {}))
+
+    _, ready = runs.cancel(acme, thread_id, first, rollback=True)
+
+    assert ready == (start_of(acme, second),)
+    assert statuses(home, acme) == {second: "running", third: "pending"}
+
+
+def test_a_thread_of_stateless_runs_stays_while_one_of_them_uses_it(
+    home: Home, runs: PostgresRuns, acme: Tenant
+) -> None:
+    thread_id = uuid4()
+    first, second = (
+        runs.admit(acme, new_run(thread_id, create_thread=True, forget_thread=True)).run.run_id for _ in range(2)
+    )
+
+    runs.cancel(acme, thread_id, second, rollback=True)
+    assert statuses(home, acme) == {first: "running"}
+    runs.cancel(acme, thread_id, first, rollback=True)
+
+    assert home.query("SELECT thread_id FROM farm.thread WHERE tenant_id = %s", acme.id) == []
+
+
+def test_a_run_that_is_to_stay_keeps_its_thread_from_being_forgotten_for_good(
+    home: Home, runs: PostgresRuns, acme: Tenant, globex: Tenant, thread_id: UUID
+) -> None:
+    stateless = [runs.admit(tenant, new_run(thread_id, forget_thread=True)).run.run_id for tenant in (acme, globex)]
+    end(home, acme, stateless[0], "success")
+
+    runs.admit(acme, new_run(thread_id))
+
+    marked = home.query("SELECT tenant_id FROM farm.run WHERE forget_thread")
+    assert marked == [(globex.id,)]
+
+
 # --------------------------------------------------------------------------- retrying
 
 
@@ -500,6 +549,27 @@ def test_a_run_that_failed_before_its_first_checkpoint_is_given_its_input_again(
 ) -> None:
     failed = runs.admit(acme, new_run(thread_id, input={"a": 1})).run.run_id
     end(home, acme, failed, "error")
+
+    again = runs.retry(acme, thread_id, failed).run
+
+    spec = runs.get(acme, thread_id, again.run_id, with_spec=True).spec
+    assert spec is not None
+    assert spec.input == {"a": 1}
+
+
+def test_a_state_changed_by_hand_does_not_pass_for_the_failed_runs_own(
+    home: Home, runs: PostgresRuns, acme: Tenant, thread_id: UUID, make_checkpoints: Callable[..., list[str]]
+) -> None:
+    done = runs.admit(acme, new_run(thread_id)).run.run_id
+    make_checkpoints(acme, done, thread_id)
+    end(home, acme, done, "success")
+    failed = runs.admit(acme, new_run(thread_id, input={"a": 1})).run.run_id
+    end(home, acme, failed, "error")
+    saver = TenantSaver(home.app, acme.id, serde_of(None))
+    head = saver.get_tuple({"configurable": {"thread_id": str(thread_id)}})
+    assert head is not None
+    changed: Any = {**head.checkpoint, "id": str(new_id())}
+    saver.put(head.config, changed, {"source": "update", "step": 2, "parents": {}}, {})
 
     again = runs.retry(acme, thread_id, failed).run
 
@@ -587,6 +657,25 @@ def test_a_run_that_is_over_can_be_deleted_and_what_it_made_stays(
     assert runs.find(acme, run_id) is None
     assert executions(home, acme) == []
     assert home.query("SELECT count(*) FROM farm.checkpoint") == [(2,)]
+
+
+def test_a_run_is_deleted_beside_its_thread_without_a_deadlock(
+    home: Home, runs: PostgresRuns, acme: Tenant, thread_id: UUID
+) -> None:
+    run_id = runs.admit(acme, new_run(thread_id)).run.run_id
+    end(home, acme, run_id, "success")
+    with home.connect() as forgetting, ThreadPoolExecutor(1) as pool:
+        forgetting.execute("BEGIN")  # as farm.forget_thread: the thread, what was executed, the runs
+        forgetting.execute("SELECT farm.lock_thread(%s, %s)", (acme.id, thread_id))
+        forgetting.execute("DELETE FROM farm.node_execution WHERE tenant_id = %s", (acme.id,))
+        deleting = pool.submit(lambda: runs.delete(acme, thread_id, run_id))
+        wait_for(lambda: deleting.done() or is_waiting(home), what="the other one waits for a lock")
+        forgetting.execute("DELETE FROM farm.run WHERE tenant_id = %s", (acme.id,))
+        forgetting.execute("DELETE FROM farm.thread WHERE tenant_id = %s", (acme.id,))
+        forgetting.execute("COMMIT")
+
+        with pytest.raises(NotFound):
+            deleting.result(20)
 
 
 def test_a_run_is_announced_once(home: Home, runs: PostgresRuns, acme: Tenant, globex: Tenant, thread_id: UUID) -> None:
