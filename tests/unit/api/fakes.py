@@ -114,7 +114,7 @@ class FakeRuns:
         self.new.append(new)
         row = RunRow(
             new.run_id, new.thread_id, new.assistant_id, new.graph_id, self.ends_as, new.strategy, new.metadata, None,
-            now, now, None, new.forget_thread, spec=new.spec,
+            now, now, None, new.forget_thread, announced_at=now, spec=new.spec,
         )  # fmt: skip
         self.rows[tenant.id, new.run_id] = row
         return Admitted(row, ())
