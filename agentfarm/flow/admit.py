@@ -116,8 +116,11 @@ def _requested_modes(request: RunRequest) -> tuple[str, ...]:
 
 
 def _stream_kwargs(request: RunRequest, loaded: LoadedGraph) -> dict[str, Any]:
+    modes = {STREAM_MODES[mode] for mode in _requested_modes(request)}
+    if modes and not modes & {"values", "updates"}:
+        modes.add("updates")  # a question to a human comes with these; EventRenderer leaves the rest of them out
     kwargs: dict[str, Any] = {
-        "stream_mode": sorted({STREAM_MODES[mode] for mode in _requested_modes(request)}),
+        "stream_mode": sorted(modes),
         "subgraphs": request.stream_subgraphs,
         "durability": request.durability or "async",
     }

@@ -98,4 +98,4 @@ def test_what_cannot_be_done_is_refused_by_name(
 def test_a_run_that_nobody_streams_keeps_no_events(farm: Farm, tenant: Tenant) -> None:
     assert build(farm, tenant).spec.modes == ()
     assert build(farm, tenant, streamed=True).spec.modes == ("values",)
-    assert build(farm, tenant, stream_mode=["messages-tuple"]).spec.kwargs["stream_mode"] == ["messages"]
+    assert build(farm, tenant, stream_mode=["messages-tuple"]).spec.kwargs["stream_mode"] == ["messages", "updates"]
