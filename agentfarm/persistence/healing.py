@@ -26,8 +26,14 @@ from agentfarm.records import Ended, Sweep
 #: A queue with fewer messages than this is short: what was published long ago and is still ready is not in it.
 SHORT_QUEUE: Final = 4
 
-#: From this age on a message is sent again whatever its queue's length: the queue may be another's backlog by now.
+#: From this age on a message may be lost however long its queue: the queue may be others' backlog by now.
 LONG_SECONDS: Final = 60.0
+
+#: So many of those are sent again, a sweep and queue. In a real backlog each is a message too many, so they stay few.
+LONG_SHARE: Final = 20
+
+#: So many old messages of one queue are looked at, a sweep.
+QUEUE_SHARE: Final = 100
 
 #: A run is announced by the worker that ended it. Only what it left undone for this long is the healer's.
 UNANNOUNCED_SECONDS: Final = 2.0
@@ -41,7 +47,7 @@ def _ops(call: str) -> TextClause:
 
 
 _SWEEP = _ops("ops_sweep(make_interval(secs => :lease), :max, :limit)")
-_LOST = _ops("ops_lost(make_interval(secs => :age), :limit)")
+_LOST = _ops("ops_lost(make_interval(secs => :age), :share, :limit)")
 _WAITING = _ops("ops_waiting(:limit)")
 _STALLED = _ops("ops_stalled(make_interval(secs => :lease), :max, make_interval(secs => :age), :limit)")
 _UNANNOUNCED = _ops("ops_unannounced(make_interval(secs => :age), :limit)")
@@ -101,9 +107,10 @@ class PostgresHealing:
     def lost(self, queue_lengths: Callable[[str], int | None], *, limit: int = 500) -> tuple[ExecuteNode, ...]:
         """Messages to send again; and the starts of runs that wait for a thread which nobody moves.
 
-        By age alone a backlog would be sent twice: what was published is believed lost only where its queue is short.
+        By age alone a backlog would be sent twice: what was published is believed lost where its queue is short, and of
+        a long queue the oldest LONG_SHARE that are LONG_SECONDS old. Bounded by queue, so that none hides another.
         """
-        overdue = self._find(_LOST, age=self.lost_seconds, limit=limit)
+        overdue = self._find(_LOST, age=self.lost_seconds, share=QUEUE_SHARE, limit=limit)
         judged = _judge_lost(overdue, queue_lengths)
         again = [self._message(row) for row in self._publish(judged)] if judged else []
         for row in self._find(_WAITING, limit=limit):
@@ -171,8 +178,14 @@ class PostgresHealing:
 def _judge_lost(overdue: Sequence[Row[Any]], length_of: Callable[[str], int | None]) -> list[Row[Any]]:
     """Which of these to send again. Asks for each queue's length once."""
     lengths = {queue: length_of(queue) for queue in Counter(row.queue for row in overdue if row.why == "old")}
-    return [row for row in overdue if row.why != "old" or _is_lost(row.age_seconds, lengths[row.queue])]
-
-
-def _is_lost(age_seconds: float, queue_length: int | None) -> bool:
-    return age_seconds >= LONG_SECONDS or (queue_length is not None and queue_length < SHORT_QUEUE)
+    long: Counter[str] = Counter()
+    judged = []
+    for row in overdue:
+        length = lengths.get(row.queue)
+        is_lost = row.why != "old" or (length is not None and length < SHORT_QUEUE)
+        if not is_lost and row.age_seconds >= LONG_SECONDS:
+            long[row.queue] += 1
+            is_lost = long[row.queue] <= LONG_SHARE
+        if is_lost:
+            judged.append(row)
+    return judged

@@ -54,8 +54,7 @@ class LostAnswer:
     """A call on a run whose answer did not come: it may have leased something to this process that nobody works on.
 
     first  the lease under which the call was made, given back before anything is looked for: with its fence moved, a
-           call that Postgres has not carried out by then never will be. None for a claim, which has none yet: it may be
-           carried out for as long as a statement may take, so that there is a second look
+           call that Postgres has not carried out by then never will be. None for a claim, which has none yet
     judge  which of what was found nobody here works on; None when that cannot be told now
     """
 
@@ -107,9 +106,9 @@ class WorkerLease:
     def give_back_strays(self, lost: LostAnswer) -> None:
         """Let another have what a call may have leased to this process unnoticed. Never blocks, never raises."""
         now = time.monotonic()
+        # Twice: a claim, or the second transaction of a settle, may be carried out as late as a statement may end.
         self._answers.append((now, lost))
-        if lost.first is None:
-            self._answers.append((now + STATEMENT_TIMEOUT_SECONDS + 1, lost))
+        self._answers.append((now + STATEMENT_TIMEOUT_SECONDS + 1, lost))
         self._wake.set()
 
     def stop(self) -> None:

@@ -1,6 +1,7 @@
 """What the healer finds and what it makes of it, over all tenants, as a role that sees no state."""
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from uuid import uuid4
 
@@ -10,7 +11,7 @@ from agentfarm.engine.steps import SegmentResult
 from agentfarm.errors import LeaseLost
 from agentfarm.messages import ExecuteNode
 from agentfarm.persistence.database import Databases
-from agentfarm.persistence.healing import PostgresHealing
+from agentfarm.persistence.healing import LONG_SECONDS, LONG_SHARE, PostgresHealing
 from agentfarm.persistence.runs import PostgresRuns
 from agentfarm.tenancy import Tenant
 from tests.integration.persistence.farmhands import (
@@ -114,6 +115,25 @@ def test_the_sweep_takes_over_on_behalf_of_every_tenant(
     assert healer.sweep().again == ()
 
 
+def test_a_worker_that_comes_while_the_sweep_looks_is_not_taken_for_dead(
+    home: Home, hands: Callable[..., Hand], acme: Tenant, healer: PostgresHealing
+) -> None:
+    message = start(home, acme)
+    with home.connect() as connection, ThreadPoolExecutor(1) as pool, connection.transaction():
+        connection.execute("LOCK TABLE farm.run IN ACCESS EXCLUSIVE MODE")
+        sweep = pool.submit(healer.sweep)  # has read who lives, and waits for the runs
+        waiting = "SELECT 1 FROM pg_locks WHERE NOT granted AND relation = 'farm.run'::regclass"
+        wait_for(lambda: home.query(waiting), what="the sweep between its two looks")
+        newcomer = hands("newcomer").lease.worker_id()
+        connection.execute(
+            "UPDATE farm.node_execution SET status = 'leased', fence = fence + 1, worker = %s", [newcomer]
+        )
+        connection.execute("COMMIT")
+        assert sweep.result(15).again == ()
+
+    assert execution(home, message)["status"] == "leased"
+
+
 # --------------------------------------------------------------------------- messages
 
 
@@ -149,6 +169,53 @@ def test_an_old_message_is_sent_again_where_the_queue_is_short_and_each_time_lat
     assert healer.lost(empty) == (message,)
     age(1000)
     assert healer.lost(lambda queue: 500) == (message,)
+
+
+def make_old(home: Home, seconds: float, *messages: ExecuteNode, queue: str = "") -> None:
+    home.query(
+        "UPDATE farm.node_execution SET queue = %s, available_at = now() - interval '1 h', "
+        "published_at = clock_timestamp() - make_interval(secs => %s) WHERE run_id = ANY (%s) RETURNING 1",
+        queue,
+        seconds,
+        [message.run_id for message in messages],
+    )
+
+
+def test_the_backlog_of_one_queue_hides_nothing_of_the_others(
+    home: Home, acme: Tenant, globex: Tenant, healer: PostgresHealing
+) -> None:
+    backlog = [start(home, acme) for _ in range(6)]
+    unpublished, lost = start(home, globex), start(home, globex)
+    make_old(home, 10, *backlog, queue="long")
+    make_old(home, 10, lost, queue="short")
+    home.query("UPDATE farm.node_execution SET published_at = NULL WHERE run_id = %s RETURNING 1", unpublished.run_id)
+
+    sent = healer.lost(lambda queue: 10_000 if queue == "long" else 0, limit=3)
+
+    assert {message.run_id for message in sent} == {unpublished.run_id, lost.run_id}
+
+
+def test_of_an_old_backlog_only_a_small_share_is_sent_a_second_time(
+    home: Home, acme: Tenant, healer: PostgresHealing
+) -> None:
+    backlog = [start(home, acme) for _ in range(LONG_SHARE + 3)]
+    make_old(home, LONG_SECONDS + 1, *backlog)
+
+    assert len(healer.lost(lambda queue: 10_000)) == LONG_SHARE
+    assert len(healer.lost(lambda queue: 10_000)) == 3
+    make_old(home, LONG_SECONDS - 10, *backlog)
+    assert healer.lost(lambda queue: 10_000) == ()
+
+
+def test_sending_again_waits_for_nobody(home: Home, acme: Tenant, healer: PostgresHealing) -> None:
+    locked, free = start(home, acme), start(home, acme)
+    home.query("UPDATE farm.node_execution SET published_at = NULL RETURNING 1")
+    with home.connect() as connection, connection.transaction():
+        connection.execute("SELECT FROM farm.node_execution WHERE run_id = %s FOR UPDATE", [locked.run_id])
+
+        assert healer.lost(empty) == (free,)
+
+    assert healer.lost(empty) == (locked,)
 
 
 def test_a_retry_that_is_due_is_sent(home: Home, hand: Hand, acme: Tenant, healer: PostgresHealing) -> None:

@@ -142,6 +142,38 @@ def test_the_lock_is_held_before_the_row_can_be_seen(home: Home, hands: Callable
     assert home.query("SELECT count(*) FROM farm.worker WHERE ended_at IS NOT NULL") == [(0,)]
 
 
+def test_a_row_that_somebody_has_costs_no_session_and_holds_up_nothing_else(
+    home: Home, hand: Hand, acme: Tenant
+) -> None:
+    worker = hand.lease.worker_id()
+    locked, free = hand.claim(start(home, acme)), hand.claim(start(home, acme))
+    with home.connect() as connection, connection.transaction():
+        connection.execute("SELECT FROM farm.node_execution WHERE run_id = %s FOR UPDATE", [locked.message.run_id])
+        hand.executions.release(locked)
+        hand.executions.release(free)
+
+        wait_for(lambda: execution(home, free.message)["status"] == "ready", what="the other one", seconds=10)
+
+        assert execution(home, locked.message)["status"] == "leased"
+    wait_for(lambda: execution(home, locked.message)["status"] == "ready", what="the one that was locked")
+    assert hand.lease.worker_id() == worker
+
+
+def test_the_thread_goes_on_whatever_is_raised_in_it(
+    home: Home, hand: Hand, acme: Tenant, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = hand.lease.worker_id()
+
+    def fail(connection: object) -> None:
+        monkeypatch.undo()
+        raise MemoryError
+
+    monkeypatch.setattr(hand.lease, "_return_all", fail)
+
+    wait_for(lambda: (hand.lease._id or before) != before, what="a new id")
+    assert hand.claim(start(home, acme)).kind == "start"
+
+
 def test_a_clean_end_says_so_and_frees_the_lock(home: Home) -> None:
     lease = WorkerLease(home.settings, name="short")
     lease.start()

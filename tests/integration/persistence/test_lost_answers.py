@@ -175,6 +175,7 @@ def test_what_a_commit_under_way_has_leased_is_no_stray(
     home: Home, hand: Hand, acme: Tenant, healer: PostgresHealing, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Two siblings at once: the answer to one is lost, that to the other is on its way."""
+    monkeypatch.setattr(leases, "STATEMENT_TIMEOUT_SECONDS", 0)
     claimed = hand.claim(start(home, acme))
     ready = hand.commit(claimed, begin(claimed, "a", "b", "c")).ready
     one, two = hand.claim(ready[0]), hand.claim(ready[1])
