@@ -1,4 +1,4 @@
-"""Every error that AgentFarm raises on purpose.
+"""Every error that AgentFarm raises on purpose; those of one module alone are drawn with its name, and live there.
 
     AgentFarmError
     ├── Misconfigured                 the operator's: refused at start
@@ -6,27 +6,32 @@
     │   ├── StrictSerializerOff
     │   └── SchemaNotMigrated
     ├── BadRequest            400
+    │   ├── Malformed                 messages.py; never reaches a client
     │   ├── InvalidId         422
     │   └── InvalidInput      422
     │       └── UnsupportedField
     ├── Unauthenticated       401
-    ├── Forbidden             403
     ├── NotFound              404
     │   └── GraphNotFound
+    ├── MethodNotAllowed      405     api/problems.py
     ├── Conflict              409
     │   ├── ThreadBusy
     │   └── AlreadyExists
     ├── TooLarge              413
+    ├── NotServedYet          501     api/problems.py
+    ├── GraphLoadFailed       503     the graph's own code: a client is told, and trying again does not help
     ├── Unavailable           503     may succeed later
     │   ├── StoreUnavailable
     │   ├── BrokerUnavailable
     │   └── StreamUnavailable
+    ├── ValueLost                     the graph's: as the error of its run, or 500 where a state is changed by hand
+    ├── HeadMoved                     the flow's; a client sees it at most as the error of a run
     ├── LeaseLost                     the flow's own: never reach a client
-    ├── HeadMoved
     ├── Stale
-    ├── GraphLoadFailed
-    ├── ValueLost
-    └── NoTenantInScope
+    ├── NoTenantInScope               bugs of ours: a client is told 500
+    ├── StoreFailed                   persistence/store_errors.py
+    ├── CheckpointOutOfOrder          persistence/store_errors.py
+    └── SavedTwice                    persistence/store_errors.py
 
 Each class knows its code, its HTTP status and whether trying again can help. The sentence is for people, the facts
 are for machines. Both carry ids, never state, prompts, keys or another tenant's words.
@@ -111,12 +116,6 @@ class Unauthenticated(AgentFarmError):
     says = "Send a valid API key in the header x-api-key. Keys are made in the admin or by `python manage.py farm_key`."
 
 
-class Forbidden(AgentFarmError):
-    code = "forbidden"
-    http_status = 403
-    says = "This key may not {action}."
-
-
 class NotFound(AgentFarmError):
     """For another tenant's thing too: byte for byte what a thing that does not exist gets."""
 
@@ -163,8 +162,13 @@ class Unavailable(AgentFarmError):
 
 
 class StoreUnavailable(Unavailable):
+    """The database cannot be reached, or the link broke: also after a COMMIT was sent, whose answer is lost then."""
+
     code = "store_unavailable"
-    says = "The database did not answer. Nothing was changed; try again in a moment."
+    says = (
+        "The database did not answer. If this was to change something, it is not known whether it did: "
+        "look before you send it again, in a moment."
+    )
 
 
 class BrokerUnavailable(Unavailable):

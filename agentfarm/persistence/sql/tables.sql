@@ -119,7 +119,7 @@ CREATE TABLE farm.node_execution (
   started_at    timestamptz,
   finished_at   timestamptz,
   spec          bytea NOT NULL,                    -- NodeCall, serialised
-  error         text,                              -- the type of the error; its text is the tenant's and stays in the run
+  error         text,                              -- the type of the error; its text is the tenant's, and is in run.error and thread.error
   lost_to       jsonb,                             -- [{worker, attempt, at}] of holders that died or fell silent
   created_at    timestamptz NOT NULL DEFAULT clock_timestamp(),
   PRIMARY KEY (tenant_id, run_id, checkpoint_id, execution_id)) WITH (fillfactor = 50);

@@ -3,8 +3,9 @@
 --   farm_app    web and workers: one tenant a transaction, by row-level security; owns nothing
 --   farm_ops    the healer: ids and times of every tenant, so that it can find what is stuck; no state, no metadata, no error texts.
 --               What it finds is acted upon as farm_app, for the tenant
---   farm_admin  Django's admin: reads rows of every tenant, but no state (input, bodies, blobs)
---   the owner   migrations: FORCE and no policy, so it sees no row at all
+--   farm_admin  Django's admin: reads rows of every tenant, metadata and texts of errors with them, but no state (input, bodies, blobs)
+--   the owner   migrations: FORCE and no policy here, so it sees no row. One policy elsewhere (tenants/sql/sizes.sql) shows it the
+--               checkpoints of the one tenant that farm_admin asks its function about, which answers with their sizes
 
 DO $$
 DECLARE v_table text;
