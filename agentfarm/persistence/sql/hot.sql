@@ -11,7 +11,7 @@ DO $$
 DECLARE v_function regprocedure;
 BEGIN
   FOR v_function IN SELECT p.oid::regprocedure FROM pg_proc p WHERE p.pronamespace = 'farm'::regnamespace AND p.proname = ANY (ARRAY[
-      'is_lost', 'losses', 'note_loss', 'read_checkpoint', 'claim', 'load_step', 'claim_advance', 'save_own', 'save_writes', 'save_checkpoints', 'end_run',
+      'is_lost', 'losses', 'note_loss', 'times', 'read_checkpoint', 'claim', 'load_step', 'claim_advance', 'save_own', 'save_writes', 'save_checkpoints', 'end_run',
       'commit', 'settle', 'retry_later', 'give_back', 'leased_to', 'hold', 'put_checkpoint', 'put_writes', 'open_at_head', 'bury', 'start_waiting',
       'register', 'beat', 'leave']) LOOP
     EXECUTE format('DROP ROUTINE %s', v_function);
@@ -26,7 +26,7 @@ CREATE FUNCTION farm.is_lost(p_worker bigint, p_lease interval) RETURNS boolean 
   SELECT p_worker IS NULL OR pg_try_advisory_xact_lock_shared(p_worker)
       OR NOT EXISTS (SELECT FROM farm.worker w WHERE w.worker = p_worker AND w.ended_at IS NULL AND w.beat_at > clock_timestamp() - p_lease) $$;
 
--- How many workers were lost while they held it. Tries that a RetryPolicy asked for do not count: they are no crashes.
+-- How many workers were lost while they held it, or gave it back. Tries that a RetryPolicy asked for do not count: they are no crashes.
 CREATE FUNCTION farm.losses(p_lost_to jsonb) RETURNS int LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
   SELECT coalesce(jsonb_array_length(p_lost_to), 0) $$;
 
@@ -35,6 +35,9 @@ CREATE FUNCTION farm.note_loss(p_lost_to jsonb, p_worker bigint, p_attempt int, 
   SELECT coalesce(p_lost_to, '[]') || (jsonb_build_object('attempt', p_attempt, 'at', clock_timestamp(),
            'worker', coalesce((SELECT w.name FROM farm.worker w WHERE w.worker = p_worker), p_worker::text))
            || CASE WHEN p_given_back THEN '{"given_back": true}'::jsonb ELSE '{}' END) $$;
+
+CREATE FUNCTION farm.times(p_count int) RETURNS text LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
+  SELECT CASE p_count WHEN 1 THEN 'once' ELSE p_count || ' times' END $$;
 
 -- ------------------------------------------------------------------------------------------------ claim
 
@@ -482,11 +485,12 @@ BEGIN
   RETURNING e.checkpoint_id, e.execution_id, r.graph_id, e.node, e.queue;
 END $$;
 
--- A node execution (or an advance) over which p_max workers were lost is given up, and its run with it. buried NULL: it was none.
+-- A node execution that p_max workers were lost over or gave back, or an advance that as many have begun, is given up, and its run with it.
+-- buried NULL: it was none.
 CREATE FUNCTION farm.bury(
   p_tenant uuid, p_run uuid, p_ckpt uuid, p_exec uuid, p_lease interval, p_max int,
   OUT buried text, OUT thread uuid, OUT graph text, OUT error jsonb, OUT forget boolean, OUT next_run uuid, OUT next_graph text) LANGUAGE plpgsql AS $$
-DECLARE v_node text; v_lost int;
+DECLARE v_node text; v_count int; v_back int; v_why text;
 BEGIN
   PERFORM set_config('farm.tenant', p_tenant::text, true);
   SELECT r.thread_id, r.graph_id INTO thread, graph FROM farm.run r WHERE r.tenant_id = p_tenant AND r.run_id = p_run;
@@ -496,7 +500,8 @@ BEGIN
   IF p_exec = '00000000-0000-0000-0000-000000000000' THEN
     DELETE FROM farm.superstep s
      WHERE s.tenant_id = p_tenant AND s.run_id = p_run AND s.checkpoint_id = p_ckpt AND s.attempts >= p_max AND farm.is_lost(s.worker, p_lease)
-    RETURNING '__advance__', s.attempts INTO v_node, v_lost;
+    RETURNING '__advance__', s.attempts INTO v_node, v_count;
+    v_why := format('The step after its nodes was begun %s by a worker, and never finished.', farm.times(v_count));
   ELSE
     UPDATE farm.node_execution e
        SET status = 'dead', fence = e.fence + 1, error = 'NodeCrashed', finished_at = clock_timestamp(),
@@ -504,12 +509,17 @@ BEGIN
      WHERE e.tenant_id = p_tenant AND e.run_id = p_run AND e.checkpoint_id = p_ckpt AND e.execution_id = p_exec
        AND (e.status = 'ready' AND farm.losses(e.lost_to) >= p_max
             OR e.status = 'leased' AND farm.losses(e.lost_to) + 1 >= p_max AND farm.is_lost(e.worker, p_lease))
-    RETURNING e.node, farm.losses(e.lost_to) INTO v_node, v_lost;
+    RETURNING e.node, farm.losses(e.lost_to), jsonb_array_length(jsonb_path_query_array(e.lost_to, '$[*] ? (@.given_back == true)'))
+         INTO v_node, v_count, v_back;
+    v_why := CASE WHEN v_back = 0 THEN format('The worker was lost %s while it executed node %s.', farm.times(v_count), v_node)
+                  WHEN v_back = v_count THEN format('Node %s was given back %s by a worker that could not execute it or save its result.',
+                                                    v_node, farm.times(v_back))
+                  ELSE format('The worker was lost %s while it executed node %s, which was given back %s by a worker that could not execute it '
+                              'or save its result.', farm.times(v_count - v_back), v_node, farm.times(v_back)) END;
   END IF;
   IF v_node IS NULL THEN RETURN; END IF;
   buried := v_node;
-  error := jsonb_build_object('error', 'NodeCrashed', 'node', v_node, 'attempts', v_lost,
-                              'message', format('The worker was lost %s times while it executed node %s.', v_lost, v_node));
+  error := jsonb_build_object('error', 'NodeCrashed', 'node', v_node, 'attempts', v_count, 'message', v_why);
   SELECT x.forget, x.next_run, x.next_graph INTO forget, next_run, next_graph
     FROM farm.end_run(p_tenant, thread, p_run, 'error', error, NULL, true) x;
 END $$;

@@ -85,6 +85,26 @@ def test_a_node_that_killed_as_many_workers_as_may_be_is_buried_with_its_run(
     assert healer.sweep() == type(swept)()
 
 
+def test_what_living_workers_gave_back_is_not_said_to_have_killed_them(
+    home: Home, hand: Hand, acme: Tenant, healer: PostgresHealing
+) -> None:
+    given_back, both = start(home, acme), start(home, acme)
+    lose(home, both, home.settings.max_attempts - 1)
+    for message in (given_back, both):
+        while execution(home, message)["status"] == "ready" and len(execution(home, message)["lost_to"] or ()) < 6:
+            hand.executions.release(hand.claim(message))
+            wait_for(lambda message=message: execution(home, message)["status"] == "ready", what="it is given back")  # type: ignore[misc]
+
+    said = {ended.run_id: ended.error for ended in healer.sweep().ended}
+
+    assert {key: error["message"] for key, error in said.items() if error} == {
+        given_back.run_id: "Node __start__ was given back 6 times by a worker that could not execute it or save its "
+        "result.",
+        both.run_id: "The worker was lost 5 times while it executed node __start__, which was given back once by a "
+        "worker that could not execute it or save its result.",
+    }
+
+
 def test_tries_of_a_retry_policy_are_no_crashes(home: Home, hand: Hand, acme: Tenant, healer: PostgresHealing) -> None:
     first = hand.claim(start(home, acme))
     (message,) = hand.commit(first, begin(first, "one")).ready
@@ -320,6 +340,9 @@ def test_an_advance_that_kills_its_workers_is_buried(
     assert healer.stalled() == ()
 
     assert run_status(home, message) == "error"
+    assert home.query("SELECT error->>'message' FROM farm.run") == [
+        ("The step after its nodes was begun 6 times by a worker, and never finished.",)
+    ]
     assert count(home, "superstep") == 0
 
 
