@@ -51,6 +51,11 @@ thread = Table(
 )
 Index("thread_created", thread.c.tenant_id, desc(thread.c.created_at), thread.c.thread_id)
 Index("thread_updated", thread.c.tenant_id, desc(thread.c.updated_at), thread.c.thread_id)
+Index(
+    "thread_not_idle",
+    *(thread.c.tenant_id, thread.c.status, desc(thread.c.created_at), thread.c.thread_id),
+    postgresql_where=thread.c.status != text("'idle'"),
+)
 
 thread_head = Table(
     "thread_head",

@@ -118,7 +118,10 @@ def forget_thread(connection: Connection, tenant: Tenant, thread_id: UUID) -> tu
 def search_threads(tenant: Tenant, query: ThreadQuery) -> Select[Any]:
     """Of one tenant, in the order asked for; equal ones by id, so that pages neither repeat nor skip.
 
-    created_at and updated_at are served by thread_created and thread_updated; the other orders sort the tenant's rows.
+    created_at and updated_at are served by thread_created and thread_updated, a status other than idle by
+    thread_not_idle; the other orders sort the tenant's rows. Metadata is compared row by row (sql/tables.sql says why):
+    up to the tenant's threads are read until a page is full, and none of another tenant. What bounds it is the
+    connection's statement_timeout.
     """
     order = thread.c[query.sort_by]
     ranked = order.asc() if query.sort_order == "asc" else order.desc()

@@ -252,9 +252,17 @@ def test_counting_stops_at_its_bound(
     assert threads.count(acme, ThreadQuery()) == 3
 
 
-@pytest.mark.parametrize("column", ["created_at", "updated_at"])
-def test_the_common_orders_are_read_from_an_index(home: Home, acme: Tenant, column: Any) -> None:
-    statement = module.search_threads(acme, ThreadQuery(sort_by=column)).limit(11)
+@pytest.mark.parametrize(
+    ("query", "index"),
+    [
+        (ThreadQuery(sort_by="created_at"), "thread_created"),
+        (ThreadQuery(sort_by="updated_at"), "thread_updated"),
+        (ThreadQuery(status="interrupted"), "thread_not_idle"),
+    ],
+    ids=lambda given: given if isinstance(given, str) else "",
+)
+def test_the_common_searches_are_read_from_an_index(home: Home, acme: Tenant, query: ThreadQuery, index: str) -> None:
+    statement = module.search_threads(acme, query).limit(11)
 
     with home.app.transaction(acme) as connection:
         connection.exec_driver_sql("SET LOCAL enable_sort = off; SET LOCAL enable_seqscan = off")
@@ -262,5 +270,5 @@ def test_the_common_orders_are_read_from_an_index(home: Home, acme: Tenant, colu
         rows = connection.exec_driver_sql(f"EXPLAIN {compiled}", compiled.params)
         plan = "\n".join(row[0] for row in rows)
 
-    assert f"using thread_{column.removesuffix('_at')}" in plan, plan
+    assert f"using {index}" in plan, plan
     assert "Sort" not in plan, plan
