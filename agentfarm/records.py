@@ -192,7 +192,7 @@ class RunRequest:
 
     assistant_id  a UUID or a graph's name
     stateless     made by POST /runs…: on a thread of its own, which goes with it unless on_completion is "keep"
-    streamed      the client reads events: what stream_mode is when not given (values), and whether events are kept
+    streamed      somebody may read its events, now or later: keep those of stream_mode, or values where none is given
     """
 
     assistant_id: str

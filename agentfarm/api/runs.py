@@ -81,7 +81,7 @@ class CancelQuery(BaseModel):
 )
 def create_run(request: HttpRequest, thread_id: str, body: RunCreate) -> HttpResponse:
     """Answers as soon as the run is durable."""
-    return _background(_admit(request, body, _thread_id(thread_id), streamed=False))
+    return _background(_admit(request, body, _thread_id(thread_id), streamed=True))
 
 
 @router.post(
@@ -103,7 +103,7 @@ def stream_new_run(request: HttpRequest, thread_id: str, body: RunCreate) -> Htt
 
 @router.post("/runs", response=documents.of(documents.Run), summary="Create a run without a thread")
 def create_stateless_run(request: HttpRequest, body: RunCreateStateless) -> HttpResponse:
-    return _background(_admit(request, body, ids.new_id(), streamed=False))
+    return _background(_admit(request, body, ids.new_id(), streamed=True))
 
 
 @router.post("/runs/wait", response=documents.of(Any), summary="Create a run without a thread and wait for its answer")

@@ -92,6 +92,15 @@ def test_a_run_that_asks_a_human_goes_on_with_the_answer(client: SyncLangGraphCl
     assert client.threads.get(thread_id)["status"] == "idle"
 
 
+def test_a_question_reaches_a_stream_of_tokens_too(client: SyncLangGraphClient) -> None:
+    thread_id = client.threads.create()["thread_id"]
+
+    parts = list(client.runs.stream(thread_id, "two_questions", input={"log": []}, stream_mode="messages-tuple"))
+
+    asked = [one["value"]["question"] for part in parts for one in (part.data or {}).get("__interrupt__", [])]
+    assert sorted(asked) == ["left", "right"]
+
+
 def test_the_questions_may_be_answered_one_by_one(client: SyncLangGraphClient) -> None:
     thread_id = client.threads.create()["thread_id"]
     first = client.runs.wait(thread_id, "two_questions", input={"log": []})
@@ -208,6 +217,7 @@ def test_a_background_run_can_be_joined_and_its_stream_read_again(client: SyncLa
     rest = list(client.runs.join_stream(thread_id, run["run_id"], last_event_id=middle))
 
     assert client.runs.get(thread_id, run["run_id"])["status"] == "success"
+    assert [len(part.data.get("log", [])) for part in first if part.event == "values"] == list(range(13))
     assert [part.id for part in rest] == [part.id for part in first[len(first) // 2 + 1 :]]
 
 
