@@ -8,8 +8,10 @@
     processes   pids, ports, children that die with their parent
     postgres, valkey, rabbitmq      one server each: start, stop, is it there, its URL
     services    the servers together, and the environment that leads to them
+    address     where the web listens, how it is reached, and by which names
     farm        the product's own processes, what they are started with, who may use them
     supervisor  keeps them running until it is told to stop
+    banner      what `make run` prints once all is up
     run         `make run`: all of the above
     look        who executes what, asked of the database
     demo        `make demo`: the story of a run, told by running it

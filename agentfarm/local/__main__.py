@@ -21,9 +21,11 @@ from pathlib import Path
 
 from agentfarm.errors import Misconfigured
 from agentfarm.local import farm
+from agentfarm.local.address import DEFAULT_PORT
 from agentfarm.local.processes import wait_gone
 from agentfarm.local.run import Options, run
 from agentfarm.local.services import DEFAULT_FOLDER, Services
+from agentfarm.local.state import FILE
 from agentfarm.local.supervisor import read_supervisor
 
 COMMANDS = ("run", "demo", "up", "env", "status", "stop", "reset")
@@ -49,7 +51,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--folder", type=Path, default=DEFAULT_FOLDER, help="data, logs and ports (.farm)")
     parser.add_argument("--config", type=Path, help="langgraph.json of the graphs to serve (this project's)")
     parser.add_argument("--host", default="127.0.0.1", help="address of the API (127.0.0.1)")
-    parser.add_argument("--port", type=int, help=f"port of the API ({farm.DEFAULT_PORT})")
+    parser.add_argument("--port", type=int, help=f"port of the API ({DEFAULT_PORT})")
     parser.add_argument("--any-port", action="store_true", help="take a free port where that one is taken")
     parser.add_argument("--broker", choices=("redis", "rabbitmq"), default="redis", help="redis: Valkey, from a wheel")
     parser.add_argument("--quiet", action="store_true", help="run: print no key and no password")
@@ -83,15 +85,18 @@ def _commands(options: argparse.Namespace) -> int:
         return _print_environment(services)
     if options.command == "status":
         return _status(services, as_json=options.json)
-    _stop(services)
     if options.command == "reset":
-        services.reset()
+        return _reset(services)
+    print(_stop(services))
     return 0
 
 
 def _print_environment(services: Services) -> int:
-    if not services.status():
-        raise Misconfigured(f"Nothing was ever started in {services.folder}: `python -m agentfarm.local up`.")
+    servers = services.status()
+    if not servers and not (services.folder / FILE).exists():
+        raise Misconfigured(f"Nothing was ever started in {services.folder}: `make up`.")
+    if down := [name for name, is_up in servers.items() if not is_up]:
+        print(f"agentfarm: {' and '.join(down)} do not answer; `make up` starts them.", file=sys.stderr)
     for name, value in {**services.environment(), **farm.secrets_of(services.folder)}.items():
         print(f"export {name}={shlex.quote(value)}")
     return 0
@@ -109,13 +114,26 @@ def _status(services: Services, *, as_json: bool) -> int:
     return 0 if running and all(servers.values()) else 1
 
 
-def _stop(services: Services) -> None:
+def _reset(services: Services) -> int:
+    if not services.folder.exists():
+        print(f"nothing to delete: there is no {services.folder}")
+        return 0
+    stopped = _stop(services)
+    services.reset()
+    print(f"{stopped}; deleted the farm's data in {services.folder}")
+    return 0
+
+
+def _stop(services: Services) -> str:
+    """What was ended, in words."""
     if running := read_supervisor(services.folder):
+        print(f"stopping the farm (pid {running['pid']}) …", flush=True)
         os.kill(running["pid"], signal.SIGTERM)
         if not wait_gone(running["pid"], seconds=STOP_SECONDS):
             raise Misconfigured(f"The farm (pid {running['pid']}) did not end within {STOP_SECONDS:.0f} s of SIGTERM.")
     stopped = services.stop()
-    print(f"stopped {', '.join(stopped)}" if stopped else "nothing to stop" if not running else "stopped the farm")
+    names = [*(["the farm"] if running else []), *stopped]
+    return f"stopped {', '.join(names)}" if names else "nothing ran"
 
 
 if __name__ == "__main__":

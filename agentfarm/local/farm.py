@@ -10,11 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from agentfarm.conf import is_loopback
+from pydantic import ValidationError
+
+from agentfarm.conf import Settings, render_problems
 from agentfarm.errors import Misconfigured
-from agentfarm.local.processes import free_port, port_is_free
+from agentfarm.local.address import DEFAULT_PORT, Address, choose_hosts
 from agentfarm.local.services import Services
-from agentfarm.local.state import State, locked, write_private
+from agentfarm.local.state import locked, write_private
 
 PROJECT = Path(__file__).resolve().parents[2]
 
@@ -23,8 +25,7 @@ WORKERS = 2
 WORKER_SLOTS = 8
 CPU_SLOTS = 2
 
-DEFAULT_PORT = 2024
-DEFAULT_FLOWER_PORT = 5555
+OWN_CONFIG = PROJECT / "langgraph.json"
 
 #: What of an environment made elsewhere would lead Django or Celery to other settings.
 FOREIGN = ("DJANGO_SETTINGS_MODULE", "CELERY_CONFIG_MODULE", "CELERY_BROKER_READ_URL", "CELERY_BROKER_WRITE_URL")
@@ -39,21 +40,6 @@ class Program:
 
 
 @dataclass(frozen=True, slots=True)
-class Address:
-    host: str
-    port: int
-    flower_port: int
-
-    @property
-    def url(self) -> str:
-        return f"http://{f'[{self.host}]' if ':' in self.host else self.host}:{self.port}"
-
-    @property
-    def flower_url(self) -> str:
-        return f"http://127.0.0.1:{self.flower_port}"
-
-
-@dataclass(frozen=True, slots=True)
 class Access:
     """What farm_setup made: keys of two tenants, the admin's password."""
 
@@ -63,39 +49,38 @@ class Access:
     admin_password: str
 
 
-def choose_address(state: State, host: str, port: int | None, *, any_port: bool) -> Address:
-    """Ports for the web and for Flower.
+def check_choices(config: Path, host: str, port: int | None, given: Mapping[str, str]) -> None:
+    """Raises Misconfigured, which names what is wrong, before anything has started.
 
-    port      the one asked for; None: 2024
-    any_port  take a free one where that is taken
-    raises    Misconfigured when it is taken, with the option that chooses another
+    given  the environment: what the servers will add to it is not there yet
     """
-    wanted = port or DEFAULT_PORT
-    if not port_is_free(wanted, host):
-        if not any_port:
-            raise Misconfigured(
-                f"Port {wanted} is taken by another program. Choose another: `make run PORT={wanted + 1}`."
-            )
-        wanted = free_port()
-    flower = state.section("flower")
-    known = int(flower.get("port", DEFAULT_FLOWER_PORT))
-    flower["port"] = known if port_is_free(known) and known != wanted else free_port()
-    state.save()
-    return Address(host, wanted, flower["port"])
+    if not config.is_file():
+        raise Misconfigured(f"{config} does not exist. CONFIG is the path of your langgraph.json.")
+    to_come: dict[str, Any] = {
+        "DATABASE_URL": given.get("DATABASE_URL") or "postgresql://to-come",
+        "REDIS_URL": given.get("REDIS_URL") or "redis://to-come",
+        "CELERY_BROKER_URL": given.get("CELERY_BROKER_URL") or "redis://to-come",
+        "AGENTFARM_SECRET_KEY": "to come",
+        "AGENTFARM_HOST": host,
+        "PORT": DEFAULT_PORT if port is None else port,
+    }
+    try:
+        Settings(**to_come)  # the rest is read from the environment
+    except ValidationError as error:
+        raise Misconfigured(render_problems(error)) from None
 
 
 def make_environment(services: Services, address: Address, config: Path) -> dict[str, str]:
-    """What every process of the farm is started with. Raises Misconfigured where the graphs' file does not exist."""
-    if not config.is_file():
-        raise Misconfigured(f"{config} does not exist. CONFIG is the path of your langgraph.json.")
+    """What every process of the farm is started with."""
     given = {name: value for name, value in os.environ.items() if name not in FOREIGN}
     made = secrets_of(services.folder)
-    if is_loopback(address.host):
+    if address.is_loopback:
         # For a first try by curl or Studio, without a key; refused at start on an address that others can reach.
         made["ANONYMOUS_TENANT"] = "demo"
     ours = {
         **services.environment(),
         "AGENTFARM_HOST": address.host,
+        "AGENTFARM_ALLOWED_HOSTS": choose_hosts(address, given.get("AGENTFARM_ALLOWED_HOSTS", "")),
         "PORT": str(address.port),
         "FLOWER_PORT": str(address.flower_port),
         "FLOWER_URL": address.flower_url,  # the admin links to it
@@ -181,7 +166,7 @@ def manage(environment: Mapping[str, str], *command: str) -> str:
 
 def get_json(address: Address, path: str) -> dict[str, Any] | None:
     """The web's answer, or None while there is none."""
-    connection = http.client.HTTPConnection(address.host, address.port, timeout=2)
+    connection = http.client.HTTPConnection(address.reached_at, address.port, timeout=2)
     try:
         connection.request("GET", path)
         answer = connection.getresponse()

@@ -1,4 +1,4 @@
-"""What the demo looks up in the database: who executes what, as the operator's role farm_admin sees it. No state."""
+"""What run and demo look up in the database, as the operator's role farm_admin sees it: who executes what. No state."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,6 +9,8 @@ from typing import Any
 import psycopg
 
 WORKERS = "SELECT count(*) FROM farm.worker WHERE ended_at IS NULL AND beat_at > clock_timestamp() - interval '5 s'"
+
+TENANT = "SELECT 1 FROM tenants_tenant WHERE slug = %s AND is_active"
 
 HOLDER = """
 SELECT w.pid, w.name FROM farm.node_execution e JOIN farm.worker w USING (worker)
@@ -56,6 +58,9 @@ class Look:
     def living_workers(self) -> int:
         """Processes that may hold nodes: each worker with threads, each child of one with processes."""
         return int(self._rows(WORKERS)[0][0])
+
+    def has_tenant(self, slug: str) -> bool:
+        return bool(self._rows(TENANT, slug))
 
     def find_holder(self, run_id: str, node: str) -> Holder | None:
         rows = self._rows(HOLDER, run_id, node)

@@ -1,17 +1,19 @@
 """`make run`: servers up, database migrated, two tenants made, all processes kept running until Ctrl-C."""
 
+import os
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
-from typing import Any
 
 from agentfarm.errors import Misconfigured
 from agentfarm.local import farm
-from agentfarm.local.farm import Access, Address
+from agentfarm.local.address import Address, choose_address
+from agentfarm.local.banner import render_banner
+from agentfarm.local.farm import Access
 from agentfarm.local.look import looking
 from agentfarm.local.services import Broker, Services
 from agentfarm.local.state import locked, make_folder
@@ -22,8 +24,6 @@ READY_SECONDS = 90.0
 
 #: The threads' workers, and each child of the prefork worker.
 WORKER_PROCESSES = farm.WORKERS + farm.CPU_SLOTS
-
-STUDIO = "https://smith.langchain.com/studio/?baseUrl="
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,22 +41,22 @@ class Options:
 
 def run(options: Options) -> int:
     """The exit code, after Ctrl-C or SIGTERM. Raises Misconfigured for what the user can mend."""
+    farm.check_choices(options.config, options.host, options.port, os.environ)
     services = Services(options.folder, broker=options.broker)
     make_folder(services.folder)
     with only_one(services.folder), _interruptible(), _stopping(services):
         began = time.monotonic()
         with locked(services.folder) as state:
-            address = farm.choose_address(state, options.host, options.port, any_port=options.any_port)
+            address = choose_address(state, options.host, options.port, any_port=options.any_port)
         for line in services.start():
             _say(began, line)
         environment = farm.make_environment(services, address, options.config)
         farm.migrate(environment)
         access = farm.set_up(environment, services.folder)
+        _check_anonymous(environment)
         farm.write_access(services.folder, address, access)
         _say(began, "the database is migrated, the tenants demo and other are there")
-        supervisor = Supervisor(
-            farm.programs(address), environment, services.folder, farm.PROJECT, say=_now
-        )
+        supervisor = Supervisor(farm.programs(address), environment, services.folder, farm.PROJECT, say=_now)
         with stop_signals(supervisor):
             return _supervise(supervisor, address, None if options.quiet else access, began)
 
@@ -69,13 +69,26 @@ def _supervise(supervisor: Supervisor, address: Address, access: Access | None, 
         _say(began, f"{', '.join(program.name for program in supervisor.programs)} are running")
         if access is not None:
             info = farm.get_json(address, "/info") or {}
-            print(render_banner(address, access, info, supervisor.folder), flush=True)
+            print(render_banner(address, access, info, supervisor.environment, supervisor.folder), flush=True)
         supervisor.note(ready=True, url=address.url, flower=address.flower_url, admin=f"{address.url}/admin/")
         supervisor.watch(lambda: False)
         return 0
     finally:
-        print("\nstopping …", flush=True)
+        print("\nstopping: running nodes may end first; Ctrl-C again ends them at once", flush=True)
         supervisor.stop()
+
+
+def _check_anonymous(environment: Mapping[str, str]) -> None:
+    """Raises Misconfigured where requests without a key would act for a tenant that is not there."""
+    slug = environment.get("ANONYMOUS_TENANT")
+    if not slug:
+        return
+    with looking(environment["DATABASE_ADMIN_URL"]) as look:
+        if not look.has_tenant(slug):
+            raise Misconfigured(
+                f"ANONYMOUS_TENANT={slug!r} is not a tenant of this farm. Its value is a tenant's slug, as the admin "
+                "lists them: `demo` is there from the start. Unset it to let nobody in without a key."
+            )
 
 
 def _become_ready(supervisor: Supervisor, address: Address) -> bool:
@@ -97,37 +110,6 @@ def _become_ready(supervisor: Supervisor, address: Address) -> bool:
             f"Web and workers were not ready within {READY_SECONDS:.0f} s ({look.living_workers()} of "
             f"{WORKER_PROCESSES} worker processes are). Their logs: {supervisor.folder / 'logs'}"
         )
-
-
-def render_banner(address: Address, access: Access, info: dict[str, Any], folder: Path) -> str:
-    graphs: dict[str, str] = info.get("graphs", {})
-    served = [graph for graph, state in graphs.items() if state == "ok"]
-    problems = [f"  Not served {graph}: {state}" for graph, state in graphs.items() if state != "ok"]
-    first = "agent" if "agent" in served or not served else served[0]
-    lines = [
-        "",
-        f"  AgentFarm serves {', '.join(served) or 'no graph'}",
-        *problems,
-        "",
-        f"  API      {address.url}        (without a key you are tenant demo)",
-        f"  Docs     {address.url}/docs",
-        f"  Admin    {address.url}/admin/   {access.admin_user} / {access.admin_password}",
-        f"  Flower   {address.flower_url}        user and password: FLOWER_USER, FLOWER_PASSWORD of `make env`",
-        f"  Studio   {STUDIO}{address.url}",
-        f"  Key      {access.key}   (tenant demo; both tenants' keys: {folder / 'farm.env'})",
-        f"  Logs     {folder / 'logs'}",
-        "",
-        f"  curl -N {address.url}/runs/stream -H 'x-api-key: {access.key}' -H 'content-type: application/json' \\",
-        f'    -d \'{{"assistant_id": "{first}", "stream_mode": "messages-tuple", "input": {{"messages": [',
-        '          {"role": "user", "content": "How many words has the Gettysburg Address?"}]}}\'',
-        "",
-        "  from langgraph_sdk import get_client",
-        f'  client = get_client(url="{address.url}", api_key="{access.key}")',
-        "",
-        "  Ctrl-C ends it; the data stays.",
-        "",
-    ]
-    return "\n".join(lines)
 
 
 @contextmanager

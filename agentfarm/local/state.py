@@ -43,7 +43,7 @@ class State:
         except ValueError as error:
             raise Misconfigured(
                 f"{self.folder / FILE} cannot be read. It holds ports and passwords of the local servers; without it "
-                f"their data is of no use: `python -m agentfarm.local reset --folder {self.folder}`."
+                f"their data is of no use: `make reset FOLDER={self.folder}`."
             ) from error
 
     def section(self, name: str) -> dict[str, Any]:
@@ -87,7 +87,7 @@ def locked(folder: Path) -> Iterator[State]:
 def make_folder(folder: Path) -> None:
     """Make it and keep git away from what is in it. Raises Misconfigured for a folder that holds something else."""
     if folder.is_dir() and not (folder / ".gitignore").exists() and not _names(folder) <= {*OURS, *NEIGHBOURS}:
-        raise Misconfigured(f"{folder} holds files that are not a farm's; choose another folder with --folder.")
+        raise Misconfigured(f"{folder} holds files that are not a farm's; choose another: `make run FOLDER=.farm-2`.")
     folder.mkdir(parents=True, exist_ok=True)
     if not (folder / ".gitignore").exists():
         (folder / ".gitignore").write_text("*\n", encoding="utf-8")

@@ -35,6 +35,9 @@ SETTLED_SECONDS = 30.0
 #: As long as a worker may let its nodes end; what it leaves is another's, by the lease.
 STOP_SECONDS = 20.0
 
+#: Who waits for the end is told this often what it waits for.
+TELL_SECONDS = 3.0
+
 #: A log larger than this is put aside when its process starts.
 LOG_BYTES = 20 << 20
 
@@ -139,9 +142,14 @@ class Supervisor:
         """Ask all to end, wait, and kill who stays. Told twice, kill at once."""
         for child in self.children:
             child.signal(signal.SIGTERM)
-        end = time.monotonic() + STOP_SECONDS
+        began = told_at = time.monotonic()
+        end = began + STOP_SECONDS
         told = self.told_to_stop
-        while self._living() and time.monotonic() < end and self.told_to_stop <= max(told, 1):
+        while (living := self._living()) and time.monotonic() < end and self.told_to_stop <= max(told, 1):
+            if time.monotonic() - told_at > TELL_SECONDS:
+                told_at = time.monotonic()
+                names = ", ".join(child.program.name for child in living)
+                self.say(f"{names}: ending for {told_at - began:.0f} s of {STOP_SECONDS:.0f} s at most")
             time.sleep(LOOK_SECONDS)
         for child in self._living():
             self.say(f"{child.program.name} does not end; killed (its nodes are taken over by the next worker)")
@@ -203,7 +211,7 @@ def only_one(folder: Path) -> Iterator[None]:
             running = read_supervisor(folder)
             raise Misconfigured(
                 f"A farm runs already from {folder} (pid {running.get('pid', '?')}, {running.get('url', 'starting')}). "
-                "End it with Ctrl-C or `make stop`, or run a second one with --folder .farm-2 and another port."
+                "End it with Ctrl-C or `make stop`, or run a second one: `make run FOLDER=.farm-2 PORT=2025`."
             ) from None
         _end_leftovers(folder)
         yield

@@ -11,7 +11,7 @@ import yaml
 
 from agentfarm.conf import Settings
 from agentfarm.local import farm
-from agentfarm.local.farm import Address
+from agentfarm.local.address import Address
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("deploy/*.md"), *ROOT.glob("changes/*.md")])

@@ -1,4 +1,7 @@
-"""`farm_roles`: the SQL that makes the four roles and the database, for a Postgres of one's own. Touches nothing."""
+"""`farm_roles`: the SQL that makes the four roles and the database, for a Postgres of one's own. Touches nothing.
+
+It comes first of all, so it needs no settings: manage.py calls it without Django's.
+"""
 
 import secrets
 from argparse import ArgumentParser
@@ -30,7 +33,9 @@ class Command(BaseCommand):
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument("--database", default="agentfarm", help="the database's name (default: agentfarm)")
-        parser.add_argument("--host", default="localhost:5432", help="host:port for the URLs in the comment at the end")
+        parser.add_argument(
+            "--host", default="localhost:5432", help="host:port for the URLs at the end (default: %(default)s)"
+        )
         parser.add_argument(
             "--generate", action="store_true", help="with passwords made now, instead of psql variables"
         )
@@ -60,7 +65,7 @@ def render_roles(database: str, host: str, passwords: dict[str, str] | None) -> 
         f"\\connect {database}",
         "ALTER SCHEMA public OWNER TO farm_owner;",
         "REVOKE CREATE ON SCHEMA public FROM PUBLIC;",
-        "-- Then, in the environment, and `python manage.py migrate`:",
+        "-- Then, in the environment of every process and of `python manage.py migrate`:",
     ]
     lines += [
         f"--   {VARIABLES[role]}=postgresql://{role}:{passwords[role] if passwords else '…'}@{host}/{database}"

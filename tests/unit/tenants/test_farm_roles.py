@@ -1,8 +1,14 @@
+import os
 import re
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
 from tenants.management.commands.farm_roles import ROLES, render_roles
+
+PROJECT = Path(__file__).resolve().parents[3]
 
 
 def test_no_role_may_pass_the_walls() -> None:
@@ -28,3 +34,26 @@ def test_with_passwords_each_url_opens_its_role(role: str) -> None:
 
     assert f"PASSWORD '{passwords[role]}'" in script
     assert f"=postgresql://{role}:{passwords[role]}@db.example:6432/farm" in script
+
+
+def test_it_comes_before_any_setting() -> None:
+    """The passwords that the settings will hold are made by it."""
+    bare = {"PATH": os.environ["PATH"]}
+    command = [sys.executable, "manage.py", "farm_roles", "--generate", "--database", "farm_2"]
+
+    done = subprocess.run(command, cwd=PROJECT, env=bare, capture_output=True, text=True, check=False)
+
+    assert done.returncode == 0, done.stderr
+    assert "CREATE DATABASE farm_2" in done.stdout
+
+
+def test_what_other_commands_lack_is_said_without_a_traceback() -> None:
+    bare = {"PATH": os.environ["PATH"]}
+
+    done = subprocess.run(
+        [sys.executable, "manage.py", "migrate"], cwd=PROJECT, env=bare, capture_output=True, text=True, check=False
+    )
+
+    assert done.returncode == 1
+    assert "DATABASE_URL is not set." in done.stderr
+    assert "Traceback" not in done.stderr
