@@ -143,7 +143,8 @@ def test_a_server_that_is_not_there_is_unavailable(home: Home, acme: Tenant) -> 
 
 def cut_all(home: Home) -> None:
     home.query(
-        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s AND usename = 'farm_app'", home.name
+        "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE datname = %s AND usename = 'farm_app'",
+        home.name,
     )
 
 
