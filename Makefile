@@ -24,7 +24,7 @@ LOCAL_OPTIONS := --folder $(FOLDER) --broker $(BROKER) $(if $(CONFIG),--config $
 demo: setup ## An agent, a human in the loop, a killed worker, two tenants: shown by running it, in about a minute
 	@$(LOCAL) demo --folder $(FOLDER) $(if $(CONFIG),--config $(CONFIG))
 
-run: setup ## The farm, until Ctrl-C: API on 2024, admin, Flower. CONFIG=path/to/langgraph.json PORT=2024 BROKER=redis|rabbitmq
+run: setup ## The farm, until Ctrl-C: API on 2024, admin, Flower. CONFIG=path/to/langgraph.json PORT=2024 HOST=0.0.0.0 BROKER=redis|rabbitmq
 	@$(LOCAL) run $(LOCAL_OPTIONS)
 
 up: setup ## PostgreSQL and Valkey alone

@@ -53,7 +53,7 @@ class Address:
 def choose_address(state: State, host: str, port: int | None, *, any_port: bool) -> Address:
     """Ports for the web and for Flower.
 
-    port      the one asked for; None: 2024
+    port      the one asked for; None: 2024; 0: a free one
     any_port  take a free one where that is taken
     raises    Misconfigured, which tells a wrong address, a forbidden and a taken port apart and says what to do
     """
@@ -65,6 +65,7 @@ def choose_address(state: State, host: str, port: int | None, *, any_port: bool)
         if error.errno != errno.EADDRINUSE or not any_port:
             raise Misconfigured(_explain(error, host, wanted)) from None
         wanted = free_port()
+    wanted = wanted or free_port()
     flower = state.section("flower")
     known = int(flower.get("port", DEFAULT_FLOWER_PORT))
     flower["port"] = known if port_is_free(known) and known != wanted else free_port()

@@ -173,7 +173,8 @@ def demo(folder: Path, config: Path) -> int:
     if running := read_supervisor(services.folder):
         print(
             f"A farm runs already (pid {running['pid']}); the demo kills workers and ends its farm. "
-            "End that one with `make stop`, or run the demo beside it: `make demo FOLDER=.farm-demo`.",
+            f"End that one with `make stop FOLDER={services.folder}`, or run the demo beside it: "
+            "`make demo FOLDER=.farm-demo`.",
             file=sys.stderr,
         )
         return 2

@@ -211,7 +211,8 @@ def only_one(folder: Path) -> Iterator[None]:
             running = read_supervisor(folder)
             raise Misconfigured(
                 f"A farm runs already from {folder} (pid {running.get('pid', '?')}, {running.get('url', 'starting')}). "
-                "End it with Ctrl-C or `make stop`, or run a second one: `make run FOLDER=.farm-2 PORT=2025`."
+                f"End it with Ctrl-C or `make stop FOLDER={folder}`, or run a second one: "
+                "`make run FOLDER=.farm-2 PORT=2025`."
             ) from None
         _end_leftovers(folder)
         yield

@@ -6,6 +6,7 @@ import signal
 import socket
 import subprocess
 import sys
+import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,7 +21,7 @@ from agentfarm.local.supervisor import read_supervisor
 pytestmark = pytest.mark.slow
 
 #: Servers of one's own are not what is tried here.
-OWN = ("DATABASE_URL", "REDIS_URL", "CELERY_BROKER_URL")
+OWN = ("DATABASE_URL", "REDIS_URL", "CELERY_BROKER_URL", "ANONYMOUS_TENANT", "AGENTFARM_ALLOWED_HOSTS")
 
 
 def command(*arguments: str) -> list[str]:
@@ -31,11 +32,11 @@ def environment() -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if name not in OWN}
 
 
-def local(*arguments: str, seconds: float = 60) -> subprocess.CompletedProcess[str]:
+def local(*arguments: str, seconds: float = 60, **variables: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         command(*arguments),
         cwd=PROJECT,
-        env=environment(),
+        env={**environment(), **variables},
         capture_output=True,
         text=True,
         timeout=seconds,
@@ -114,7 +115,11 @@ def test_a_farm_runs_until_it_is_killed_and_then_goes_on_with_its_data(folder: P
 
     # Web, workers with prefork's children, beat and Flower; the servers stay, which hold the data.
     assert wait_until(lambda: not any(is_alive(process.pid) for process in family), seconds=20)
-    second = start(folder)
+    # On every address: the printed URL is one that can be asked, and other machines' names for this one are answered.
+    second = start(folder, "--host", "0.0.0.0")
+    assert read_access(folder)["AGENTFARM_URL"].startswith("http://127.0.0.1:")
+    assert status_of(read_access(folder)["AGENTFARM_URL"] + "/ok", host=socket.gethostname()) == 200
+    assert status_of(read_access(folder)["AGENTFARM_URL"] + "/ok", host="elsewhere.example") == 400
     assert get(read_access(folder), f"/threads/{thread_id}")["thread_id"] == thread_id
     assert read_access(folder)["AGENTFARM_API_KEY"] == access["AGENTFARM_API_KEY"]
 
@@ -124,11 +129,14 @@ def test_a_farm_runs_until_it_is_killed_and_then_goes_on_with_its_data(folder: P
     assert second.wait(30) == 0
     assert running_from(folder) == []
     assert local("status", "--folder", str(folder)).returncode == 1
+    down = local("env", "--folder", str(folder))
+    assert "export DATABASE_URL=" in down.stdout
+    assert "PostgreSQL and Valkey do not answer" in down.stderr
 
 
-def start(folder: Path) -> subprocess.Popen[bytes]:
+def start(folder: Path, *options: str) -> subprocess.Popen[bytes]:
     process = subprocess.Popen(
-        command("run", "--folder", str(folder), "--any-port", "--quiet"), cwd=PROJECT, env=environment()
+        command("run", "--folder", str(folder), "--any-port", "--quiet", *options), cwd=PROJECT, env=environment()
     )
 
     def ready() -> bool:
@@ -155,6 +163,14 @@ def call(access: dict[str, str], path: str, body: bytes | None) -> dict[str, str
         return found
 
 
+def status_of(url: str, *, host: str) -> int:
+    try:
+        with urllib.request.urlopen(urllib.request.Request(url, headers={"Host": host})) as answer:
+            return int(answer.status)
+    except urllib.error.HTTPError as error:
+        return error.code
+
+
 def test_a_port_that_another_program_has_is_named_with_the_way_out(folder: Path) -> None:
     with socket.socket() as other:
         other.bind(("127.0.0.1", 0))
@@ -174,6 +190,26 @@ def test_a_config_that_does_not_exist_is_named(folder: Path) -> None:
     assert done.returncode == 2
     assert "nowhere/langgraph.json does not exist" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_an_open_door_to_everybody_is_refused_before_anything_starts(folder: Path) -> None:
+    done = local("run", "--folder", str(folder), "--any-port", "--host", "0.0.0.0", ANONYMOUS_TENANT="demo")
+
+    assert done.returncode == 2
+    assert "ANONYMOUS_TENANT='demo' lets requests without a key in" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not folder.exists()
+
+
+def test_a_tenant_that_is_not_there_is_nobodys_door(folder: Path) -> None:
+    done = local("run", "--folder", str(folder), "--any-port", ANONYMOUS_TENANT="nobody")
+
+    assert done.returncode == 2
+    assert "ANONYMOUS_TENANT='nobody' is not a tenant of this farm" in done.stderr
+    assert "are running" not in done.stdout
+    reset = local("reset", "--folder", str(folder))
+    assert f"deleted the farm's data in {folder}" in reset.stdout
+    assert f"nothing to delete: there is no {folder}" in local("reset", "--folder", str(folder)).stdout
 
 
 def test_servers_alone_come_up_for_a_shell(folder: Path) -> None:

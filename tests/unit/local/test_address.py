@@ -103,6 +103,19 @@ def test_a_wrong_address_is_not_called_a_taken_port(state: State, host: str, sen
         choose_address(state, host, free_port(), any_port=True)
 
 
+def test_port_0_is_a_free_one(state: State) -> None:
+    assert choose_address(state, "127.0.0.1", 0, any_port=False).port > 0
+
+
+def test_an_address_in_the_brackets_of_a_url_is_understood(state: State) -> None:
+    try:
+        address = choose_address(state, "[::1]", 0, any_port=False)
+    except Misconfigured:
+        pytest.skip("no IPv6 here")
+
+    assert address.url == f"http://[::1]:{address.port}"
+
+
 @pytest.fixture
 def given(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
     for name in ("DATABASE_URL", "REDIS_URL", "CELERY_BROKER_URL", "ANONYMOUS_TENANT"):

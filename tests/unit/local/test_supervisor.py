@@ -92,7 +92,8 @@ def test_it_waits_longer_each_time_one_dies_soon() -> None:
 def test_stop_ends_all_also_the_one_that_does_not_listen(
     make: Make, said: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "STOP_SECONDS", 0.5)
+    monkeypatch.setattr(module, "STOP_SECONDS", 1.0)
+    monkeypatch.setattr(module, "TELL_SECONDS", 0.3)
     supervisor = make(python("good", LIVES), python("deaf", DEAF))
     assert supervisor.watch(
         lambda: "lives" in log(supervisor, "deaf") and "lives" in log(supervisor, "good"), seconds=20
@@ -102,6 +103,7 @@ def test_stop_ends_all_also_the_one_that_does_not_listen(
     supervisor.stop()
 
     assert not any(map(is_alive, pids))
+    assert [line for line in said if line.startswith("deaf: ending for")]
     assert [line for line in said if "deaf does not end" in line]
     assert read_supervisor(supervisor.folder) == {}
 
