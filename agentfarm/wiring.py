@@ -16,7 +16,7 @@ from agentfarm.conf import settings, strict_msgpack
 strict_msgpack()  # before langgraph is imported below
 
 from agentfarm.engine.graphs import GraphRegistry  # noqa: E402
-from agentfarm.errors import GraphLoadFailed, GraphNotFound  # noqa: E402
+from agentfarm.errors import GraphLoadFailed, GraphNotFound, Misconfigured  # noqa: E402
 from agentfarm.flow.farm import Farm  # noqa: E402
 from agentfarm.persistence.database import Database, Databases, check_at_start  # noqa: E402
 from agentfarm.persistence.executions import PostgresExecutions  # noqa: E402
@@ -113,10 +113,13 @@ def farm() -> Farm:
 def check() -> None:
     """Refuse to serve where tenants would not be safe from each other.
 
-    raises  RoleCanBypassIsolation, SchemaNotMigrated, StrictSerializerOff, StoreUnavailable
+    raises  RoleCanBypassIsolation, SchemaNotMigrated, StrictSerializerOff, Misconfigured, StoreUnavailable
     """
     process = _here()
     check_at_start(process.database)
+    slug = settings().anonymous_tenant
+    if slug and process.farm.keys.anonymous() is None:
+        raise Misconfigured(f"ANONYMOUS_TENANT is {slug!r}, and there is no active tenant of that name.")
     if settings().database_ops_url is not None:
         check_at_start(process.ops, setting="DATABASE_OPS_URL", role="ops")
 

@@ -217,7 +217,9 @@ _ROLE = text(
     """
     SELECT r.rolname, r.rolsuper, r.rolbypassrls,
            EXISTS (SELECT FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
-                    WHERE n.nspname = 'farm' AND pg_has_role(r.oid, c.relowner, 'MEMBER')) AS owns
+                    WHERE n.nspname = 'farm' AND pg_has_role(r.oid, c.relowner, 'MEMBER')) AS owns,
+           EXISTS (SELECT FROM pg_roles o
+                    WHERE o.rolname IN ('farm_admin', 'farm_ops') AND pg_has_role(r.oid, o.oid, 'MEMBER')) AS sees_all
       FROM pg_roles r WHERE r.rolname = current_user
     """
 )
@@ -236,10 +238,15 @@ def check_at_start(database: Database, *, setting: str = "DATABASE_URL", role: L
     if not STRICT_MSGPACK_ENABLED:
         raise StrictSerializerOff
     with database.transaction_of_nobody() as connection:
-        name, is_super, bypasses, owns = connection.execute(_ROLE).one()
-        for is_so, why in ((is_super, "is a superuser"), (bypasses, "has BYPASSRLS"), (owns, "owns our tables")):
-            if is_so:
-                raise RoleCanBypassIsolation(role=name, setting=setting, why=why)
+        name, is_super, bypasses, owns, sees_all = connection.execute(_ROLE).one()
+        refused = {
+            "is a superuser": is_super,
+            "has BYPASSRLS": bypasses,
+            "owns our tables": owns,
+            "has the policies of farm_admin or farm_ops, which see the rows of all": sees_all and role == "app",
+        }
+        for why in (why for why, is_so in refused.items() if is_so):
+            raise RoleCanBypassIsolation(role=name, setting=setting, why=why)
         tables = [f"farm.{table.name}" for table in metadata.sorted_tables]
         missing = [f"table {row[0]}" for row in connection.execute(_MISSING_TABLES, {"tables": tables})]
         have = {row[0] for row in connection.execute(_HAVE_FUNCTIONS)}

@@ -46,7 +46,10 @@ def test_the_roles_of_a_migrated_home_may_start(home: Home) -> None:
     check_at_start(home.ops, setting="DATABASE_OPS_URL", role="ops")
 
 
-@pytest.mark.parametrize(("role", "why"), [("farm_root", "is a superuser"), ("farm_owner", "owns our tables")])
+@pytest.mark.parametrize(
+    ("role", "why"),
+    [("farm_root", "is a superuser"), ("farm_owner", "owns our tables"), ("farm_admin", "see the rows of all")],
+)
 def test_a_role_that_could_see_over_the_walls_may_not_start(home: Home, role: str, why: str) -> None:
     with connected(home, home.url(role)) as database, pytest.raises(RoleCanBypassIsolation, match=why):
         check_at_start(database)
