@@ -1,0 +1,37 @@
+"""Celery's consumer, but for when it tells Flower of tasks: a few times a second, not at every turn of its loop.
+
+Stock sends what it has after each message that it handles. With one small message a node execution that was an eighth
+of a worker's CPU (profile of a full queue on Valkey), and as many publishes to the broker as messages.
+"""
+
+from typing import Any
+
+from celery.worker.consumer import Consumer
+
+#: Flower's pages are no younger than this. Celery sends earlier when it has 24 events.
+FLUSH_SECONDS = 0.2
+
+
+class BatchingConsumer(Consumer):
+    """For the setting `worker_consumer`."""
+
+    hub: Any  # Celery's, which its stubs do not know
+    event_dispatcher: Any
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._flush_is_due = False
+
+    def on_send_event_buffered(self) -> None:  # type: ignore[override]  # the stubs say that it answers a callable
+        """Celery calls it for each event, also from the pool's threads."""
+        if self.hub and not self._flush_is_due:
+            self._flush_is_due = True
+            self.hub.call_soon(self._flush_later)  # the hub's timers are for its own thread
+
+    def _flush_later(self) -> None:
+        self.hub.call_later(FLUSH_SECONDS, self._flush_now)
+
+    def _flush_now(self) -> None:
+        self._flush_is_due = False
+        if self.event_dispatcher:  # None while the broker is away
+            self.event_dispatcher.flush()
