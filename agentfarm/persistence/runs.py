@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Literal
 from uuid import UUID
 
-from sqlalchemy import Connection, Row, bindparam, delete, exists, func, select, text, update
+from sqlalchemy import Connection, Row, bindparam, delete, exists, func, select, text
 from sqlalchemy.dialects.postgresql import JSONB
 
 from agentfarm import ids
@@ -16,6 +16,7 @@ from agentfarm.engine.contention import Refuse, Start, Wait, decide_admission
 from agentfarm.engine.steps import RunSpec
 from agentfarm.errors import AlreadyExists, Conflict, NotFound, ThreadBusy
 from agentfarm.messages import ExecuteNode
+from agentfarm.persistence import wire
 from agentfarm.persistence.database import Databases
 from agentfarm.persistence.jsonb import check_jsonb
 from agentfarm.persistence.retrials import plan_retrial
@@ -126,10 +127,7 @@ class PostgresRuns:
 
     def mark_announced(self, ended: Ended) -> None:
         """The end of this run is in its stream. Nothing happens for a run that is gone."""
-        tenant = Tenant(id=ended.tenant_id, slug="", home=ended.home)
-        mine = (run.c.tenant_id == ended.tenant_id, run.c.run_id == ended.run_id, run.c.announced_at.is_(None))
-        with self.databases.transaction(tenant) as connection:
-            connection.execute(update(run).where(*mine).values(announced_at=func.clock_timestamp()))
+        self.databases.at(ended.home).call(_MARK_ANNOUNCED, [ended.tenant_id.bytes, ended.run_id.bytes], again=True)
 
     # ----------------------------------------------------------------------- read
 
@@ -209,6 +207,7 @@ def _call_admit(connection: Connection, tenant: Tenant, new: NewRun, spec: bytes
     ).one()
 
 
+_MARK_ANNOUNCED = wire.function("mark_announced", "uuid uuid")
 _ADMIT = text(
     """
     SELECT verdict, is_busy, waiting, started, started_graph, ended, created_at, updated_at

@@ -12,7 +12,7 @@ DECLARE v_function regprocedure;
 BEGIN
   FOR v_function IN SELECT p.oid::regprocedure FROM pg_proc p WHERE p.pronamespace = 'farm'::regnamespace AND p.proname = ANY (ARRAY[
       'is_lost', 'losses', 'note_loss', 'times', 'read_checkpoint', 'claim', 'load_step', 'claim_advance', 'save_own', 'save_writes', 'save_checkpoints', 'end_run',
-      'commit', 'settle', 'retry_later', 'give_back', 'leased_to', 'hold', 'put_checkpoint', 'put_writes', 'open_at_head', 'bury', 'start_waiting',
+      'commit', 'settle', 'retry_later', 'give_back', 'leased_to', 'hold', 'put_checkpoint', 'put_writes', 'open_at_head', 'bury', 'start_waiting', 'mark_announced',
       'register', 'beat', 'leave']) LOOP
     EXECUTE format('DROP ROUTINE %s', v_function);
   END LOOP;
@@ -531,6 +531,16 @@ BEGIN
   IF farm.lock_thread(p_tenant, p_thread) THEN
     SELECT n.started, n.started_graph INTO started, graph FROM farm.start_next(p_tenant, p_thread) n;
   END IF;
+END $$;
+
+-- ------------------------------------------------------------------------------------------------ once a run, after its end
+
+-- Its end is in its stream. Not synchronous: a mark that Postgres loses in a crash is made again by the healer.
+CREATE FUNCTION farm.mark_announced(p_tenant uuid, p_run uuid) RETURNS boolean LANGUAGE plpgsql AS $$
+BEGIN
+  PERFORM set_config('farm.tenant', p_tenant::text, true), set_config('synchronous_commit', 'off', true);
+  UPDATE farm.run r SET announced_at = clock_timestamp() WHERE r.tenant_id = p_tenant AND r.run_id = p_run AND r.announced_at IS NULL;
+  RETURN FOUND;
 END $$;
 
 -- ------------------------------------------------------------------------------------------------ a worker's lease
