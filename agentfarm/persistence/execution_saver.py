@@ -8,8 +8,8 @@ fence and is refused in the same statement when another worker has taken over.
 
 import asyncio
 import weakref
-from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
-from typing import Any, Final
+from collections.abc import AsyncIterator, Collection, Iterable, Iterator, Mapping, Sequence
+from typing import Any, Final, Self
 from uuid import UUID
 
 from langchain_core.runnables import RunnableConfig
@@ -187,6 +187,10 @@ class ExecutionSaver(BaseCheckpointSaver[str]):
 
     def get_next_version(self, current: str | None, channel: None = None) -> str:
         return next_version(current)
+
+    def with_allowlist(self, extra_allowlist: Collection[tuple[str, ...]]) -> Self:
+        """This saver: its serializer knows the graph's classes. Stock asks in every segment, and would clone both."""
+        return self
 
     # ----------------------------------------------------------------------- async: what waits, in a thread
 
