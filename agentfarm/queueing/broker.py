@@ -76,6 +76,7 @@ def make_app(settings: Settings, queues: Sequence[str]) -> Celery:
     )
     if not amqp:
         app.steps["consumer"].add(LeaseKeeper)
+        app.conf.worker_consumer = "agentfarm.queueing.consumer:BatchingConsumer"
     return app
 
 
@@ -149,7 +150,6 @@ _COMMON: dict[str, Any] = {
     "worker_soft_shutdown_timeout": 10.0,  # on SIGQUIT; it sleeps the whole time, so it stays short
     "worker_proc_alive_timeout": 120.0,  # a child imports LangGraph and every graph before it says that it is up
     "beat_scheduler": "celery.beat:Scheduler",  # the stock one keeps a file, and there is nothing to keep
-    "worker_consumer": "agentfarm.queueing.consumer:BatchingConsumer",
     "worker_hijack_root_logger": False,  # telemetry/logs.py has it
     "worker_redirect_stdouts": False,
     # No time limit of Celery's: threads know none, and a node's deadline is its graph's (`timeout=`) and its lease's.

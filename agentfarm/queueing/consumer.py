@@ -2,6 +2,10 @@
 
 Stock sends what it has after each message that it handles. With one small message a node execution that was an eighth
 of a worker's CPU (profile of a full queue on Valkey), and as many publishes to the broker as messages.
+
+On Redis alone. There may be more events than the dispatcher keeps, and then it sends them from the thread that adds one
+more. redis-py may be used from any thread, but an AMQP connection belongs to the loop that reads it: on RabbitMQ a
+thread that waited for its confirm kept the loop from beating, and under load the broker closed the connection.
 """
 
 from typing import Any

@@ -3,6 +3,7 @@
 from typing import Any
 
 from agentfarm.queueing.consumer import FLUSH_SECONDS, BatchingConsumer
+from tests.unit.queueing.conftest import NOWHERE, app_on
 
 
 class Hub:
@@ -44,6 +45,13 @@ def test_many_events_are_sent_together_and_later() -> None:
 
     assert delay == FLUSH_SECONDS
     assert telling.event_dispatcher.flushes == 1
+
+
+def test_it_is_celerys_only_where_any_thread_may_send() -> None:
+    ours = "agentfarm.queueing.consumer:BatchingConsumer"
+
+    assert app_on(NOWHERE["redis"]).conf.worker_consumer == ours
+    assert app_on(NOWHERE["amqp"]).conf.worker_consumer != ours
 
 
 def test_events_after_a_flush_are_sent_by_the_next() -> None:
