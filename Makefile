@@ -44,7 +44,7 @@ stop: setup ## End the farm and its servers; the data stays
 .PHONY: setup setup-dev lock
 setup: $(VENV)/.installed ## .venv with what the product needs, from requirements.txt, every file checked by its hash
 
-setup-dev: $(VENV)/.installed-dev ## … and what tests and checks need, from requirements-dev.txt
+setup-dev: $(VENV)/.installed-dev ## … and what tests and checks need, from requirements-dev.txt and requirements-agents.txt
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(0 if v >= (3, 11) else f"Python 3.11 or newer is needed; {sys.executable} is {v[0]}.{v[1]}. Name another: make PYTHON=/path/to/python3.11")'
@@ -55,17 +55,19 @@ $(VENV)/.installed: requirements.txt | $(BIN)/python
 	@$(PIP) install --quiet --require-hashes -r requirements.txt
 	@touch $@
 
-$(VENV)/.installed-dev: requirements-dev.txt | $(BIN)/python
-	@echo "installing $$(grep -c '==' requirements-dev.txt) packages into $(VENV) …"
+$(VENV)/.installed-dev: requirements-dev.txt requirements-agents.txt | $(BIN)/python
+	@echo "installing $$(cat requirements-dev.txt requirements-agents.txt | grep -c '==') packages into $(VENV) …"
 	@$(PIP) install --quiet --require-hashes -r requirements-dev.txt
+	@$(PIP) install --quiet --require-hashes --no-deps -r requirements-agents.txt
 	@touch $(VENV)/.installed $@
 
 UV := $(or $(shell command -v uv),.farm/tools/bin/uv)
 COMPILE := $(UV) pip compile --quiet --universal --generate-hashes --python-version 3.11 --no-header --no-emit-index-url
 
-lock: $(UV) ## Write requirements.txt and requirements-dev.txt from the .in files. ARGS="--upgrade" or "--upgrade-package NAME"
+lock: $(UV) ## Write the requirements*.txt from the .in files. ARGS="--upgrade" or "--upgrade-package NAME"
 	$(COMPILE) $(ARGS) requirements.in -o requirements.txt
 	$(COMPILE) $(ARGS) requirements-dev.in -c requirements.txt -o requirements-dev.txt
+	$(COMPILE) $(ARGS) --no-deps requirements-agents.in -o requirements-agents.txt
 
 .farm/tools/bin/uv:
 	@$(PYTHON) -m venv .farm/tools

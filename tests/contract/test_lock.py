@@ -19,7 +19,7 @@ def test_tests_run_on_the_versions_that_are_shipped() -> None:
 
 
 def test_every_package_is_held_to_hashes_and_no_index_is_named() -> None:
-    for name in ("requirements.txt", "requirements-dev.txt"):
+    for name in ("requirements.txt", "requirements-dev.txt", "requirements-agents.txt"):
         text = (ROOT / name).read_text(encoding="utf-8")
         entries = re.split(r"\n(?=\S)", text)
 
