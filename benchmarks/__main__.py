@@ -1,13 +1,14 @@
 """`python -m benchmarks`: see README.md."""
 
 import argparse
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.farm import ROOT, BenchFarm
 from benchmarks.rounds import Table, render
 
-NAMES = ("throughput", "hop", "runs", "fanout", "kill", "parts")
+NAMES = ("throughput", "hop", "runs", "fanout", "kill", "parts", "engine")
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,10 +30,11 @@ def main(arguments: list[str] | None = None) -> int:
     folder = Path(options.folder or ROOT / ".farm" / "bench" / options.broker)
     print(f"starting a farm in {folder} …", flush=True)
     with BenchFarm(folder, broker=options.broker) as farm:
-        # In the order of NAMES, whatever order they were named in: parts stops the workers and so comes last.
+        # In the order of NAMES, whatever order they were named in: parts and engine stop the workers and so come last.
         for name in [name for name in NAMES if name in (options.names or NAMES)]:
             print(f"{name} …", flush=True)
-            print(f"\n{render(measure(name, farm, effort))}", flush=True)
+            for table in measure(name, farm, effort):
+                print(f"\n{render(table)}", flush=True)
     return 0
 
 
@@ -54,14 +56,14 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     return options
 
 
-def measure(name: str, farm: BenchFarm, effort: Effort) -> Table:
-    """One table. Imports here: the modules read settings, which are known since the farm is up."""
+def measure(name: str, farm: BenchFarm, effort: Effort) -> Iterator[Table]:
+    """One table, or several. Imports here: the modules read settings, which are known since the farm is up."""
     match name:
         case "throughput":
             from benchmarks.throughput import measure_throughput
 
             servers = farm.cpu_of()
-            return measure_throughput(
+            yield measure_throughput(
                 farm.driver, farm.stock, servers=servers, rounds=effort.rounds, seconds=effort.seconds
             )
         case "hop":
@@ -69,25 +71,29 @@ def measure(name: str, farm: BenchFarm, effort: Effort) -> Table:
             from benchmarks.hop import measure_hops
 
             farm.start_bare_workers()
-            return measure_hops(farm.driver, run_chain, rounds=effort.rounds, runs=effort.runs)
+            yield measure_hops(farm.driver, run_chain, rounds=effort.rounds, runs=effort.runs)
         case "runs":
             from benchmarks.runs import measure_chain
 
-            return measure_chain(farm.client, farm.stock_runner, rounds=effort.rounds, runs=effort.runs)
+            yield measure_chain(farm.client, farm.stock_runner, rounds=effort.rounds, runs=effort.runs)
         case "fanout":
             from benchmarks.runs import measure_fanout
 
-            return measure_fanout(farm.client, farm.stock_runner, rounds=effort.rounds, runs=effort.runs)
+            yield measure_fanout(farm.client, farm.stock_runner, rounds=effort.rounds, runs=effort.runs)
         case "kill":
             from benchmarks.kill import measure_kills
 
-            return measure_kills(farm.driver, farm.workers, kills=effort.kills)
+            yield measure_kills(farm.driver, farm.workers, kills=effort.kills)
         case "parts":
             from benchmarks.parts import measure_parts
 
             farm.become_worker()
-            return measure_parts(farm.driver, rounds=effort.rounds, runs=effort.runs)
-    raise ValueError(name)
+            yield measure_parts(farm.driver, rounds=effort.rounds, runs=effort.runs)
+        case "engine":
+            from benchmarks.engine import measure_engine
+
+            farm.become_worker()
+            yield from measure_engine(farm.driver, farm.stock_runner, rounds=effort.rounds, runs=effort.runs)
 
 
 if __name__ == "__main__":

@@ -28,14 +28,24 @@ class Driver:
     def __init__(self, farm: Farm, tenant: Tenant, watcher: Watcher) -> None:
         self.farm, self.tenant, self.watcher = farm, tenant, watcher
 
-    def start(self, graph_id: str, run_input: Any = None) -> UUID:
+    def start(
+        self,
+        graph_id: str,
+        run_input: Any = None,
+        *,
+        thread_id: UUID | None = None,
+        stream_mode: Sequence[str] = (),
+    ) -> UUID:
+        """thread_id: None for a new thread."""
         request = RunRequest(
             assistant_id=graph_id,
             input=INPUTS[graph_id] if run_input is None else run_input,
             durability="sync",
             if_not_exists="create",
+            stream_mode=stream_mode,
+            streamed=bool(stream_mode),
         )
-        new = build_run(self.farm, self.tenant, request, thread_id=ids.new_id())
+        new = build_run(self.farm, self.tenant, request, thread_id=thread_id or ids.new_id())
         return admit_run(self.farm, self.tenant, new).run_id
 
     def wait(self, run_ids: Sequence[UUID]) -> None:

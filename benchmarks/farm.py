@@ -57,6 +57,7 @@ class BenchFarm:
         self.tenant_id, self.key = UUID(int=0), ""
         self.port = 0
         self.workers: list[Child] = []
+        self.is_worker = False
 
     def __enter__(self) -> Self:
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -141,6 +142,9 @@ class BenchFarm:
         """This process instead of the workers: with a lease of its own, since who claims must beat."""
         from agentfarm import wiring
 
+        if self.is_worker:
+            return
+        self.is_worker = True
         for worker in self.workers:
             worker.stop()
         self.__dict__.pop("driver", None)  # its stores were made without a lease

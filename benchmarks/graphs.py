@@ -2,8 +2,10 @@
 
 import operator
 import time
+from collections.abc import Callable
 from typing import Annotated, Protocol
 
+from langgraph.config import get_stream_writer
 from langgraph.graph import END, START, StateGraph
 from langgraph.types import Send
 from typing_extensions import TypedDict
@@ -16,6 +18,13 @@ DEFAULT_NAP_SECONDS = 2.5
 class Chain(TypedDict, total=False):
     steps: Annotated[list[str], operator.add]
     note: str
+
+
+class Flat(TypedDict, total=False):
+    """ballast: a part of the state that no node touches."""
+
+    ballast: list[str]
+    at: str
 
 
 class Step(Protocol):
@@ -42,6 +51,37 @@ def make_step(name: str) -> Step:
         return {"steps": [name]}
 
     return step
+
+
+def make_flat(name: str) -> Callable[[Flat], Flat]:
+    def step(state: Flat) -> Flat:
+        return {"at": name}
+
+    return step
+
+
+def make_talkative(name: str) -> Callable[[Flat], Flat]:
+    def step(state: Flat) -> Flat:
+        get_stream_writer()({"at": name})
+        return {"at": name}
+
+    return step
+
+
+def flat_builder(make: Callable[[str], Callable[[Flat], Flat]] = make_flat) -> StateGraph[Flat, None, Flat, Flat]:
+    """A chain of ten whose state does not grow."""
+    names = [f"n{number}" for number in range(CHAIN_NODES)]
+    builder = StateGraph(Flat)
+    for name in names:
+        builder.add_node(name, make(name))
+    for before, after in zip((START, *names), (*names, END), strict=True):
+        builder.add_edge(before, after)
+    return builder
+
+
+def talkative_builder() -> StateGraph[Flat, None, Flat, Flat]:
+    """The same; each node sends a chunk of its own."""
+    return flat_builder(make_talkative)
 
 
 def chain_builder() -> StateGraph[Chain, None, Chain, Chain]:
@@ -98,6 +138,8 @@ def nap_builder() -> StateGraph[Nap, None, Nap, Nap]:
     return builder
 
 
+flat10 = flat_builder().compile(name="flat10")
+talkative10 = talkative_builder().compile(name="talkative10")
 chain10 = chain_builder().compile(name="chain10")
 fanout = fanout_builder().compile(name="fanout")
 one_nap = nap_builder().compile(name="one_nap")

@@ -8,24 +8,30 @@ import multiprocessing
 import queue
 import threading
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from typing import Any, LiteralString
 
 import psycopg
+from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.checkpoint.postgres import PostgresSaver
 from psycopg.rows import DictRow, dict_row
 
 from benchmarks import cpu
-from benchmarks.graphs import chain_builder, fanout_builder
+from benchmarks.graphs import chain_builder, fanout_builder, flat_builder, talkative_builder
 from benchmarks.rounds import epoch_seconds
 
 SCHEMA: LiteralString = "stock_baseline"
 PROCESSES = 2
 THREADS = 4
 
-BUILDERS: dict[str, Callable[[], Any]] = {"chain10": chain_builder, "fanout": fanout_builder}
+BUILDERS: dict[str, Callable[[], Any]] = {
+    "chain10": chain_builder,
+    "flat10": flat_builder,
+    "talkative10": talkative_builder,
+    "fanout": fanout_builder,
+}
 INPUTS: dict[str, Any] = {"chain10": {"steps": ["in"], "note": "x"}, "fanout": {"width": 100}}
 
 
@@ -52,17 +58,30 @@ def prepare(owner_url: str) -> None:
 
 
 class StockRunner:
-    """One graph over one connection, in one OS thread."""
+    """The graphs over one connection, in one OS thread; or, without a url, over LangGraph's saver in memory."""
 
-    def __init__(self, url: str) -> None:
-        self.connection = connect(url)
-        saver = PostgresSaver(self.connection)
+    def __init__(self, url: str | None) -> None:
+        self.connection = connect(url) if url else None
+        saver = PostgresSaver(self.connection) if self.connection else InMemorySaver()
         self.graphs: dict[str, Any] = {name: build().compile(checkpointer=saver) for name, build in BUILDERS.items()}
 
-    def run(self, graph_id: str) -> None:
-        config = {"configurable": {"thread_id": uuid.uuid4().hex}}
-        for _ in self.graphs[graph_id].stream(INPUTS[graph_id], config, stream_mode="updates", durability="sync"):
+    def run(
+        self,
+        graph_id: str,
+        run_input: Any = None,
+        *,
+        thread_id: str | None = None,
+        stream_mode: Sequence[str] = ("updates",),
+    ) -> None:
+        """thread_id: None for a new thread."""
+        given = INPUTS[graph_id] if run_input is None else run_input
+        config = {"configurable": {"thread_id": thread_id or uuid.uuid4().hex}}
+        for _ in self.graphs[graph_id].stream(given, config, stream_mode=list(stream_mode), durability="sync"):
             pass
+
+    def close(self) -> None:
+        if self.connection:
+            self.connection.close()
 
 
 class StockProcesses:
