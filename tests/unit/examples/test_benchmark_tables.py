@@ -73,5 +73,6 @@ def test_a_benchmark_that_does_not_exist_is_refused_with_those_that_do(capsys: p
         parse(["hops"])
 
     assert (
-        "no benchmark is called hops; there are throughput, hop, runs, fanout, kill, parts, engine" in capsys.readouterr().err
+        "no benchmark is called hops; there are throughput, hop, runs, fanout, kill, parts, engine"
+        in capsys.readouterr().err
     )
