@@ -4,6 +4,7 @@ Every wait is for a fact (a port that answers, a row in farm.worker) with a dead
 """
 
 import contextlib
+import json
 import os
 import signal
 import socket
@@ -107,6 +108,15 @@ class FarmProcesses:
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}"
+
+    def set_up(self) -> None:
+        """The two demo tenants, and their keys."""
+        done = subprocess.run(
+            [sys.executable, "manage.py", "farm_setup", "--json", "--secrets", str(self.folder / "secrets.json")],
+            cwd=ROOT, env={**os.environ, **self.environment}, capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        self.keys = {tenant["slug"]: tenant["key"] for tenant in json.loads(done.stdout)["tenants"]}
 
     def start(self, name: str, *command: str, **environment: str) -> Process:
         log = self.folder / f"{name}.log"

@@ -198,7 +198,7 @@ def _migrate(postgres: Postgres, servers: Services) -> str:
 
 @pytest.fixture(scope="module")
 def redis_url(servers: Services, worker_id: str) -> str:
-    return _emptied(Valkey(State(servers.folder)).url(2 * _number(worker_id)))
+    return emptied(Valkey(State(servers.folder)).url(2 * number_of(worker_id)))
 
 
 @pytest.fixture(
@@ -208,7 +208,7 @@ def redis_url(servers: Services, worker_id: str) -> str:
 def broker_url(request: pytest.FixtureRequest, servers: Services, worker_id: str) -> Iterator[str]:
     """Empty: no queue, no message."""
     if request.param == "redis":
-        yield _emptied(Valkey(State(servers.folder)).url(2 * _number(worker_id) + 1))
+        yield emptied(Valkey(State(servers.folder)).url(2 * number_of(worker_id) + 1))
         return
     node: RabbitMQ = request.getfixturevalue("rabbitmq")
     name = f"test-{uuid.uuid4().hex[:8]}"
@@ -222,12 +222,12 @@ def farm_environment(database: OwnDatabase, redis_url: str, broker_url: str) -> 
     return {**database.environment, "REDIS_URL": redis_url, "CELERY_BROKER_URL": broker_url, **SECRETS}
 
 
-def _number(worker_id: str) -> int:
+def number_of(worker_id: str) -> int:
     """0 without xdist, 1, 2, … for gw0, gw1, …"""
     return int(worker_id.removeprefix("gw")) + 1 if worker_id.startswith("gw") else 0
 
 
-def _emptied(url: str) -> str:
+def emptied(url: str) -> str:
     with contextlib.closing(redis.Redis.from_url(url)) as client:
         client.flushdb()
     return url

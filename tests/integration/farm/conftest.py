@@ -1,9 +1,5 @@
 """A whole farm a test module and broker: web, two workers and beat as processes, spoken to by the official client."""
 
-import json
-import os
-import subprocess
-import sys
 from collections.abc import Iterator, Mapping
 
 import pytest
@@ -25,23 +21,13 @@ def farm(
         "AGENTFARM_LEASE_SECONDS": "4",  # how long a frozen worker is waited for
     }
     made = FarmProcesses(environment, folder, database.root_url)
-    made.keys = _set_up(made)
+    made.set_up()
     with running(made):
         made.start_web()
         made.start_worker("one")
         made.start_worker("two")
         made.start_beat()
         yield made
-
-
-def _set_up(farm: FarmProcesses) -> dict[str, str]:
-    """The two demo tenants. {slug: key}"""
-    done = subprocess.run(
-        [sys.executable, "manage.py", "farm_setup", "--json", "--secrets", str(farm.folder / "secrets.json")],
-        cwd=ROOT, env={**os.environ, **farm.environment}, capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    return {tenant["slug"]: tenant["key"] for tenant in json.loads(done.stdout)["tenants"]}
 
 
 @pytest.fixture

@@ -1,0 +1,229 @@
+"""Where two records of a scenario differ.
+
+`normalised` says all that is not compared; whatever it leaves is.
+"""
+
+import json
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import fields, is_dataclass
+from typing import Any
+
+from pydantic import BaseModel
+
+from tests.contract.differential.scenario import Record, StepRecord
+
+_ID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}|(?<![0-9a-f])[0-9a-f]{32}(?![0-9a-f])")
+_TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d+)?(?:\+00:00|Z)")
+_VERSION = re.compile(r"\d{8}(?:\d{24})?\.[0-9a-f.]+")
+
+#: What stands between two supersteps of a stream.
+_BETWEEN = frozenset({"values", "checkpoints"})
+
+
+def differences(stock: Record, farm: Record, *, parallel: bool = False) -> list[str]:
+    """Sentences that name a place and both sides; none: equal.
+
+    parallel  events of nodes of one superstep may come in any order, and those of subgraphs between each other;
+              each namespace for itself keeps the order of its supersteps
+    """
+    return list(_differ("", normalised(stock, parallel=parallel), normalised(farm, parallel=parallel)))
+
+
+def normalised(record: Record, *, parallel: bool = False) -> dict[str, Any]:
+    """The record without what can never be equal in two executions:
+
+    ids        each becomes a name: those that the drivers know by their role, the others by where they are first met
+               (history, then what is stored, then states, then events), the same name wherever the id is met again
+    times      a timestamp becomes <time>
+    versions   of channels: their number, without the random part behind it
+    edges      of a node, which are a set: the order in which it writes along them
+    order      between the events of different nodes that run at the same time, where the scenario says that there are
+               such, and between the pending writes of different nodes; each node's own keep their order
+    duplicates of nothing. Types, places, metadata, errors, writes are compared as they are
+    """
+    names = _Names(record.ids)
+    history = names.told(record.history)
+    stored = _stored(record.stored, names)
+    steps = []
+    for step in record.steps:
+        told = names.told([step.answer, step.run_status, step.thread_status, step.state])
+        steps.append({**dict(zip(("answer", "run_status", "thread_status", "state"), told, strict=True))})
+    for told, step in zip(steps, record.steps, strict=True):
+        told["events"] = events_of(step, names, parallel=parallel)
+    return {"steps": steps, "history": history, "stored": stored}
+
+
+class _Names:
+    def __init__(self, known: Mapping[str, str]) -> None:
+        self._names = {id_: f"<{name}>" for id_, name in known.items()}
+
+    def told(self, value: Any) -> Any:
+        """With names for ids, and no times."""
+        return json.loads(_ID.sub(lambda found: self._name(found[0]), _blank(value)))
+
+    def known(self, value: Any) -> str:
+        """As text, with names for the ids that have one: to sort by."""
+        return _ID.sub(lambda found: self._names.get(found[0], "?"), _blank(value))
+
+    def _name(self, id_: str) -> str:
+        return self._names.setdefault(id_, f"<{len(self._names) + 1}>")
+
+
+def _blank(value: Any) -> str:
+    return _TIME.sub("<time>", json.dumps(value, sort_keys=True))
+
+
+# --------------------------------------------------------------------------- what is stored
+
+
+def _stored(stored: Mapping[str, list[Any]], names: _Names) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    # A namespace is named by the node execution around it, which is met in the namespace above.
+    for depth in sorted({ns.count("|") + bool(ns) for ns in stored}):
+        level = [ns for ns in stored if ns.count("|") + bool(ns) == depth]
+        for ns in sorted(level, key=names.known):
+            found[names.told(ns)] = [_checkpoint(one, names) for one in stored[ns]]
+    return found
+
+
+def _checkpoint(one: Any, names: _Names) -> Any:
+    checkpoint = dict(one.checkpoint)
+    checkpoint["channel_versions"] = {k: _number(v) for k, v in checkpoint["channel_versions"].items()}
+    checkpoint["versions_seen"] = {
+        node: {k: _number(v) for k, v in seen.items()} for node, seen in checkpoint["versions_seen"].items()
+    }
+    checkpoint["channel_values"] = typed(checkpoint["channel_values"])
+    by_execution: dict[str, list[Any]] = {}
+    for execution_id, channel, value in one.pending_writes or ():
+        by_execution.setdefault(execution_id, []).append([channel, typed(value)])
+    by_execution = {execution_id: _edges_sorted(writes) for execution_id, writes in by_execution.items()}
+    told = names.told([checkpoint, typed(one.metadata), one.config, one.parent_config])
+    writes = [names.told(pair) for pair in sorted(by_execution.items(), key=names.known)]
+    return dict(zip(("checkpoint", "metadata", "config", "parent"), told, strict=True)) | {"writes": writes}
+
+
+def _edges_sorted(writes: list[Any]) -> list[Any]:
+    """A graph's edges are a set: the writes along those of one node stay together, but their order is Python's hash's."""
+    edges = sorted(write for write in writes if write[0].startswith("branch:to:"))
+    if not edges:
+        return writes
+    first = next(index for index, write in enumerate(writes) if write in edges)
+    others = [write for write in writes if write not in edges]
+    return [*others[:first], *edges, *others[first:]]
+
+
+def _number(version: Any) -> Any:
+    return int(version.split(".")[0]) if isinstance(version, str) and _VERSION.fullmatch(version) else version
+
+
+def typed(value: Any) -> Any:
+    """A Python object as JSON that says its type, where JSON has none for it."""
+    if value is None or type(value) in (bool, int, float, str):
+        return value
+    if type(value) is dict:
+        return {str(k) if isinstance(k, str) else f"{type(k).__name__} {k}": typed(v) for k, v in value.items()}
+    if type(value) is list:
+        return [typed(one) for one in value]
+    name = f"{type(value).__module__}.{type(value).__qualname__}"
+    if isinstance(value, BaseModel):
+        inner = {k: getattr(value, k) for k in type(value).model_fields}
+        return {
+            "type": name,
+            "fields": typed({**inner, **(value.model_extra or {})}),
+            "set": sorted(value.model_fields_set),
+        }
+    if is_dataclass(value):
+        return {"type": name, "fields": {f.name: typed(getattr(value, f.name)) for f in fields(value)}}
+    if isinstance(value, set | frozenset):
+        return {"type": name, "items": sorted((typed(one) for one in value), key=json.dumps)}
+    if isinstance(value, Mapping):
+        return {"type": name, "items": [[typed(k), typed(v)] for k, v in value.items()]}
+    if isinstance(value, tuple | list) or hasattr(value, "__iter__"):
+        return {"type": name, "items": [typed(one) for one in value]}
+    return {"type": name, "repr": repr(value)}
+
+
+# --------------------------------------------------------------------------- events
+
+
+def events_of(step: StepRecord, names: _Names, *, parallel: bool) -> Any:
+    """In their order; where nodes run at the same time, by namespace and superstep, each superstep's sorted."""
+    if not parallel:
+        return names.told(step.events)
+    by_namespace: dict[str, list[list[Any]]] = {}
+    for name, payload in step.events:
+        by_namespace.setdefault(name.partition("|")[2], []).append([name, payload])
+    told: dict[str, Any] = {}
+    for ns in sorted(by_namespace, key=lambda ns: (ns.count("|"), bool(ns), names.known(ns))):
+        ordered = [one for part in _supersteps(by_namespace[ns]) for one in sorted(part, key=_owner(names))]
+        told[names.told(ns)] = [names.told(one) for one in ordered]
+    return told
+
+
+def _supersteps(events: Iterable[list[Any]]) -> Iterator[list[list[Any]]]:
+    part: list[list[Any]] = []
+    for name, payload in events:
+        if _is_between(name, payload):
+            yield part
+            yield [[name, payload]]
+            part = []
+        else:
+            part.append([name, payload])
+    yield part
+
+
+def _owner(names: _Names) -> Callable[[list[Any]], tuple[str, str]]:
+    """Sorts the events of a superstep by the node execution that they are of, as far as they tell; each one's own stay
+    in their order."""
+
+    def owner(event: list[Any]) -> tuple[str, str]:
+        name, payload = event
+        mode = name.partition("|")[0]
+        told: Any = payload
+        if mode == "tasks":
+            told = payload["id"]
+        elif mode == "debug":
+            told = payload["payload"]["id"]
+        elif mode == "messages":
+            told = payload[1]["langgraph_checkpoint_ns"]
+        elif mode == "custom" and isinstance(payload, dict) and "from" in payload:
+            told = payload["from"]
+        elif mode.startswith("messages/"):
+            told = ""
+        return mode, names.known(told)
+
+    return owner
+
+
+def _is_between(name: str, payload: Any) -> bool:
+    base = name.partition("|")[0]
+    return base in _BETWEEN or (base == "debug" and payload["type"] == "checkpoint")
+
+
+# --------------------------------------------------------------------------- telling
+
+
+def _differ(where: str, stock: Any, farm: Any) -> Iterator[str]:
+    if isinstance(stock, dict) and isinstance(farm, dict):
+        for key in [*stock, *(key for key in farm if key not in stock)]:
+            yield from _differ(f"{where}.{key}", stock.get(key, _ABSENT), farm.get(key, _ABSENT))
+    elif isinstance(stock, list) and isinstance(farm, list):
+        for index in range(max(len(stock), len(farm))):
+            pair = (part[index] if index < len(part) else _ABSENT for part in (stock, farm))
+            yield from _differ(f"{where}[{index}]", *pair)
+    elif stock != farm or type(stock) is not type(farm):
+        yield f"{where.removeprefix('.')}\n    stock: {_short(stock)}\n    farm:  {_short(farm)}"
+
+
+class _Absent:
+    def __repr__(self) -> str:
+        return "(nothing)"
+
+
+_ABSENT = _Absent()
+
+
+def _short(value: Any) -> str:
+    text = repr(value) if value is _ABSENT else json.dumps(value)
+    return text if len(text) < 400 else f"{text[:400]} …"
