@@ -70,6 +70,12 @@ class Settings(BaseSettings):
     stream_max_events: int = Field(100_000, ge=1000, validation_alias=_named("AGENTFARM_STREAM_MAX_EVENTS"))
     stream_heartbeat_seconds: float = Field(5.0, gt=0, validation_alias=_named("AGENTFARM_STREAM_HEARTBEAT_SECONDS"))
 
+    # -- node cache
+    node_cache_max_bytes: int = Field(1 << 20, ge=0, validation_alias=_named("AGENTFARM_NODE_CACHE_MAX_BYTES"))
+    node_cache_max_seconds: int = Field(
+        7 * 24 * 3600, ge=1, validation_alias=_named("AGENTFARM_NODE_CACHE_MAX_SECONDS")
+    )
+
     # -- pools
     database_pool_size: int = Field(16, ge=1, validation_alias=_named("AGENTFARM_DATABASE_POOL_SIZE"))
     connect_timeout_seconds: float = Field(5.0, gt=0, validation_alias=_named("AGENTFARM_CONNECT_TIMEOUT_SECONDS"))
@@ -141,6 +147,12 @@ def is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host.strip("[]")).is_loopback
     except ValueError:
         return False
+
+
+def redis_py_url(url: str) -> str:
+    """Valkey speaks Redis, and redis-py knows its own schemes only."""
+    scheme, _, rest = url.partition("://")
+    return f"{scheme.replace('valkeys', 'rediss').replace('valkey', 'redis')}://{rest}"
 
 
 def _check_url(name: str, url: SecretStr, schemes: tuple[str, ...], example: str) -> None:

@@ -23,7 +23,8 @@
     ├── Unavailable           503     may succeed later
     │   ├── StoreUnavailable
     │   ├── BrokerUnavailable
-    │   └── StreamUnavailable
+    │   ├── StreamUnavailable
+    │   └── CacheUnavailable
     ├── ValueLost                     the graph's: as the error of its run, or 500 where a state is changed by hand
     ├── HeadMoved                     the flow's; a client sees it at most as the error of a run
     ├── LeaseLost                     the flow's own: never reach a client
@@ -179,6 +180,13 @@ class BrokerUnavailable(Unavailable):
 class StreamUnavailable(Unavailable):
     code = "stream_unavailable"
     says = "The stream store did not answer. The run goes on; join it again in a moment."
+
+
+class CacheUnavailable(Unavailable):
+    """Where the cache of nodes is to be cleared: a run does not notice."""
+
+    code = "cache_unavailable"
+    says = "The node cache did not answer. Some of it may be cleared; clear it again in a moment."
 
 
 # --------------------------------------------------------------------------- the flow's own

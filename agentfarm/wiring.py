@@ -23,6 +23,7 @@ from agentfarm.persistence.executions import PostgresExecutions  # noqa: E402
 from agentfarm.persistence.healing import PostgresHealing  # noqa: E402
 from agentfarm.persistence.keys import PostgresKeys  # noqa: E402
 from agentfarm.persistence.leases import WorkerLease  # noqa: E402
+from agentfarm.persistence.node_cache import RedisNodeCaches  # noqa: E402
 from agentfarm.persistence.runs import PostgresRuns  # noqa: E402
 from agentfarm.persistence.serde import FaithfulSerializer, serde_of  # noqa: E402
 from agentfarm.persistence.threads import PostgresThreads  # noqa: E402
@@ -81,6 +82,12 @@ class _Process:
             heartbeat_seconds=chosen.stream_heartbeat_seconds,
             connect_seconds=chosen.connect_timeout_seconds,
         )
+        self.caches = RedisNodeCaches(
+            chosen.redis_url.get_secret_value(),
+            serde_for,
+            max_bytes=chosen.node_cache_max_bytes,
+            max_seconds=chosen.node_cache_max_seconds,
+        )
         self.publisher = CeleryPublisher(celery_app(), chosen.default_queue)
         self.farm = Farm(
             graphs=graphs(),
@@ -90,6 +97,7 @@ class _Process:
             healing=PostgresHealing(self.ops, self.database, chosen),
             publisher=self.publisher,
             log=self.log,
+            caches=self.caches,
             keys=_keys(PostgresKeys(self.database)),
             run_async=run_async,
         )
@@ -98,6 +106,7 @@ class _Process:
         self.lease.stop()
         self.publisher.close()
         self.log.close()
+        self.caches.close()
         self.databases.dispose()
         self.ops.dispose()
 

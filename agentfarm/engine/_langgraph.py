@@ -13,6 +13,7 @@ from langchain_core.globals import get_debug
 from langchain_core.runnables.config import get_executor_for_config
 from langchain_core.tracers.context import _configure_hooks, _tracing_v2_is_enabled
 from langchain_core.utils.env import env_var_is_set
+from langgraph._internal import _cache
 from langgraph._internal._config import (
     ensure_config,
     get_async_callback_manager_for_config,
@@ -21,6 +22,7 @@ from langgraph._internal._config import (
 )
 from langgraph._internal._constants import (
     CONF,
+    CONFIG_KEY_CACHE,
     CONFIG_KEY_CHECKPOINT_ID,
     CONFIG_KEY_CHECKPOINT_MAP,
     CONFIG_KEY_CHECKPOINT_NS,
@@ -111,6 +113,16 @@ def replace_loops(sync: Callable[..., Any], asynchronous: Callable[..., Any]) ->
     _main.__dict__.update(SyncPregelLoop=sync, AsyncPregelLoop=asynchronous)
 
 
+def replace_freeze(digest_of: Callable[[Any], bytes]) -> None:
+    """Have the default key of every CachePolicy of this process made of this function's answers.
+
+    raises  ImportError when the default key is made in another way now
+    """
+    if "_freeze" not in _cache.default_cache_key.__code__.co_names:
+        raise ImportError("this langgraph does not make a CachePolicy's default key by _freeze any more")
+    _cache.__dict__.update(_freeze=digest_of)
+
+
 def listeners_may_exist(config: Mapping[str, Any]) -> bool:
     """Whether `CallbackManager.configure` could find anybody who listens. Tracing can be switched by context, so all
     of it is looked at each time."""
@@ -148,6 +160,7 @@ _check()
 __all__ = [
     "ASTREAM",
     "CONF",
+    "CONFIG_KEY_CACHE",
     "CONFIG_KEY_CHECKPOINTER",
     "CONFIG_KEY_CHECKPOINT_ID",
     "CONFIG_KEY_CHECKPOINT_MAP",
@@ -197,6 +210,7 @@ __all__ = [
     "read_channels",
     "read_task_statuses",
     "rebind",
+    "replace_freeze",
     "replace_loops",
     "resume_map_of",
     "should_retry_on",

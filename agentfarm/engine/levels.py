@@ -8,6 +8,7 @@ the message is about.
 from collections.abc import Callable
 from typing import Any
 
+from langgraph.cache.base import BaseCache
 from langgraph.checkpoint.base import BaseCheckpointSaver
 from langgraph.store.base import BaseStore
 from langgraph.types import Interrupt
@@ -41,11 +42,12 @@ class Segment:
         *,
         saver: BaseCheckpointSaver[Any],
         store: BaseStore | None = None,
+        cache: BaseCache[Any] | None = None,
         sink: Sink | None = None,
     ) -> None:
         self.run, self.attempt = request.run, request.attempt
         self.settled, self.failed = request.settled, request.failed
-        self.saver, self.store, self.sink = saver, store, sink or nowhere
+        self.saver, self.store, self.cache, self.sink = saver, store, cache, sink or nowhere
         self.started_at = clock.now().timestamp()
         self.levels: list[Level] = []
         if request.call is None:

@@ -9,12 +9,14 @@ import asyncio
 from collections.abc import Mapping
 from typing import Any
 
+from langgraph.cache.base import BaseCache
 from langgraph.checkpoint.base import BaseCheckpointSaver
 from langgraph.pregel import Pregel
 from langgraph.runtime import Runtime
 from langgraph.store.base import BaseStore
 
 from agentfarm.engine import _langgraph as lg
+from agentfarm.engine import cache_keys as _cache_keys  # noqa: F401  # the default key of a CachePolicy
 from agentfarm.engine import children as _children  # noqa: F401  # graphs that nodes run
 from agentfarm.engine.callbacks import SEGMENT, async_manager, sync_manager
 from agentfarm.engine.levels import Segment, Sink
@@ -37,6 +39,7 @@ def run_segment(
     *,
     saver: BaseCheckpointSaver[Any],
     store: BaseStore | None = None,
+    cache: BaseCache[Any] | None = None,
     sink: Sink | None = None,
 ) -> SegmentResult:
     """Execute the part of a run that a message asks for.
@@ -44,12 +47,13 @@ def run_segment(
     graph   compiled; left unchanged, so that one serves all tenants and threads at once
     saver   bound to this execution; replaces the graph's own. Its `get_tuple` answers the checkpoint of the call
     store   replaces the graph's own, where one is given
+    cache   for results of nodes with a CachePolicy; replaces the graph's own, and those of graphs inside of it
     sink    gets every chunk that stock `stream` would have yielded, the moment it is made and from whatever thread;
             must neither block nor raise
     raises  Stale when the checkpoint or the execution is not there; LeaseLost and Unavailable when the saver refused
             a write that could not wait: nothing is decided. Errors of the node and of the run are in the result
     """
-    segment = Segment(request, saver=saver, store=store, sink=sink)
+    segment = Segment(request, saver=saver, store=store, cache=cache, sink=sink)
     execute(graph, segment)
     return segment.result()
 
@@ -60,10 +64,11 @@ async def arun_segment(
     *,
     saver: BaseCheckpointSaver[Any],
     store: BaseStore | None = None,
+    cache: BaseCache[Any] | None = None,
     sink: Sink | None = None,
 ) -> SegmentResult:
     """The same through `astream`, on the running event loop. Cancelled, it raises and nothing is to be saved."""
-    segment = Segment(request, saver=saver, store=store, sink=sink)
+    segment = Segment(request, saver=saver, store=store, cache=cache, sink=sink)
     await aexecute(graph, segment)
     return segment.result()
 
@@ -147,6 +152,8 @@ def _config(segment: Segment) -> dict[str, Any]:
         if given is not None:  # where the run began; nodes and callbacks see it in their metadata, as in stock
             config["metadata"] = {lg.CONFIG_KEY_CHECKPOINT_ID: given, **(config.get("metadata") or {})}
     conf[lg.CONFIG_KEY_CHECKPOINTER] = segment.saver
+    if segment.cache is not None:
+        conf[lg.CONFIG_KEY_CACHE] = segment.cache
     if segment.store is not None:
         conf[lg.CONFIG_KEY_RUNTIME] = Runtime(store=segment.store)
     if run.inline and segment.attempt > 1:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from agentfarm.engine.graphs import GraphRegistry
-from agentfarm.flow.ports import EventLog, Executions, Healing, Publisher, Runs, Threads
+from agentfarm.flow.ports import EventLog, Executions, Healing, NodeCaches, Publisher, Runs, Threads
 from agentfarm.tenancy import Tenant
 
 
@@ -36,5 +36,6 @@ class Farm:
     healing: Healing
     publisher: Publisher
     log: EventLog
+    caches: NodeCaches
     keys: Keys
     run_async: Callable[[Coroutine[Any, Any, Any]], Any]

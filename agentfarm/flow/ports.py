@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import Any, Protocol
 from uuid import UUID
 
+from langgraph.cache.base import BaseCache
 from langgraph.checkpoint.base import BaseCheckpointSaver
 
 from agentfarm.engine.steps import SegmentResult
@@ -134,6 +135,19 @@ class Publisher(Protocol):
 
     def queue_length(self, queue: str) -> int | None:
         """Messages that wait in the broker; None where it cannot be told."""
+
+
+class NodeCaches(Protocol):
+    """persistence/node_cache.py: results of nodes with a CachePolicy, shared by all workers."""
+
+    def of(self, tenant_id: UUID, graph_id: str, *, fingerprint: str = "") -> BaseCache[Any]:
+        """The cache of one graph for one tenant. Its `clear` raises CacheUnavailable, nothing else of it raises.
+
+        fingerprint  of the graph: results of one with other nodes or channels are not this one's
+        """
+
+    def clear(self, tenant_id: UUID, graph_id: str | None = None) -> None:
+        """Of one graph, in whatever shape it was, or of all graphs. Raises CacheUnavailable."""
 
 
 class EventLog(Protocol):

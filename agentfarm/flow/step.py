@@ -90,10 +90,11 @@ def _run_segment(farm: Farm, claimed: Claimed, sink: "_Sink") -> SegmentResult:
         sink.tell_metadata()
     try:
         loaded = farm.graphs.get(claimed.run.graph_id)
+        cache = farm.caches.of(claimed.message.tenant_id, loaded.graph_id, fingerprint=loaded.fingerprint)
         if loaded.is_async:
-            result = farm.run_async(arun_segment(loaded.graph, request, saver=claimed.saver, sink=sink))
+            result = farm.run_async(arun_segment(loaded.graph, request, saver=claimed.saver, cache=cache, sink=sink))
         else:
-            result = run_segment(loaded.graph, request, saver=claimed.saver, sink=sink)
+            result = run_segment(loaded.graph, request, saver=claimed.saver, cache=cache, sink=sink)
     except (LeaseLost, Unavailable):
         raise
     except Stale as error:  # the graph that this worker serves has lost the node

@@ -12,6 +12,8 @@ from redis.backoff import ExponentialWithJitterBackoff, NoBackoff
 from redis.maint_notifications import MaintNotificationsConfig
 from redis.retry import Retry
 
+from agentfarm.conf import redis_py_url
+
 #: Seconds an answer may take. Longer than a failover's hiccup, shorter than a client's patience.
 ANSWER_SECONDS: Final = 5.0
 
@@ -19,15 +21,9 @@ ANSWER_SECONDS: Final = 5.0
 MAX_READERS: Final = 8
 
 
-def redis_url(url: str) -> str:
-    """Valkey speaks Redis, and redis-py knows its own schemes only."""
-    scheme, _, rest = url.partition("://")
-    return f"{scheme.replace('valkeys', 'rediss').replace('valkey', 'redis')}://{rest}"
-
-
 def writing_client(url: str, *, connect_seconds: float) -> redis.Redis:
     """For appends. Tries once: writer.py knows when a second time is safe."""
-    return redis.Redis.from_url(redis_url(url), retry=Retry(NoBackoff(), 0), **_limits(connect_seconds))
+    return redis.Redis.from_url(redis_py_url(url), retry=Retry(NoBackoff(), 0), **_limits(connect_seconds))
 
 
 def reading_client(url: str, *, connect_seconds: float) -> redis.asyncio.Redis:
@@ -36,7 +32,7 @@ def reading_client(url: str, *, connect_seconds: float) -> redis.asyncio.Redis:
     It knows no time limit: ask through `answer_of`.
     """
     pool = redis.asyncio.BlockingConnectionPool.from_url(
-        redis_url(url),
+        redis_py_url(url),
         max_connections=MAX_READERS,
         timeout=ANSWER_SECONDS,
         retry=AsyncRetry(ExponentialWithJitterBackoff(base=0.02, cap=0.5), 2),
@@ -49,7 +45,7 @@ def subscribing_connection(url: str, *, connect_seconds: float) -> redis.asyncio
     """One bare connection, not yet connected. Bare, because a client would reconnect without telling us,
     and a subscription that was lost is something its readers must know."""
     pool = redis.asyncio.ConnectionPool.from_url(
-        redis_url(url), retry=AsyncRetry(NoBackoff(), 0), **_async_limits(connect_seconds)
+        redis_py_url(url), retry=AsyncRetry(NoBackoff(), 0), **_async_limits(connect_seconds)
     )
     connection = pool.make_connection()  # type: ignore[no-untyped-call]
     assert isinstance(connection, redis.asyncio.Connection)

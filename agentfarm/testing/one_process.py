@@ -7,6 +7,7 @@ from collections.abc import Coroutine
 from dataclasses import dataclass, replace
 from typing import Any
 
+from langgraph.cache.base import BaseCache
 from langgraph.pregel import Pregel
 from langgraph.store.base import BaseStore
 
@@ -25,6 +26,7 @@ class Worker:
     graph: Pregel[Any, Any, Any, Any]
     saver: Saver
     store: BaseStore | None = None
+    cache: BaseCache[Any] | None = None
     sink: Sink | None = None
 
     def work(self, message: Message) -> None:
@@ -32,7 +34,9 @@ class Worker:
         request = self.coordinator.begin(message)
         while request is not None:
             try:
-                result = run_segment(self.graph, request, saver=self.saver, store=self.store, sink=self.sink)
+                result = run_segment(
+                    self.graph, request, saver=self.saver, store=self.store, cache=self.cache, sink=self.sink
+                )
             except Stale:
                 request = self.coordinator.begin(_at_its_checkpoint(request, message))
                 continue
@@ -42,7 +46,7 @@ class Worker:
         """The same on the event loop. Cancelled, it keeps what LangGraph keeps: what was finished; nothing follows."""
         request = self.coordinator.begin(message)
         while request is not None:
-            segment = Segment(request, saver=self.saver, store=self.store, sink=self.sink)
+            segment = Segment(request, saver=self.saver, store=self.store, cache=self.cache, sink=self.sink)
             try:
                 await aexecute(self.graph, segment)
             except Stale:
@@ -83,6 +87,7 @@ def execute_run(
     *,
     saver: Saver,
     store: BaseStore | None = None,
+    cache: BaseCache[Any] | None = None,
     sink: Sink | None = None,
     newest_first: bool = False,
 ) -> OpenRun:
@@ -93,7 +98,7 @@ def execute_run(
     inbox: deque[Message] = deque()
     coordinator = Coordinator(inbox.append)
     run = coordinator.create(spec)
-    worker = Worker(coordinator, graph, saver, store, sink)
+    worker = Worker(coordinator, graph, saver, store, cache, sink)
     while inbox:
         message = inbox.pop() if newest_first else inbox.popleft()
         time.sleep(message.delay_seconds)
@@ -107,6 +112,7 @@ async def aexecute_run(
     *,
     saver: Saver,
     store: BaseStore | None = None,
+    cache: BaseCache[Any] | None = None,
     sink: Sink | None = None,
     newest_first: bool = False,
 ) -> OpenRun:
@@ -114,7 +120,7 @@ async def aexecute_run(
     inbox: deque[Message] = deque()
     coordinator = Coordinator(inbox.append)
     run = coordinator.create(spec)
-    worker = Worker(coordinator, graph, saver, store, sink)
+    worker = Worker(coordinator, graph, saver, store, cache, sink)
     while inbox:
         message = inbox.pop() if newest_first else inbox.popleft()
         await asyncio.sleep(message.delay_seconds)

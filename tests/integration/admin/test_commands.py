@@ -9,7 +9,9 @@ import psycopg
 import pytest
 from django.contrib.auth import authenticate
 from django.core.management import CommandError, call_command
+from langgraph.pregel._call import identifier
 
+from agentfarm import wiring
 from agentfarm.conf import forget_settings
 from agentfarm.ids import new_id
 from tenants.models import APIKey, Tenant
@@ -122,6 +124,44 @@ def test_the_executions_of_a_run_are_told_without_its_state(rows: Rows, tenant: 
     assert told[1]["lost_to"] == [{"worker": "io@three/33", "attempt": 1, "at": "2026-11-25T10:00:02Z"}]
     assert SECRET not in json.dumps(told)
     assert "lost to io@three/33" in run("farm_executions", "--run", str(run_id))
+
+
+@pytest.mark.usefixtures("real_farm")
+def test_a_tenant_s_cached_results_are_cleared(root: psycopg.Connection, tenant: Tenant, other: Tenant) -> None:
+    caches, line = wiring.farm().caches, wiring.graphs().get("line")
+
+    def entries() -> list[tuple[str, str, str]]:
+        """(tenant, graph, node) of what is cached."""
+        return [
+            (owner.slug, graph_id, node)
+            for owner in (tenant, other)
+            for graph_id in ("line", "failing")
+            for node in "ab"
+            if caches.of(owner.id, graph_id, fingerprint=line.fingerprint).get([key(node)])
+        ]
+
+    def key(node: str) -> tuple[tuple[str, ...], str]:
+        return ("__pregel_ns_writes", identifier(line.graph.nodes[node]) or "", node), "input"
+
+    for owner in (tenant, other):
+        for graph_id in ("line", "failing"):
+            for node in "ab":
+                caches.of(owner.id, graph_id, fingerprint=line.fingerprint).set({key(node): ([("log", [1])], None)})
+    everything = entries()
+    assert len(everything) == 8
+
+    run("farm_cache", "clear", tenant.slug, "--graph", "line", "--node", "a")
+    assert entries() == everything[1:]
+    run("farm_cache", "clear", tenant.slug, "--graph", "line")
+    assert entries() == everything[2:]
+    run("farm_cache", "clear", tenant.slug)
+    assert entries() == everything[4:]
+
+    assert audit_of(root, tenant.id) == [("cleared", "node cache")] * 3
+    with pytest.raises(CommandError, match="no node nowhere"):
+        run("farm_cache", "clear", tenant.slug, "--graph", "line", "--node", "nowhere")
+    with pytest.raises(CommandError, match="no tenant"):
+        run("farm_cache", "clear", "nobody")
 
 
 def test_a_run_that_is_not_there_is_said() -> None:

@@ -37,6 +37,7 @@ def farm_of(worked: Line) -> Farm:
         healing=nothing,
         publisher=nothing,
         log=nothing,
+        caches=nothing,
         keys=nothing,
         run_async=nothing,
     )

@@ -194,6 +194,7 @@ class FakeFarm:
             healing=nobody,
             publisher=publisher,
             log=self.log,  # type: ignore[arg-type]
+            caches=nobody,
             keys=self.keys,
             run_async=nobody,
         )

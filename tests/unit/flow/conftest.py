@@ -1,9 +1,11 @@
 """A farm over the fakes of world.py."""
 
 import asyncio
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
+from langgraph.cache.memory import InMemoryCache
 
 from agentfarm.flow.farm import Farm
 from agentfarm.ids import new_id
@@ -29,6 +31,7 @@ def farm(world: World) -> Farm:
         healing=FakeHealing(world),
         publisher=FakePublisher(world),
         log=FakeLog(world),
+        caches=cast("Any", SimpleNamespace(of=lambda *graph, **fingerprint: InMemoryCache())),
         keys=nothing,
         run_async=asyncio.run,
     )
