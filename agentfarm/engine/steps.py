@@ -101,6 +101,12 @@ class NodeCall:
     since: float | None = None
     queue: str | None = None
 
+    @property
+    def packet(self) -> int | None:
+        """The place of the Send that it executes among all of the checkpoint; None where it is no Send."""
+        place = self.path[1]
+        return place if isinstance(place, int) else None
+
     def chain(self) -> tuple[Self, ...]:
         """The calls around this one, outermost first, and then itself."""
         return (*(self.outer.chain() if self.outer else ()), self)

@@ -5,8 +5,9 @@ i: {channel: small value, serialised}, r: {channel: key of its blob}, u: id of t
 INLINE_BYTES are blobs, stored once a channel version and thread however many checkpoints show them; their keys are
 "channel:version". What did not change since the parent is taken over as bytes, without serialising it again.
 
-A serialised value is one byte that says how, then the serializer's bytes. All ordinary writes of a task are one row
-(idx 0), packed; control writes are a row each, with LangGraph's negative idx.
+A serialised value is one byte that says how, then the serializer's bytes. The packets of a superstep's Sends are
+serialised one by one, so that each of a thousand siblings reads its own alone. All ordinary writes of a task are one
+row (idx 0), packed; control writes are a row each, with LangGraph's negative idx.
 """
 
 import random
@@ -27,6 +28,7 @@ from langgraph.checkpoint.base import (
 )
 from langgraph.checkpoint.base import writes_sort_key as _sort_key
 from langgraph.checkpoint.serde.base import SerializerProtocol
+from langgraph.checkpoint.serde.types import TASKS
 
 from agentfarm.ids import ZERO
 from agentfarm.persistence.serde import dump_channel
@@ -39,6 +41,7 @@ ORDINARY: Final = 0
 
 _TAGS: Final = {"msgpack": b"m", "bytes": b"b", "bytearray": b"a", "null": b"n", "json": b"j"}
 _KINDS: Final = {tag[0]: kind for kind, tag in _TAGS.items()}
+_PACKETS: Final = b"p"
 _PLAIN: Final = (str, int, float, bool, type(None))
 _OPTIONS: Final = ormsgpack.OPT_NON_STR_KEYS
 
@@ -49,8 +52,23 @@ def dump_value(serde: SerializerProtocol, value: Any, *, channel: str = "") -> b
     return _TAGS[kind] + data
 
 
-def load_value(serde: SerializerProtocol, data: bytes) -> Any:
-    return serde.loads_typed((_KINDS[data[0]], data[1:]))
+def load_value(serde: SerializerProtocol, data: bytes, *, packet: int | None = None) -> Any:
+    """packet: of Sends, only this one is wanted; None stands in for each of the others."""
+    if data[:1] != _PACKETS:
+        return serde.loads_typed((_KINDS[data[0]], data[1:]))
+    packets: list[bytes] = ormsgpack.unpackb(data[1:])
+    if packet is None:
+        return [load_value(serde, each) for each in packets]
+    values: list[Any] = [None] * len(packets)
+    if packet < len(packets):
+        values[packet] = load_value(serde, packets[packet])
+    return values
+
+
+def _dump_channel(serde: SerializerProtocol, channel: str, value: Any) -> bytes:
+    if channel == TASKS and isinstance(value, list) and len(value) > 1:
+        return _PACKETS + ormsgpack.packb([dump_value(serde, each, channel=channel) for each in value])
+    return dump_value(serde, value, channel=channel)
 
 
 def next_version(current: str | None) -> str:
@@ -130,7 +148,7 @@ def encode_checkpoint(
             refs[channel] = parent.refs[channel]
         elif channel not in new_versions and channel in parent.inline:
             inline[channel] = parent.inline[channel]
-        elif len(data := dump_value(serde, value, channel=channel)) <= INLINE_BYTES:
+        elif len(data := _dump_channel(serde, channel, value)) <= INLINE_BYTES:
             inline[channel] = data
         else:
             refs[channel] = key = f"{channel}:{checkpoint['channel_versions'][channel]}"
@@ -181,16 +199,25 @@ def make_head(body: bytes, blobs: Sequence[bytes]) -> Head:
 
 
 def decode_checkpoint(
-    serde: SerializerProtocol, thread_id: str, ns: str, head: Head, writes: "Iterable[WriteRow]"
+    serde: SerializerProtocol,
+    thread_id: str,
+    ns: str,
+    head: Head,
+    writes: "Iterable[WriteRow]",
+    *,
+    packet: int | None = None,
 ) -> CheckpointTuple:
-    """The checkpoint as LangGraph's savers answer it, made of fresh objects."""
+    """The checkpoint as LangGraph's savers answer it, made of fresh objects.
+
+    packet  of its Sends, only the one at this place is read (load_value)
+    """
     opened = open_body(head.body)
     checkpoint: Any = opened["c"]
     values = dict(opened["p"])
     for channel, data in opened["i"].items():
-        values[channel] = load_value(serde, data)
+        values[channel] = load_value(serde, data, packet=packet)
     for channel, key in opened["r"].items():
-        values[channel] = load_value(serde, head.blobs[key])
+        values[channel] = load_value(serde, head.blobs[key], packet=packet)
     checkpoint["channel_values"] = values
     return CheckpointTuple(
         config=config_of(thread_id, ns, checkpoint["id"]),

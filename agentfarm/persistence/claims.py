@@ -145,6 +145,8 @@ class Claims:
         """
         saver.when_dropped = weakref.finalize(saver, self._dropped, key_of(message), saver.held)
         saver.when_dropped.atexit = False
+        # A node that is alone in its superstep goes on from the checkpoint, for which all is needed.
+        saver.packet = call.packet if message.kind == "node" and call and not call.sole else None
         return Claimed(
             message=replace(message, graph_id=run.graph_id, node=call.name if call and message.kind == "node" else ""),
             kind=message.kind,

@@ -77,6 +77,9 @@ class ExecutionSaver(BaseCheckpointSaver[str]):
         self.when_dropped: weakref.finalize[..., Any] | None = None
         self.head = head
         self.writes = {row.key: row for row in writes}
+        #: Where the execution's own Send is among all. LangGraph's loop, which reads first, needs no other; what a node
+        #: asks for later is whole.
+        self.packet: int | None = None
         self._moved = False
         self._parts: dict[tuple[str, str], Parts] = {}  # of what was put here: (ns, checkpoint id)
         self._reader = TenantSaver(database, held.tenant_id, serde)
@@ -94,7 +97,8 @@ class ExecutionSaver(BaseCheckpointSaver[str]):
             return self._reader.get_tuple(config)
         if self.head is None:
             return None
-        return decode_checkpoint(self.serde, str(self.thread_id), "", self.head, self.writes.values())
+        packet, self.packet = self.packet, None
+        return decode_checkpoint(self.serde, str(self.thread_id), "", self.head, self.writes.values(), packet=packet)
 
     def _is_here(self, config: RunnableConfig) -> bool:
         given = config.get("configurable", {})

@@ -1,0 +1,55 @@
+"""A checkpoint as bytes: each sibling of a wide superstep reads its own Send alone."""
+
+from typing import Any
+
+import pytest
+from langgraph.checkpoint.base import Checkpoint, empty_checkpoint
+from langgraph.checkpoint.serde.types import TASKS
+from langgraph.types import Send
+
+from agentfarm.persistence.bodies import Head, decode_checkpoint, encode_checkpoint
+from agentfarm.persistence.serde import FaithfulSerializer, serde_of
+
+THREAD = "00000000-0000-4000-8000-000000000001"
+
+
+class Counting(FaithfulSerializer):
+    """Counts the values that are read."""
+
+    read = 0
+
+    def loads_typed(self, data: tuple[str, bytes]) -> Any:
+        self.read += 1
+        return super().loads_typed(data)
+
+
+def head_with(sends: list[Send]) -> Head:
+    checkpoint: Checkpoint = {
+        **empty_checkpoint(),
+        "channel_values": {TASKS: sends, "log": ["a"]},
+        "channel_versions": {TASKS: "1", "log": "1"},
+    }
+    encoded = encode_checkpoint(
+        serde_of(None), {"configurable": {}}, checkpoint, {"source": "loop", "step": 1, "parents": {}},
+        {TASKS: "1", "log": "1"}, parent_id=None,
+    )  # fmt: skip
+    return Head(encoded.body, encoded.blobs)
+
+
+@pytest.mark.parametrize("width", [1, 2, 40])
+def test_sends_come_back_as_they_were(width: int) -> None:
+    sends = [Send("work", {"number": number}) for number in range(width)]
+
+    found = decode_checkpoint(serde_of(None), THREAD, "", head_with(sends), ())
+
+    assert found.checkpoint["channel_values"] == {TASKS: sends, "log": ["a"]}
+
+
+def test_a_sibling_reads_no_other_siblings_send() -> None:
+    sends = [Send("work", {"number": number}) for number in range(40)]
+    serde = Counting()
+
+    found = decode_checkpoint(serde, THREAD, "", head_with(sends), (), packet=7)
+
+    assert found.checkpoint["channel_values"][TASKS] == [None] * 7 + [sends[7]] + [None] * 32
+    assert serde.read == 2  # its Send, and the other channel
