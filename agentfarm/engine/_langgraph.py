@@ -37,6 +37,7 @@ from langgraph._internal._constants import (
     INTERRUPT,
     NULL_TASK_ID,
     RESUME,
+    TASKS,
 )
 from langgraph._internal._queue import AsyncQueue, SyncQueue  # type: ignore[attr-defined]  # it opens with "type: ignore"
 from langgraph._internal._replay import ReplayState
@@ -176,6 +177,7 @@ __all__ = [
     "NULL_TASK_ID",
     "RESUME",
     "STREAM",
+    "TASKS",
     "UUID",
     "WRITES_IDX_MAP",
     "AsyncPregelLoop",

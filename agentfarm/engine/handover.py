@@ -4,7 +4,7 @@ from typing import Any
 
 from agentfarm.engine import _langgraph as lg
 from agentfarm.engine.levels import has_scalar
-from agentfarm.engine.steps import CacheAddress, NodeCall, Replay
+from agentfarm.engine.steps import CacheAddress, Carried, NodeCall, Replay
 
 
 def nodes_to_run(loop: Any) -> tuple[list[Any], list[Any]]:
@@ -17,7 +17,7 @@ def nodes_to_run(loop: Any) -> tuple[list[Any], list[Any]]:
     return todo, handlers
 
 
-def next_calls(loop: Any, todo: list[Any]) -> tuple[NodeCall, ...]:
+def next_calls(loop: Any, todo: list[Any], untracked: Carried | None) -> tuple[NodeCall, ...]:
     """The calls of these tasks, which are all of the checkpoint that the loop stands at."""
     level, conf = loop.level, loop.config[lg.CONF]
     replay = conf.get(lg.CONFIG_KEY_REPLAY_STATE)
@@ -33,6 +33,7 @@ def next_calls(loop: Any, todo: list[Any]) -> tuple[NodeCall, ...]:
         "replay": Replay(replay.checkpoint_id, tuple(sorted(replay._visited_ns))) if replay else None,
         "root_run_id": loop.segment.root_run_id,
         "resume_map": _own_resume_map(loop),
+        "untracked": untracked,
         "outer": level.outer.call if level.outer else None,
     }
     return tuple(

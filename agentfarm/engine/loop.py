@@ -19,6 +19,7 @@ from agentfarm.engine.handover import next_calls, nodes_to_run
 from agentfarm.engine.levels import Level, has_scalar
 from agentfarm.engine.node import RetryLater, prepare
 from agentfarm.engine.recording import RecordingLoop
+from agentfarm.engine.untracked import CannotTravel, has_untracked, may_leave, pack, unpack
 from agentfarm.errors import Stale
 
 
@@ -67,6 +68,8 @@ class SegmentLoop(RecordingLoop):
             raise Stale(where=f"checkpoint {call.checkpoint_id}")
         seen = self.checkpoint["versions_seen"].get(lg.INTERRUPT)
         seen = None if seen is None else dict(seen)
+        if call.untracked:
+            unpack(self, call.untracked)
         self.config[lg.CONF][lg.CONFIG_KEY_RESUMING] = True
         with self._muted():
             updated_channels = super()._first(input_keys=input_keys, updated_channels=updated_channels)
@@ -180,7 +183,15 @@ class SegmentLoop(RecordingLoop):
             # Nodes are executed again whose first results are stored under the same ids. Savers keep the first, so
             # the second must not go through them: this superstep is executed here.
             return
-        self.segment.hand_over(next_calls(self, todo), self.config.get("max_concurrency"))
+        carried = None
+        if has_untracked(self.channels):
+            if not may_leave(self):
+                return
+            try:
+                carried = pack(self)
+            except CannotTravel:
+                return
+        self.segment.hand_over(next_calls(self, todo, carried), self.config.get("max_concurrency"))
         gone = {task.id for task in (*todo, *handlers)}
         self.tasks = {id_: task for id_, task in self.tasks.items() if id_ not in gone}
         self._handed_over = True

@@ -95,13 +95,10 @@ async def aexecute(graph: Pregel[Any, Any, Any, Any], segment: Segment) -> None:
         segment.fail(error)
 
 
-def inline_reason(graph: Pregel[Any, Any, Any, Any], kwargs: Mapping[str, Any]) -> str | None:
+def inline_reason(kwargs: Mapping[str, Any]) -> str | None:
     """Why the state of a run cannot leave the process between two nodes; None when it can."""
     if kwargs.get("durability") == "exit":
         return "durability is 'exit': nothing is saved before the end"
-    for name, channel in graph.channels.items():
-        if isinstance(channel, lg.UntrackedValue):
-            return f"channel {name!r} is an UntrackedValue: its value is never saved"
     return None
 
 

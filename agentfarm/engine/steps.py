@@ -55,6 +55,14 @@ class CacheAddress:
 
 
 @dataclass(frozen=True, slots=True)
+class Carried:
+    """Values of UntrackedValue channels as the run's serializer makes them (untracked.py)."""
+
+    kind: str
+    data: bytes = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
 class Replay:
     """A run that began at an older checkpoint: where its subgraphs take theirs from, and which of them have."""
 
@@ -79,6 +87,7 @@ class NodeCall:
     outer         the call whose node is the subgraph that this node belongs to
     tries, since  failures that a RetryPolicy has answered by a new message; Unix seconds of the first
     queue         from the node's metadata; None: the graph's default
+    untracked     what channels hold that no checkpoint keeps; None: nothing
     """
 
     name: str
@@ -100,6 +109,7 @@ class NodeCall:
     tries: int = 0
     since: float | None = None
     queue: str | None = None
+    untracked: Carried | None = None
 
     @property
     def packet(self) -> int | None:
@@ -116,13 +126,16 @@ class NodeCall:
         return replace(self, tries=self.tries + 1, since=self.since or since)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values; only `resume_map` may hold a user's. `from_dict` reads it back, from JSON as well."""
+        """Plain values; only `resume_map` may hold a user's. `from_dict` reads it back, from JSON as well unless
+        something is untracked, which is bytes."""
         told = {f.name: getattr(self, f.name) for f in fields(self)}
         told["path"] = list(self.path)
         if self.cache:
             told["cache"] = [list(self.cache.ns), self.cache.key, self.cache.ttl]
         if self.replay:
             told["replay"] = [self.replay.checkpoint_id, list(self.replay.visited)]
+        if self.untracked:
+            told["untracked"] = [self.untracked.kind, self.untracked.data]
         if self.outer:
             told["outer"] = self.outer.to_dict()
         return told
@@ -136,6 +149,8 @@ class NodeCall:
             known["cache"] = CacheAddress(tuple(cache[0]), cache[1], cache[2])
         if replay := told.get("replay"):
             known["replay"] = Replay(replay[0], tuple(replay[1]))
+        if untracked := told.get("untracked"):
+            known["untracked"] = Carried(untracked[0], untracked[1])
         if outer := told.get("outer"):
             known["outer"] = cls.from_dict(outer)
         return cls(**known)

@@ -89,7 +89,7 @@ def build_run(farm: Farm, tenant: Tenant, request: RunRequest, *, thread_id: UUI
         input=_input(request),
         config=_config(request, run_id=run_id, thread_id=thread_id, graph_id=graph_id, tenant=tenant),
         kwargs=kwargs,
-        inline=inline_reason(loaded.graph, kwargs),
+        inline=inline_reason(kwargs),
         modes=_requested_modes(request),
     )
     return NewRun(

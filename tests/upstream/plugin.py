@@ -64,7 +64,7 @@ class Frozen:
         self.parts: dict[str, Any] = {}
         for name, value in {"input": input, "kwargs": kwargs, "config": config, "conf": conf}.items():
             self.parts[name] = self._freeze(value)
-        self.inline = inline_reason(graph, kwargs)
+        self.inline = inline_reason(kwargs)
         self.run_id, self.thread_id = os.urandom(16).hex(), conf.get("thread_id")
 
     def thaw(self) -> RunSpec:

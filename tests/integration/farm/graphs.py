@@ -91,7 +91,22 @@ class Untracked(TypedDict, total=False):
     scratch: Annotated[str, UntrackedValue]
 
 
-inline = _line(Untracked, "a", "b")
+def _see(name: str) -> Any:
+    def see(state: Untracked) -> Untracked:
+        seen = state.get("scratch")
+        return {"log": [f"{name} saw {seen}"], "scratch": (seen or "") + name}
+
+    return see
+
+
+def _untracked() -> Any:
+    builder = StateGraph(Untracked)
+    builder.add_sequence([("a", _see("a")), ("b", _see("b"))])
+    builder.add_edge(START, "a")
+    return builder.compile()
+
+
+untracked = _untracked()
 
 
 def _parent() -> Any:

@@ -176,12 +176,26 @@ def test_a_run_that_cannot_be_cut_is_executed_by_one_worker_and_says_why(
 ) -> None:
     thread_id = client.threads.create()["thread_id"]
 
-    answer = client.runs.wait(thread_id, "inline", input={"log": ["in"], "scratch": "x"})
+    answer = client.runs.wait(thread_id, "line", input={"log": ["in"]}, durability="exit")
 
-    assert answer == {"log": ["in", "a", "b"]}
+    assert answer["log"][0] == "in"
     [(reason,)] = farm.query("SELECT inline_reason FROM farm.run WHERE thread_id = %s", thread_id)
-    assert "scratch" in reason
+    assert "exit" in reason
     assert [row[0] for row in farm.query(NODES, thread_id)] == ["__start__"]
+
+
+def test_a_value_that_no_checkpoint_keeps_goes_with_its_run_from_node_to_node(
+    client: SyncLangGraphClient, farm: FarmProcesses
+) -> None:
+    thread_id = client.threads.create()["thread_id"]
+
+    answer = client.runs.wait(thread_id, "untracked", input={"log": ["in"], "scratch": "x"})
+    again = client.runs.wait(thread_id, "untracked", input={"log": []})
+
+    assert answer == {"log": ["in", "a saw x", "b saw xa"]}
+    assert again["log"][3:] == ["a saw None", "b saw a"]
+    assert [row[0] for row in farm.query(NODES, thread_id)] == ["__start__", "a", "b"] * 2
+    assert "scratch" not in str(client.threads.get_history(thread_id))
 
 
 def test_history_is_there_newest_first_and_state_can_be_changed(client: SyncLangGraphClient) -> None:

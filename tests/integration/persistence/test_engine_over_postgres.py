@@ -139,9 +139,7 @@ class Farm:
         run_id = new_id()
         kwargs = {"stream_mode": ["values"], **kwargs}
         config = {"configurable": {"thread_id": str(thread_id)}, "metadata": {"run_id": str(run_id)}}
-        spec = RunSpec(
-            str(run_id), str(thread_id), "graph", input, config, kwargs, inline=inline_reason(self.graph, kwargs)
-        )
+        spec = RunSpec(str(run_id), str(thread_id), "graph", input, config, kwargs, inline=inline_reason(kwargs))
         new = NewRun(run_id, thread_id, assistant_id("graph"), "graph", spec, create_thread=True)
         queue, ended = list(self.runs.admit(self.tenant, new).ready), None
         while queue:

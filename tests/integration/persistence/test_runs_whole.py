@@ -59,7 +59,7 @@ class Worker:
             input=input,
             config={"configurable": {"thread_id": str(thread_id)}, "metadata": {"run_id": str(run_id)}},
             kwargs=chosen,
-            inline=inline_reason(self.graph, chosen),
+            inline=inline_reason(chosen),
         )
         admitted = self.runs.admit(self.tenant, NewRun(run_id, thread_id, ASSISTANT, "graph", spec, create_thread=True))
         return run_id, list(admitted.ready)

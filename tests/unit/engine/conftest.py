@@ -56,7 +56,7 @@ class Bench:
             input=input,
             config=config,
             kwargs=kwargs,
-            inline=inline_reason(self.loaded.graph, kwargs),
+            inline=inline_reason(kwargs),
             nested=self.nested,
             retry_by_message=self.retry_by_message,
         )

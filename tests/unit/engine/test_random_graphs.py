@@ -90,7 +90,7 @@ class Engine(Side):
         inbox: list[Message] = []
         coordinator = Coordinator(inbox.append)
         worker = Worker(coordinator, self.graph, self.saver, sink=chunks.append)
-        inline = inline_reason(self.graph, KWARGS)
+        inline = inline_reason(KWARGS)
         spec = RunSpec("r", "t", "g", input, config, KWARGS, inline, self.by_message, self.nested)
         run = coordinator.create(spec)
 

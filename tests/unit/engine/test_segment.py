@@ -7,7 +7,6 @@ import sys
 from typing import Annotated, Any, TypedDict
 
 import pytest
-from langgraph.channels.untracked_value import UntrackedValue
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.graph import START, StateGraph
 from langgraph.runtime import Runtime
@@ -164,16 +163,8 @@ def test_a_node_s_metadata_names_its_queue() -> None:
 
 
 def test_why_a_run_is_executed_whole_is_said() -> None:
-    class Untracked(TypedDict, total=False):
-        connection: Annotated[Any, UntrackedValue]
-
-    builder = StateGraph(Untracked)
-    builder.add_node("a", lambda state: {})
-    builder.add_edge(START, "a")
-
-    assert inline_reason(line, {}) is None
-    assert "exit" in (inline_reason(line, {"durability": "exit"}) or "")
-    assert "connection" in (inline_reason(builder.compile(), {}) or "")
+    assert inline_reason({}) is None
+    assert "exit" in (inline_reason({"durability": "exit"}) or "")
 
 
 def test_an_answer_without_an_id_is_reported_as_taken() -> None:
