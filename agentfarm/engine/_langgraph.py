@@ -12,6 +12,7 @@ from typing import Any
 from langchain_core.globals import get_debug
 from langchain_core.runnables.config import get_executor_for_config
 from langchain_core.tracers.context import _configure_hooks, _tracing_v2_is_enabled
+from langchain_core.tracers.event_stream import _AstreamEventsCallbackHandler
 from langchain_core.utils.env import env_var_is_set
 from langgraph._internal import _cache
 from langgraph._internal._config import (
@@ -62,6 +63,7 @@ from langgraph.pregel._write import ChannelWrite
 from langsmith.run_helpers import get_tracing_context
 
 Pregel = _main.Pregel
+AstreamEventsHandler = _AstreamEventsCallbackHandler
 
 #: Stock, whoever replaces them later (LangGraph's own tests are run that way).
 STREAM, ASTREAM = Pregel.stream, Pregel.astream
@@ -81,6 +83,9 @@ _LOOP_METHODS = (
     "put_writes",
     "tick",
 )
+
+#: What run_events.py overrides or calls.
+_EVENTS_METHODS = ("_send", "_write_run_start_info", "tap_output_aiter", "tap_output_iter")
 
 
 def rebind(function: Any, **names: Any) -> Any:
@@ -152,8 +157,9 @@ def _check() -> None:
         for cls in (SyncPregelLoop, AsyncPregelLoop)
         if "_checkpointer_put_after_previous" not in vars(cls)
     ]
+    missing += [name for name in _EVENTS_METHODS if not callable(getattr(AstreamEventsHandler, name, None))]
     if missing:
-        raise ImportError(f"this langgraph's loop lacks {', '.join(missing)}")
+        raise ImportError(f"this langgraph lacks {', '.join(missing)}")
 
 
 _check()
@@ -180,6 +186,7 @@ __all__ = [
     "TASKS",
     "UUID",
     "WRITES_IDX_MAP",
+    "AstreamEventsHandler",
     "AsyncPregelLoop",
     "AsyncQueue",
     "BackgroundExecutor",

@@ -1,11 +1,11 @@
 """One run for the callbacks, however many segments it is executed in.
 
 `on_chain_start` of the graph is told in the start segment only; later segments go on under the same run id, and
-`on_chain_end` comes in the segment that ends the run. Handlers come from the worker's environment: a tracer that keeps
-runs in memory sees the end without the start when they happen in two processes.
+`on_chain_end` comes in the segment that ends the run. Handlers come from the worker's environment or from the graph: a
+tracer that keeps runs in memory sees the end without the start when they happen in two processes.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 from uuid import UUID
 
@@ -15,6 +15,7 @@ from langchain_core.callbacks.manager import (
     CallbackManager,
     CallbackManagerForChainRun,
 )
+from langchain_core.utils.uuid import uuid7
 
 from agentfarm.engine import _langgraph as lg
 from agentfarm.engine.levels import Segment
@@ -28,13 +29,14 @@ def sync_manager(config: Any) -> CallbackManager:
     """Stands in for stock's `get_callback_manager_for_config` in a segment's own stream."""
     segment: Segment = config[lg.CONF][SEGMENT]
     manager = _bare(CallbackManager, config) or lg.get_callback_manager_for_config(config).copy()
-    start = manager.on_chain_start
+    start = _starting(manager, segment)
 
     def on_chain_start(*args: Any, **kwargs: Any) -> CallbackManagerForChainRun:
+        run: CallbackManagerForChainRun
         if segment.top.kind == "start":
             run = start(*args, **kwargs)
         else:
-            run = _continued(CallbackManagerForChainRun, manager, segment)
+            run = _continued(CallbackManagerForChainRun, manager, segment, kwargs)
         segment.root_run_id = str(run.run_id)
         run.on_chain_end = _only_if(lambda: segment.is_over, run.on_chain_end)  # type: ignore[method-assign]
         run.on_chain_error = _only_if(lambda: _has_failed(segment), run.on_chain_error)  # type: ignore[method-assign]
@@ -48,13 +50,14 @@ def async_manager(config: Any) -> AsyncCallbackManager:
     """Stands in for stock's `get_async_callback_manager_for_config` in a segment's own stream."""
     segment: Segment = config[lg.CONF][SEGMENT]
     manager = _bare(AsyncCallbackManager, config) or lg.get_async_callback_manager_for_config(config).copy()
-    start = manager.on_chain_start
+    start = _starting(manager, segment)
 
     async def on_chain_start(*args: Any, **kwargs: Any) -> AsyncCallbackManagerForChainRun:
+        run: AsyncCallbackManagerForChainRun
         if segment.top.kind == "start":
             run = await start(*args, **kwargs)
         else:
-            run = _continued(AsyncCallbackManagerForChainRun, manager, segment)
+            run = _continued(AsyncCallbackManagerForChainRun, manager, segment, kwargs)
         segment.root_run_id = str(run.run_id)
         run.on_chain_end = _only_if_async(lambda: segment.is_over, run.on_chain_end)  # type: ignore[method-assign]
         run.on_chain_error = _only_if_async(lambda: _has_failed(segment), run.on_chain_error)  # type: ignore[method-assign]
@@ -62,6 +65,22 @@ def async_manager(config: Any) -> AsyncCallbackManager:
 
     manager.on_chain_start = on_chain_start  # type: ignore[method-assign]
     return manager
+
+
+def _starting(manager: Any, segment: Segment) -> Callable[..., Any]:
+    """The manager's own `on_chain_start`, with a run id that the handler of events knows beforehand."""
+    start: Callable[..., Any] = manager.on_chain_start
+    if segment.events is None:
+        return start
+    events = segment.events
+    manager.add_handler(events, inherit=True)
+
+    def told(*args: Any, run_id: UUID | None = None, **kwargs: Any) -> Any:
+        run_id = run_id or uuid7()
+        events.begin(run_id)
+        return start(*args, run_id=run_id, **kwargs)
+
+    return told
 
 
 def _has_failed(segment: Segment) -> bool:
@@ -81,10 +100,13 @@ def _bare(cls: Any, config: Any) -> Any:
     return manager
 
 
-def _continued(cls: Any, manager: Any, segment: Segment) -> Any:
+def _continued(cls: Any, manager: Any, segment: Segment, told: Mapping[str, Any]) -> Any:
     """The run that an earlier segment, perhaps in another process, has begun."""
     if segment.root_run_id is None:
         raise RuntimeError("a call came without the callbacks' id of its run")
+    if segment.events is not None:
+        root = UUID(segment.root_run_id)
+        segment.events.go_on(root, name=told["name"], tags=list(manager.tags), metadata=dict(manager.metadata))
     return cls(
         run_id=UUID(segment.root_run_id),
         handlers=list(manager.handlers),

@@ -1,6 +1,7 @@
 """Chunks of LangGraph's stream as events, named and shaped as the Agent Server does.
 
     values, updates, custom, tasks, checkpoints, debug    as LangGraph has them; of a subgraph "updates|child:<id>"
+    events                                                LangChain's, as `astream_events(version="v2")` has them
     messages                                              for stream mode "messages-tuple": [message chunk, metadata]
     messages/metadata, messages/partial, messages/complete    for stream mode "messages": the message so far
 
@@ -36,6 +37,8 @@ class EventRenderer:
         """
         namespace, mode, payload = chunk if self.subgraphs else ((), *chunk)
         where = "|".join(("", *namespace))
+        if mode == "events":
+            return [(mode, payload)] if _is_for_clients(payload) else []
         if mode == "messages":
             return self._messages(where, payload)
         if mode in self.modes:
@@ -64,6 +67,12 @@ class EventRenderer:
             self._growing[key] = message
             events.append(("messages/complete", [message]))
         return events
+
+
+def _is_for_clients(event: Mapping[str, Any]) -> bool:
+    """As the Agent Server: not what LangGraph hides, nor the run's own chunks, which come by their modes."""
+    hidden = "langsmith:hidden" in (event.get("tags") or ())
+    return not hidden and not (event["event"] == "on_chain_stream" and not event["parent_ids"])
 
 
 def _asks(payload: Any) -> bool:

@@ -6,6 +6,7 @@ the message is about.
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from langgraph.cache.base import BaseCache
@@ -14,13 +15,16 @@ from langgraph.store.base import BaseStore
 from langgraph.types import Interrupt
 
 from agentfarm import clock
+from agentfarm.engine import run_events
 from agentfarm.engine._langgraph import NULL_TASK_ID, RESUME, resume_map_of
+from agentfarm.engine.run_events import RunEvents
 from agentfarm.engine.steps import (
     Kind,
     NodeCall,
     Outcome,
     PutCheckpoint,
     PutWrites,
+    RunSpec,
     SegmentRequest,
     SegmentResult,
     Status,
@@ -31,6 +35,15 @@ Sink = Callable[[Any], None]
 
 def nowhere(_chunk: object) -> None:
     """The sink of a segment whose chunks nobody wants."""
+
+
+def _put_event(sink: Sink, run: RunSpec, event: Any) -> None:
+    sink(((), run_events.MODE, event) if run.kwargs.get("subgraphs") else (run_events.MODE, event))
+
+
+def _tell_twice(events: RunEvents, sink: Sink, chunk: Any) -> None:
+    events.tell_chunk(chunk)
+    sink(chunk)
 
 
 class Segment:
@@ -48,6 +61,10 @@ class Segment:
         self.run, self.attempt = request.run, request.attempt
         self.settled, self.failed = request.settled, request.failed
         self.saver, self.store, self.cache, self.sink = saver, store, cache, sink or nowhere
+        self.events: RunEvents | None = None
+        if run_events.MODE in self.run.modes:
+            self.events = RunEvents(partial(_put_event, self.sink, self.run), self.run.input)
+            self.sink = partial(_tell_twice, self.events, self.sink)
         self.started_at = clock.now().timestamp()
         self.levels: list[Level] = []
         if request.call is None:

@@ -8,6 +8,7 @@ graphs that a node runs, and all of a run that is executed inline.
 import asyncio
 from collections.abc import Mapping
 from typing import Any
+from uuid import UUID
 
 from langgraph.cache.base import BaseCache
 from langgraph.checkpoint.base import BaseCheckpointSaver
@@ -135,6 +136,13 @@ _astream = lg.rebind(
 )
 
 
+def _uuid(text: str) -> UUID | None:
+    try:
+        return UUID(text)
+    except ValueError:
+        return None
+
+
 def _input(segment: Segment) -> Any:
     return segment.run.input if segment.top.kind == "start" else None
 
@@ -144,10 +152,15 @@ def _config(segment: Segment) -> dict[str, Any]:
     run = segment.run
     conf = {"thread_id": run.thread_id, **run.config.get(lg.CONF, {})}
     config = {**run.config, lg.CONF: conf}
+    config.pop("run_id", None)
     if segment.top.kind != "start":
         given = conf.pop(lg.CONFIG_KEY_CHECKPOINT_ID, None)
         if given is not None:  # where the run began; nodes and callbacks see it in their metadata, as in stock
             config["metadata"] = {lg.CONFIG_KEY_CHECKPOINT_ID: given, **(config.get("metadata") or {})}
+    elif segment.attempt == 1 and (run_id := _uuid(run.run_id)) is not None:
+        # The callbacks' id of the whole graph is the run's own, so that a trace is found by it. As the Agent Server
+        # does it, not in a second attempt: a tracer may have been told of the first.
+        config["run_id"] = run_id
     conf[lg.CONFIG_KEY_CHECKPOINTER] = segment.saver
     if segment.cache is not None:
         conf[lg.CONFIG_KEY_CACHE] = segment.cache

@@ -12,6 +12,7 @@ from uuid import UUID
 from langgraph.types import Command, Send
 
 from agentfarm import ids
+from agentfarm.engine import run_events
 from agentfarm.engine.graphs import LoadedGraph
 from agentfarm.engine.segment import inline_reason
 from agentfarm.engine.steps import RunSpec
@@ -22,7 +23,7 @@ from agentfarm.flow.settle import announce
 from agentfarm.records import Admitted, NewRun, RunRequest, RunRow
 from agentfarm.tenancy import Tenant
 
-#: How the Agent Server's stream modes are made from LangGraph's own.
+#: How the Agent Server's stream modes are made from LangGraph's own; "events" is made by the engine.
 STREAM_MODES: Mapping[str, str] = {
     "values": "values",
     "updates": "updates",
@@ -110,14 +111,15 @@ def _requested_modes(request: RunRequest) -> tuple[str, ...]:
     """The Agent Server's modes whose events are kept. A run that nobody streams keeps none but its end."""
     modes = tuple(dict.fromkeys(request.stream_mode)) or (("values",) if request.streamed else ())
     for mode in modes:
-        if mode not in STREAM_MODES:
+        if mode not in STREAM_MODES and mode != run_events.MODE:
             raise UnsupportedField(field=f"stream_mode {mode!r}")
     return modes
 
 
 def _stream_kwargs(request: RunRequest, loaded: LoadedGraph) -> dict[str, Any]:
-    modes = {STREAM_MODES[mode] for mode in _requested_modes(request)}
-    if modes and not modes & {"values", "updates"}:
+    requested = _requested_modes(request)
+    modes = {STREAM_MODES[mode] for mode in requested if mode != run_events.MODE}
+    if requested and not modes & {"values", "updates"}:
         modes.add("updates")  # a question to a human comes with these; EventRenderer leaves the rest of them out
     kwargs: dict[str, Any] = {
         "stream_mode": sorted(modes),

@@ -5,9 +5,11 @@ lease that another worker takes over (this process died), or a run that ended wi
 that nobody works on.
 """
 
+import asyncio
 import logging
 from typing import Literal
 
+from agentfarm.engine import run_events
 from agentfarm.engine.events import EventRenderer
 from agentfarm.engine.jsonable import to_json
 from agentfarm.engine.segment import SegmentRequest, arun_segment, run_segment
@@ -93,6 +95,10 @@ def _run_segment(farm: Farm, claimed: Claimed, sink: "_Sink") -> SegmentResult:
         cache = farm.caches.of(claimed.message.tenant_id, loaded.graph_id, fingerprint=loaded.fingerprint)
         if loaded.is_async:
             result = farm.run_async(arun_segment(loaded.graph, request, saver=claimed.saver, cache=cache, sink=sink))
+        elif (
+            run_events.MODE in claimed.run.modes
+        ):  # made by `astream` alone; a loop of its own, whose threads are no other run's
+            result = asyncio.run(arun_segment(loaded.graph, request, saver=claimed.saver, cache=cache, sink=sink))
         else:
             result = run_segment(loaded.graph, request, saver=claimed.saver, cache=cache, sink=sink)
     except (LeaseLost, Unavailable):

@@ -80,7 +80,7 @@ def test_a_command_becomes_langgraphs(farm: Farm, tenant: Tenant) -> None:
         ({"command": {}}, InvalidInput),
         ({"command": {"evil": 1}}, InvalidInput),
         ({"command": {"goto": {"node": 1}}}, InvalidInput),
-        ({"stream_mode": ["events"]}, UnsupportedField),
+        ({"stream_mode": ["everything"]}, UnsupportedField),
         ({"interrupt_before": ["nowhere"]}, InvalidInput),
         ({"checkpoint_id": "../.."}, InvalidId),
         ({"context": {"a": 1}, "config": {"configurable": {"a": 1}}}, BadRequest),
