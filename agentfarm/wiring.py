@@ -4,7 +4,6 @@ Doors (api, workers, admin, commands) import this and the flow, and nothing that
 (prefork) calls `start_worker`, which makes everything anew: neither a connection nor a thread survives a fork.
 """
 
-import asyncio
 import os
 from collections.abc import Callable, Coroutine
 from functools import cache
@@ -27,6 +26,7 @@ from agentfarm.persistence.node_cache import RedisNodeCaches  # noqa: E402
 from agentfarm.persistence.runs import PostgresRuns  # noqa: E402
 from agentfarm.persistence.serde import FaithfulSerializer, serde_of  # noqa: E402
 from agentfarm.persistence.threads import PostgresThreads  # noqa: E402
+from agentfarm.process_loop import ProcessLoop  # noqa: E402
 from agentfarm.queueing.broker import make_app  # noqa: E402
 from agentfarm.queueing.names import queue_names  # noqa: E402
 from agentfarm.queueing.publisher import CeleryPublisher  # noqa: E402
@@ -65,10 +65,14 @@ def serde_for(graph_id: str | None) -> FaithfulSerializer:
 # --------------------------------------------------------------------------- one a process, made anew after a fork
 
 
+#: Async nodes and async factories of this process, web and worker alike. No thread before it is needed.
+_loop = ProcessLoop()
+
+
 class _Process:
     """What this process has open."""
 
-    def __init__(self, name: str = "", run_async: RunAsync = asyncio.run) -> None:
+    def __init__(self, name: str = "", run_async: RunAsync = _loop.run) -> None:
         chosen = settings()
         self.pid = os.getpid()
         self.database = Database(chosen)
@@ -133,11 +137,11 @@ def check() -> None:
         check_at_start(process.ops, setting="DATABASE_OPS_URL", role="ops")
 
 
-def start_worker(name: str, *, run_async: RunAsync) -> None:
+def start_worker(name: str, *, run_async: RunAsync = _loop.run) -> None:
     """Make this process a worker: fit to serve, registered, and seen to be alive.
 
     name       how operators see it: Celery's node name and the pid
-    run_async  runs a coroutine on the process's one event loop
+    run_async  runs a coroutine and waits for it; usually on the process's one event loop
     raises     Misconfigured and its like, StoreUnavailable
     """
     global _process  # noqa: PLW0603  # Celery's tasks can be handed nothing
@@ -152,6 +156,7 @@ def stop_worker() -> None:
     if _process is not None and _process.pid == os.getpid():
         _process.close()
         _process = None
+    _loop.close()
 
 
 def _here() -> _Process:

@@ -19,11 +19,8 @@ from agentfarm.conf import settings
 from agentfarm.errors import AgentFarmError
 from agentfarm.queueing.broker import declare_all
 from agentfarm.telemetry.logs import configure_logs
-from workers.loop import ProcessLoop
 
 logger = logging.getLogger(__name__)
-
-_loop = ProcessLoop()
 
 
 class Begin(bootsteps.StartStopStep):
@@ -50,7 +47,7 @@ def begin_process(node_name: str) -> None:
     node_name  Celery's, as Flower shows it; the pid tells the children of one worker apart
     """
     with _ending_on_error(node_name):
-        wiring.start_worker(f"{node_name}/{os.getpid()}", run_async=_loop.run)
+        wiring.start_worker(f"{node_name}/{os.getpid()}")
 
 
 def _check() -> None:
@@ -91,7 +88,6 @@ def _begin_child(sender: Any = None, **_: object) -> None:
 def _end(**_: object) -> None:
     """The nodes of this process are over: end its lease, send its last events. Nothing, where none began."""
     wiring.stop_worker()
-    _loop.close()
 
 
 def _setup_logging(**_: object) -> None:

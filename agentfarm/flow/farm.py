@@ -26,7 +26,7 @@ class Keys(Protocol):
 class Farm:
     """Everything a station needs.
 
-    run_async  runs a coroutine on the process's one event loop and waits for it: async nodes of a worker
+    run_async  runs a coroutine on the process's one event loop and waits for it: async nodes and factories
     """
 
     graphs: GraphRegistry

@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from workers.loop import ProcessLoop
+from agentfarm.process_loop import ProcessLoop
 
 
 @pytest.fixture
