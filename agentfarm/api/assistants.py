@@ -1,8 +1,8 @@
 """Assistants: one of each graph, computed from what this process serves. Making others is not served (absent.py)."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 from django.http import HttpRequest, HttpResponse
@@ -13,12 +13,14 @@ from agentfarm import clock, ids
 from agentfarm.api import documents, graph_views
 from agentfarm.api.absent import say_absent
 from agentfarm.api.answers import answer, page, project
+from agentfarm.api.auth import tenant_of
 from agentfarm.api.process import farm
 from agentfarm.api.schemas import AssistantFilter, AssistantSearch
 from agentfarm.conf import settings
 from agentfarm.engine.graphs import LoadedGraph
 from agentfarm.errors import GraphLoadFailed, NotFound
 from agentfarm.flow.admit import find_graph_id
+from agentfarm.flow.graph_use import looking, use_graph
 
 router = Router(tags=["Assistants"])
 
@@ -58,7 +60,7 @@ def get_assistant(request: HttpRequest, assistant_id: str) -> HttpResponse:
 @router.get("/assistants/{assistant_id}/graph", response=documents.of(documents.Drawing), summary="Draw its graph")
 def get_graph(request: HttpRequest, assistant_id: str, query: Query[GraphQuery]) -> HttpResponse:
     """Nodes and edges. `xray`: draw subgraphs too, true or so many levels deep."""
-    return answer(graph_views.draw(_graph(assistant_id).graph, xray=query.xray))
+    return answer(_look(request, assistant_id, lambda loaded: graph_views.draw(loaded.graph, xray=query.xray)))
 
 
 @router.get(
@@ -66,20 +68,23 @@ def get_graph(request: HttpRequest, assistant_id: str, query: Query[GraphQuery])
 )
 def get_schemas(request: HttpRequest, assistant_id: str) -> HttpResponse:
     """JSON schemas of input, output, state, config and context; null where the graph does not say."""
-    loaded = _graph(assistant_id)
-    return answer({"graph_id": loaded.graph_id, **graph_views.schemas(loaded.graph)})
+
+    def look(loaded: LoadedGraph) -> graph_views.Json:
+        return {"graph_id": loaded.graph_id, **graph_views.schemas(loaded.graph)}
+
+    return answer(_look(request, assistant_id, look))
 
 
 @router.get("/assistants/{assistant_id}/subgraphs", response=documents.of(dict[str, Any]), summary="Its subgraphs")
 def get_subgraphs(request: HttpRequest, assistant_id: str, query: Query[SubgraphsQuery]) -> HttpResponse:
-    return answer(graph_views.subgraphs(_graph(assistant_id).graph, namespace=None, recurse=query.recurse))
+    return answer(_subgraphs(request, assistant_id, None, recurse=query.recurse))
 
 
 @router.get(
     "/assistants/{assistant_id}/subgraphs/{namespace}", response=documents.of(dict[str, Any]), summary="A subgraph"
 )
 def get_subgraph(request: HttpRequest, assistant_id: str, namespace: str, query: Query[SubgraphsQuery]) -> HttpResponse:
-    return answer(graph_views.subgraphs(_graph(assistant_id).graph, namespace=namespace, recurse=query.recurse))
+    return answer(_subgraphs(request, assistant_id, namespace, recurse=query.recurse))
 
 
 say_absent(router, ("PATCH", "DELETE"), "/assistants/{assistant_id}", "Changing assistants")
@@ -104,14 +109,23 @@ def render_assistant(graph_id: str) -> dict[str, Any]:
 
 def _description(graph_id: str) -> str | None:
     try:
-        return farm().graphs.get(graph_id).description
+        return farm().graphs.description(graph_id)
     except GraphLoadFailed:
         return None  # /info says why; the assistant is still there
 
 
-def _graph(assistant_id: str) -> LoadedGraph:
-    """By an assistant's id or a graph's name. Raises GraphNotFound, GraphLoadFailed."""
-    return farm().graphs.get(find_graph_id(farm(), assistant_id))
+def _subgraphs(request: HttpRequest, assistant_id: str, namespace: str | None, *, recurse: bool) -> graph_views.Json:
+    return _look(
+        request,
+        assistant_id,
+        lambda loaded: graph_views.subgraphs(loaded.graph, namespace=namespace, recurse=recurse),
+    )
+
+
+def _look(request: HttpRequest, assistant_id: str, look: Callable[[LoadedGraph], graph_views.Json]) -> graph_views.Json:
+    """At the graph of an assistant's id or a graph's name. Raises GraphNotFound, GraphLoadFailed."""
+    graph_id = find_graph_id(farm(), assistant_id)
+    return use_graph(farm(), graph_id, partial(looking, "assistants.read", tenant_of(request).id, graph_id), look)
 
 
 def _matching(wanted: AssistantFilter) -> list[dict[str, Any]]:

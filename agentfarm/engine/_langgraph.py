@@ -71,6 +71,7 @@ STREAM, ASTREAM = Pregel.stream, Pregel.astream
 should_retry_on = _should_retry_on
 mark_invalid_resume = _mark_invalid_resume
 error_from_write = _coerce_pending_error
+coerce_context = _main._coerce_context
 
 #: What the loop's subclass overrides or calls.
 _LOOP_METHODS = (

@@ -1,11 +1,13 @@
-"""A variable that langgraph.json names, as a compiled graph and what the farm must know of it."""
+"""A variable that langgraph.json names, and a compiled graph with what the farm must know of it.
 
-import asyncio
+Variables that are no graphs yet, but make them, are graph_factories.py's.
+"""
+
+import contextlib
 import functools
 import hashlib
 import importlib
 import importlib.util
-import inspect
 import json
 import logging
 import sys
@@ -15,7 +17,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from langchain_core.runnables import Runnable, RunnableSequence
+from langchain_core.runnables import RunnableSequence
 from langchain_core.runnables.base import RunnableLambda
 from langchain_core.runnables.config import run_in_executor
 from langgraph.graph import StateGraph
@@ -35,27 +37,33 @@ AnyPregel = Pregel[Any, Any, Any, Any]
 class LoadedGraph:
     """A graph that can be run.
 
-    graph        compiled, without a checkpointer of its own; shared by all threads of the process and never changed
+    graph        compiled, without a checkpointer of its own; never changed, since all threads of the process share it
     is_async     run it through `astream`: a node or a branch of it is, or may be, async (docs/decisions/0002)
-    fingerprint  the same for graphs of the same nodes, channels and edges, in every process
     node_queues  {node: queue} of the nodes whose metadata names one
+    fingerprint  the same for graphs of the same nodes, channels and edges, in every process
+    is_made      for one request, by a factory: its classes are its own
     """
 
     graph_id: str
     graph: AnyPregel
     is_async: bool
     description: str | None
-    fingerprint: str
     node_queues: Mapping[str, str]
+    fingerprint: str
+    is_made: bool = False
 
 
-def load_graph(graph_id: str, entry: GraphEntry, config: GraphsConfig) -> LoadedGraph:
-    """Import it and compile it where that is left to do. Raises GraphLoadFailed, which says why."""
+def load_variable(entry: GraphEntry, config: GraphsConfig) -> Any:
+    """What langgraph.json names, as its module has it. Raises whatever the module raises."""
     where, _, name = entry.path.rpartition(":")
+    return functools.reduce(getattr, name.split("."), _import(where, config))
+
+
+@contextlib.contextmanager
+def load_failures(graph_id: str) -> Iterator[None]:
+    """Whatever goes wrong while a graph is loaded, as GraphLoadFailed."""
     try:
-        module = _import(where, config)
-        variable = functools.reduce(getattr, name.split("."), module)
-        graph = _compiled(graph_id, _made(graph_id, variable))
+        yield
     except GraphLoadFailed:
         raise
     except (ImportError, AttributeError, SyntaxError, OSError) as error:
@@ -65,20 +73,40 @@ def load_graph(graph_id: str, entry: GraphEntry, config: GraphsConfig) -> Loaded
         raise GraphLoadFailed(
             graph_id=graph_id, why=f"{type(error).__name__} while it was imported; see the log"
         ) from error
-    return describe_graph(graph_id, graph, description=entry.description)
 
 
-def describe_graph(graph_id: str, graph: AnyPregel, *, description: str | None = None) -> LoadedGraph:
-    """A compiled graph as the registry holds it: for tests and for graphs that are not in a file."""
-    graph = _without_checkpointer(graph_id, graph)
+def describe_graph(
+    graph_id: str, graph: AnyPregel, *, description: str | None = None, is_made: bool = False
+) -> LoadedGraph:
+    """A compiled graph as the farm uses it."""
+    if graph.checkpointer is not None:
+        if not is_made:
+            warn_of_checkpointer(graph_id)
+        graph = graph.copy(update={"checkpointer": None})
     return LoadedGraph(
         graph_id=graph_id,
         graph=graph,
         is_async=not _is_plainly_sync(graph),
         description=description,
-        fingerprint=_fingerprint(graph),
         node_queues={name: queue for name, node in graph.nodes.items() if (queue := queue_of(node))},
+        fingerprint=_fingerprint(graph),
+        is_made=is_made,
     )
+
+
+def compiled(graph_id: str, made: Any) -> AnyPregel:
+    """A graph, or a builder that is compiled now. Raises GraphLoadFailed for anything else."""
+    if isinstance(made, StateGraph):
+        return made.compile()
+    if isinstance(made, Pregel):
+        return made
+    raise GraphLoadFailed(
+        graph_id=graph_id, why=f"it is a {type(made).__name__}, neither a StateGraph nor a compiled graph"
+    )
+
+
+def warn_of_checkpointer(graph_id: str) -> None:
+    logger.warning("graph %s has a checkpointer of its own; the server's takes its place", graph_id)
 
 
 # --------------------------------------------------------------------------- importing
@@ -129,59 +157,6 @@ def _import_file(file: Path, folder: Path) -> ModuleType:
         del sys.modules[name]
         raise
     return module
-
-
-# --------------------------------------------------------------------------- compiling
-
-
-def _made(graph_id: str, variable: Any) -> Any:
-    """What a factory makes; anything else as it is."""
-    if isinstance(variable, Runnable | StateGraph) or not callable(variable):
-        return variable
-    required = [p for p in inspect.signature(variable).parameters.values() if p.default is p.empty and _is_plain(p)]
-    takes_config = len(required) == 1 and (
-        required[0].name == "config" or "RunnableConfig" in str(required[0].annotation)
-    )
-    if required and not takes_config:
-        raise GraphLoadFailed(
-            graph_id=graph_id,
-            why="its factory takes more than a config. A graph is made once a process here, not once a request: "
-            "read what differs between runs from `config` or `runtime.context` inside of the nodes",
-        )
-    made = variable({"configurable": {}}) if takes_config else variable()
-    if inspect.isawaitable(made):
-        made = asyncio.run(_awaited(made))
-    if not isinstance(made, Runnable | StateGraph) and (hasattr(made, "__aenter__") or hasattr(made, "__enter__")):
-        raise GraphLoadFailed(
-            graph_id=graph_id,
-            why="its factory is a context manager, which would have to be entered for each request; return the graph",
-        )
-    return made
-
-
-def _is_plain(parameter: inspect.Parameter) -> bool:
-    return parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
-
-
-async def _awaited(made: Any) -> Any:
-    return await made
-
-
-def _compiled(graph_id: str, made: Any) -> AnyPregel:
-    if isinstance(made, StateGraph):
-        return made.compile()
-    if isinstance(made, Pregel):
-        return made
-    raise GraphLoadFailed(
-        graph_id=graph_id, why=f"it is a {type(made).__name__}, neither a StateGraph nor a compiled graph"
-    )
-
-
-def _without_checkpointer(graph_id: str, graph: AnyPregel) -> AnyPregel:
-    if graph.checkpointer is None:
-        return graph
-    logger.warning("graph %s has a checkpointer of its own; the server's takes its place", graph_id)
-    return graph.copy(update={"checkpointer": None})
 
 
 # --------------------------------------------------------------------------- what it is made of

@@ -1,16 +1,19 @@
 """The operator's graphs: langgraph.json as the ecosystem writes it, read once, each graph compiled once a process.
 
 A graph that cannot be loaded is named in `problems` and the others are served. Which keys of the file mean something
-here is in graphs_config.py, how a variable becomes a compiled graph in graph_loading.py.
+here is in graphs_config.py, how a variable becomes a compiled graph in graph_loading.py, and how a graph is made for a
+request in graph_factories.py. Who serves a request asks `open`, whichever of the two it is.
 """
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import Self
 
-from agentfarm.engine.graph_loading import LoadedGraph, load_graph
+from agentfarm.engine.graph_access import Access
+from agentfarm.engine.graph_factories import GraphFactory, Opening, Shared, make_graph
+from agentfarm.engine.graph_loading import LoadedGraph, load_failures, load_variable
 from agentfarm.engine.graphs_config import GraphsConfig, prepare_process, read_config
 from agentfarm.errors import GraphLoadFailed, GraphNotFound
 
@@ -25,7 +28,9 @@ class GraphRegistry:
     problems  {graph id: why it could not be loaded}
     """
 
-    def __init__(self, graphs: Mapping[str, LoadedGraph], problems: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self, graphs: Mapping[str, LoadedGraph | GraphFactory], problems: Mapping[str, str] | None = None
+    ) -> None:
         self._graphs = dict(graphs)
         self.problems: Mapping[str, str] = MappingProxyType(dict(problems or {}))
 
@@ -42,22 +47,53 @@ class GraphRegistry:
 
     @classmethod
     def _load(cls, config: GraphsConfig) -> Self:
-        graphs, problems = {}, {}
+        graphs: dict[str, LoadedGraph | GraphFactory] = {}
+        problems = {}
         for graph_id, entry in config.graphs.items():
             try:
-                graphs[graph_id] = load_graph(graph_id, entry, config)
+                with load_failures(graph_id):
+                    variable = load_variable(entry, config)
+                    graphs[graph_id] = make_graph(graph_id, variable, description=entry.description)
             except GraphLoadFailed as error:
                 problems[graph_id] = str(error)
                 logger.exception("a graph could not be loaded", extra={"graph_id": graph_id})
         return cls(graphs, problems)
 
+    def open(self, graph_id: str, access: Callable[[], Access]) -> Opening | Shared:
+        """The graph, for one request: a context manager, and an async one where `is_async`.
+
+        access  asked only where a factory makes the graph
+        raises  GraphNotFound; GraphLoadFailed for one that could not be loaded, or that its factory did not make
+        """
+        served = self._served(graph_id)
+        return served.open(access()) if isinstance(served, GraphFactory) else Shared(served)
+
     def get(self, graph_id: str) -> LoadedGraph:
-        """Raises GraphNotFound, or GraphLoadFailed for one that langgraph.json names and that could not be loaded."""
-        if graph := self._graphs.get(graph_id):
-            return graph
+        """A graph that is compiled once a process; of a factory, what it made at the start.
+
+        raises  GraphNotFound; GraphLoadFailed
+        """
+        served = self._served(graph_id)
+        if isinstance(served, LoadedGraph):
+            return served
+        if served.sample is None:
+            raise GraphLoadFailed(graph_id=graph_id, why="its factory needs more than an empty config")
+        return served.sample
+
+    def _served(self, graph_id: str) -> LoadedGraph | GraphFactory:
+        if served := self._graphs.get(graph_id):
+            return served
         if why := self.problems.get(graph_id):
             raise GraphLoadFailed(why)
         raise GraphNotFound(graph_id=graph_id, known=", ".join(self._graphs) or "none")
+
+    def is_made(self, graph_id: str) -> bool:
+        """Whether a factory makes it for each request."""
+        return isinstance(self._graphs.get(graph_id), GraphFactory)
+
+    def description(self, graph_id: str) -> str | None:
+        """Raises GraphNotFound, GraphLoadFailed."""
+        return self._served(graph_id).description
 
     def ids(self) -> tuple[str, ...]:
         """Of the graphs that can be run, in the file's order."""
@@ -65,4 +101,5 @@ class GraphRegistry:
 
     def queues(self) -> frozenset[str]:
         """The queues that nodes name. Workers must consume each of them."""
-        return frozenset(queue for graph in self._graphs.values() for queue in graph.node_queues.values())
+        known = [g.sample if isinstance(g, GraphFactory) else g for g in self._graphs.values()]
+        return frozenset(queue for graph in known if graph for queue in graph.node_queues.values())

@@ -6,6 +6,7 @@ run can be lost by nobody.
 """
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 from uuid import UUID
 
@@ -19,6 +20,7 @@ from agentfarm.engine.steps import RunSpec
 from agentfarm.errors import BadRequest, GraphNotFound, InvalidInput, UnsupportedField
 from agentfarm.flow.dispatch import dispatch
 from agentfarm.flow.farm import Farm
+from agentfarm.flow.graph_use import clients_own, looking, use_graph
 from agentfarm.flow.settle import announce
 from agentfarm.records import Admitted, NewRun, RunRequest, RunRow
 from agentfarm.tenancy import Tenant
@@ -34,11 +36,6 @@ STREAM_MODES: Mapping[str, str] = {
     "checkpoints": "checkpoints",
     "debug": "debug",
 }
-
-#: Keys of `configurable` that the server sets; a client's are dropped, as the Agent Server drops them.
-RESERVED = frozenset(
-    {"thread_id", "run_id", "graph_id", "assistant_id", "checkpoint_ns", "checkpoint_id", "checkpoint_map"}
-)
 
 
 def admit_run(farm: Farm, tenant: Tenant, new: NewRun) -> RunRow:
@@ -78,17 +75,20 @@ def build_run(farm: Farm, tenant: Tenant, request: RunRequest, *, thread_id: UUI
     raises  GraphNotFound, GraphLoadFailed, InvalidInput, UnsupportedField, BadRequest
     """
     graph_id = find_graph_id(farm, request.assistant_id)
-    loaded = farm.graphs.get(graph_id)
     if request.stateless and request.command is not None and request.command.get("resume") is not None:
         raise BadRequest(why="a run without a thread has nothing to resume; send it to /threads/{thread_id}/runs")
     run_id = ids.new_id()
-    kwargs = _stream_kwargs(request, loaded)
+    config = _config(request, run_id=run_id, thread_id=thread_id, graph_id=graph_id, tenant=tenant)
+
+    # Nothing is executed here, so that a factory need not connect to anything for it.
+    access = partial(looking, "assistants.read", tenant.id, graph_id, config)
+    kwargs = use_graph(farm, graph_id, access, partial(_stream_kwargs, request))
     spec = RunSpec(
         run_id=str(run_id),
         thread_id=str(thread_id),
         graph_id=graph_id,
         input=_input(request),
-        config=_config(request, run_id=run_id, thread_id=thread_id, graph_id=graph_id, tenant=tenant),
+        config=config,
         kwargs=kwargs,
         inline=inline_reason(kwargs),
         modes=_requested_modes(request),
@@ -131,7 +131,7 @@ def _stream_kwargs(request: RunRequest, loaded: LoadedGraph) -> dict[str, Any]:
             kwargs[name] = _breakpoints(name, nodes, loaded)
     context = request.context
     if context is None and loaded.graph.context_schema is not None:
-        context = _clients_own(request.config.get("configurable") or {})
+        context = clients_own(request.config.get("configurable") or {})
     if context is not None:
         kwargs["context"] = dict(context)
     return kwargs
@@ -153,7 +153,7 @@ def _config(request: RunRequest, *, run_id: UUID, thread_id: UUID, graph_id: str
     if configurable and request.context:
         raise BadRequest(why="config.configurable and context say the same thing twice; send context alone")
     checkpoint = {"checkpoint_id": request.checkpoint_id, **(request.checkpoint or {})}
-    kept = {**_clients_own(configurable), **_clients_own(request.context or {})}
+    kept = {**clients_own(configurable), **clients_own(request.context or {})}
     kept.update(
         thread_id=str(thread_id),
         run_id=str(run_id),
@@ -174,15 +174,6 @@ def _config(request: RunRequest, *, run_id: UUID, thread_id: UUID, graph_id: str
         "assistant_id": str(ids.assistant_id(graph_id)),
     }
     return {**given, "configurable": kept, "metadata": metadata}
-
-
-def _clients_own(given: Mapping[str, Any]) -> dict[str, Any]:
-    """What a client may set: not what the server, its authentication or LangGraph puts there."""
-    return {
-        key: value
-        for key, value in given.items()
-        if key not in RESERVED and not key.startswith(("__", "langgraph_auth_"))
-    }
 
 
 def _input(request: RunRequest) -> Any:

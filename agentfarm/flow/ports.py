@@ -10,6 +10,7 @@ from uuid import UUID
 
 from langgraph.cache.base import BaseCache
 from langgraph.checkpoint.base import BaseCheckpointSaver
+from langgraph.pregel import Pregel
 
 from agentfarm.engine.steps import SegmentResult
 from agentfarm.messages import ExecuteNode
@@ -44,6 +45,9 @@ class Executions(Protocol):
         raises      LeaseLost: nothing was written. ValueLost and its like: the same, an error may be committed instead.
                     StoreUnavailable: it may have been written, and what was not is given back
         """
+
+    def know_types(self, claimed: Claimed, graph: Pregel[Any, Any, Any, Any]) -> None:
+        """The graph was made for this claim: its values are read and written as the classes that this graph names."""
 
     def release(self, claimed: Claimed) -> None:
         """Give a claim back without a commit: another worker may have it at once. Never raises."""
@@ -101,9 +105,17 @@ class Threads(Protocol):
 
     def count(self, tenant: Tenant, query: ThreadQuery) -> int: ...
 
-    def saver(self, tenant: Tenant, graph_id: str | None, *, guard_idle: bool = False) -> BaseCheckpointSaver[str]:
+    def saver(
+        self,
+        tenant: Tenant,
+        graph_id: str | None,
+        *,
+        guard_idle: bool = False,
+        made: Pregel[Any, Any, Any, Any] | None = None,
+    ) -> BaseCheckpointSaver[str]:
         """LangGraph's saver for this tenant, outside of any execution: state, history, update_state.
 
+        made        the graph, where a factory made it for this request: whose classes the values are of
         guard_idle  a put raises ThreadBusy when a run of the thread is not over, in the same transaction
         """
 

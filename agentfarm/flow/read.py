@@ -4,9 +4,8 @@ Answers are plain dicts in the Agent Server's shape; values inside are as the gr
 become JSON at the edge.
 """
 
-import asyncio
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 from uuid import UUID
 
@@ -17,6 +16,8 @@ from langgraph.pregel import Pregel
 from langgraph.types import StateSnapshot
 
 from agentfarm import ids
+from agentfarm.engine.graph_access import Access, Purpose
+from agentfarm.engine.graphs import LoadedGraph
 from agentfarm.errors import (
     AgentFarmError,
     GraphLoadFailed,
@@ -27,6 +28,7 @@ from agentfarm.errors import (
     ThreadBusy,
 )
 from agentfarm.flow.farm import Farm
+from agentfarm.flow.graph_use import looking, use_graph
 from agentfarm.records import RunRow, ThreadRow
 from agentfarm.tenancy import Tenant
 
@@ -47,7 +49,11 @@ def get_state(
     if row.graph_id is None:
         return _empty_state(row)
     config = _config(thread_id, checkpoint)
-    snapshot = _snapshot(_graph(farm, tenant, row), config, subgraphs=subgraphs)
+
+    def look(loaded: LoadedGraph) -> StateSnapshot:
+        return _snapshot(_bound(farm, tenant, loaded), config, subgraphs=subgraphs)
+
+    snapshot = use_graph(farm, row.graph_id, _access(farm, tenant, row, "threads.read"), look)
     if checkpoint and checkpoint.get("checkpoint_id") and snapshot.metadata is None:
         raise NotFound(what="Checkpoint")
     return render_state(snapshot)
@@ -67,12 +73,17 @@ def get_history(
     row = farm.threads.get(tenant, thread_id)
     if row.graph_id is None:
         return []
-    states = _graph(farm, tenant, row).get_state_history(
-        _config(thread_id, checkpoint),
-        filter=dict(metadata) if metadata else None,
-        before=_config(thread_id, before) if before else None,
-        limit=limit,
-    )
+
+    def look(loaded: LoadedGraph) -> list[StateSnapshot]:
+        states = _bound(farm, tenant, loaded).get_state_history(
+            _config(thread_id, checkpoint),
+            filter=dict(metadata) if metadata else None,
+            before=_config(thread_id, before) if before else None,
+            limit=limit,
+        )
+        return list(states)
+
+    states = use_graph(farm, row.graph_id, _access(farm, tenant, row, "threads.read"), look)
     return [render_state(snapshot) for snapshot in states]
 
 
@@ -93,21 +104,28 @@ def update_state(
     row = farm.threads.get(tenant, thread_id)
     if row.graph_id is None:
         raise InvalidInput(where="thread", why="it never ran, so no graph is known; create it with a graph_id first")
-    graph, config = _graph(farm, tenant, row, guard_idle=True), _config(thread_id, checkpoint)
-    if as_node is not None and as_node not in graph.nodes and as_node not in WRITERS:
-        raise InvalidInput(where="as_node", why="the graph has no such node")
+    config = _config(thread_id, checkpoint)
+
+    def ready(loaded: LoadedGraph) -> Pregel[Any, Any, Any, Any]:
+        if as_node is not None and as_node not in loaded.graph.nodes and as_node not in WRITERS:
+            raise InvalidInput(where="as_node", why="the graph has no such node")
+        return _bound(farm, tenant, loaded, guard_idle=True)
+
+    def change(loaded: LoadedGraph) -> RunnableConfig:
+        return ready(loaded).update_state(config, values, as_node)
+
+    async def achange(loaded: LoadedGraph) -> RunnableConfig:
+        return await ready(loaded).aupdate_state(config, values, as_node)
+
     try:
-        if farm.graphs.get(row.graph_id).is_async:
-            config = asyncio.run(graph.aupdate_state(config, values, as_node))
-        else:
-            config = graph.update_state(config, values, as_node)
+        changed = use_graph(farm, row.graph_id, _access(farm, tenant, row, "threads.update"), change, achange)
     except (InvalidUpdateError, EmptyInputError) as error:
         raise InvalidInput(where="values", why="the graph does not take this update here") from error
     except HeadMoved as error:  # between our reading and our writing
         raise ThreadBusy(
             hint="It was changed at the same time, and nothing of this update was saved; send it again."
         ) from error
-    return {"checkpoint": _checkpoint(config), **(config.get("configurable") or {})}
+    return {"checkpoint": _checkpoint(changed), **(changed.get("configurable") or {})}
 
 
 def read_answer(farm: Farm, tenant: Tenant, thread_id: UUID, run_id: UUID) -> Any:
@@ -132,9 +150,15 @@ def _state_at_end(farm: Farm, tenant: Tenant, run: RunRow) -> dict[str, Any]:
     row = farm.threads.get(tenant, run.thread_id)
     if run.ended_head is None:  # cancelled before the thread's first checkpoint
         return _empty_state(row)
-    graph = farm.graphs.get(run.graph_id).graph
-    saver = _SaverAt(farm.threads.saver(tenant, run.graph_id), run.ended_head)
-    snapshot = _snapshot(graph.copy(update={"checkpointer": saver}), _config(run.thread_id, None))
+    ended_head = run.ended_head
+
+    def look(loaded: LoadedGraph) -> StateSnapshot:
+        bound = _bound(farm, tenant, loaded)
+        assert isinstance(bound.checkpointer, BaseCheckpointSaver)  # `_bound` has put it there
+        saver = _SaverAt(bound.checkpointer, ended_head)
+        return _snapshot(bound.copy(update={"checkpointer": saver}), _config(run.thread_id, None))
+
+    snapshot = use_graph(farm, run.graph_id, _access(farm, tenant, row, "threads.read", run), look)
     if snapshot.metadata is None:
         raise NotFound(what="Checkpoint")
     return render_state(snapshot)
@@ -169,9 +193,13 @@ def thread_view(farm: Farm, tenant: Tenant, row: ThreadRow) -> dict[str, Any]:
     """The Thread of the API: the row, with values and interrupts of its head; null where no graph reads them."""
     values: Any = None
     interrupts: dict[str, list[Any]] = {}
+
+    def look(loaded: LoadedGraph) -> StateSnapshot:
+        return _snapshot(_bound(farm, tenant, loaded), _config(row.thread_id, None))
+
     if row.graph_id is not None:
         try:
-            snapshot = _snapshot(_graph(farm, tenant, row), _config(row.thread_id, None))
+            snapshot = use_graph(farm, row.graph_id, _access(farm, tenant, row, "threads.read"), look)
         except (GraphNotFound, GraphLoadFailed):
             snapshot = None  # served by another build: the row is still true
         if snapshot is not None and snapshot.metadata is not None:
@@ -194,10 +222,26 @@ def thread_view(farm: Farm, tenant: Tenant, row: ThreadRow) -> dict[str, Any]:
 # --------------------------------------------------------------------------- LangGraph's side
 
 
-def _graph(farm: Farm, tenant: Tenant, row: ThreadRow, *, guard_idle: bool = False) -> Pregel[Any, Any, Any, Any]:
-    assert row.graph_id is not None  # callers have looked
-    saver = farm.threads.saver(tenant, row.graph_id, guard_idle=guard_idle)
-    graph = farm.graphs.get(row.graph_id).graph.copy(update={"checkpointer": saver})
+def _access(
+    farm: Farm, tenant: Tenant, row: ThreadRow, purpose: Purpose, run: RunRow | None = None
+) -> Callable[[], Access]:
+    """What a factory is told, if one makes the thread's graph: the config of this run, or else of the newest."""
+
+    def access() -> Access:
+        assert row.graph_id is not None  # callers have looked
+        newest = run or next(iter(farm.runs.list(tenant, row.thread_id, limit=1, offset=0, status=None)), None)
+        found = newest and farm.runs.get(tenant, row.thread_id, newest.run_id, with_spec=True)
+        config = found.spec.config if found and found.spec else None
+        return looking(purpose, tenant.id, row.graph_id, config, thread_id=str(row.thread_id))
+
+    return access
+
+
+def _bound(farm: Farm, tenant: Tenant, loaded: LoadedGraph, *, guard_idle: bool = False) -> Pregel[Any, Any, Any, Any]:
+    """The graph over the tenant's saver."""
+    made = loaded.graph if loaded.is_made else None
+    saver = farm.threads.saver(tenant, loaded.graph_id, guard_idle=guard_idle, made=made)
+    graph = loaded.graph.copy(update={"checkpointer": saver})
     assert isinstance(graph, Pregel)
     return graph
 

@@ -7,16 +7,19 @@ that nobody works on.
 
 import asyncio
 import logging
-from typing import Literal
+from functools import partial
+from typing import Any, Literal
 
 from agentfarm.engine import run_events
 from agentfarm.engine.events import EventRenderer
+from agentfarm.engine.graphs import LoadedGraph
 from agentfarm.engine.jsonable import to_json
 from agentfarm.engine.segment import SegmentRequest, arun_segment, run_segment
 from agentfarm.engine.steps import SegmentResult
-from agentfarm.errors import LeaseLost, Stale, Unavailable
+from agentfarm.errors import GraphLoadFailed, LeaseLost, Stale, Unavailable
 from agentfarm.flow.dispatch import dispatch
 from agentfarm.flow.farm import Farm
+from agentfarm.flow.graph_use import executing, use_graph
 from agentfarm.flow.settle import announce
 from agentfarm.messages import ExecuteNode
 from agentfarm.records import Claimed, Committed, Event, Refused
@@ -90,26 +93,37 @@ def _run_segment(farm: Farm, claimed: Claimed, sink: "_Sink") -> SegmentResult:
     )
     if claimed.kind == "start" and claimed.run.modes:
         sink.tell_metadata()
-    try:
-        loaded = farm.graphs.get(claimed.run.graph_id)
+
+    def stores(loaded: LoadedGraph) -> dict[str, Any]:
+        if loaded.is_made:  # with classes of its own, which nobody knew when the claim was made
+            farm.executions.know_types(claimed, loaded.graph)
         cache = farm.caches.of(claimed.message.tenant_id, loaded.graph_id, fingerprint=loaded.fingerprint)
-        if loaded.is_async:
-            result = farm.run_async(arun_segment(loaded.graph, request, saver=claimed.saver, cache=cache, sink=sink))
-        elif (
-            run_events.MODE in claimed.run.modes
-        ):  # made by `astream` alone; a loop of its own, whose threads are no other run's
-            result = asyncio.run(arun_segment(loaded.graph, request, saver=claimed.saver, cache=cache, sink=sink))
-        else:
-            result = run_segment(loaded.graph, request, saver=claimed.saver, cache=cache, sink=sink)
+        return {"saver": claimed.saver, "cache": cache, "sink": sink}
+
+    def run(loaded: LoadedGraph) -> SegmentResult:
+        if run_events.MODE in claimed.run.modes:
+            # Made by `astream` alone; a loop of its own, whose threads are no other run's.
+            return asyncio.run(arun_segment(loaded.graph, request, **stores(loaded)))
+        return run_segment(loaded.graph, request, **stores(loaded))
+
+    async def arun(loaded: LoadedGraph) -> SegmentResult:
+        return await arun_segment(loaded.graph, request, **stores(loaded))
+
+    access = partial(executing, claimed)
+    try:
+        return use_graph(farm, claimed.run.graph_id, access, run, arun, failure=lambda result: result.error)
     except (LeaseLost, Unavailable):
         raise
     except Stale as error:  # the graph that this worker serves has lost the node
         return _failed(error)
-    except Exception as error:  # a bug of ours, or a graph that this worker cannot load
+    except GraphLoadFailed as error:
+        if error.__cause__ is not None:  # its factory's own, which ends the run as a node's would
+            return _failed(error.__cause__)
+        logger.exception("a worker cannot load a graph", extra={"graph_id": claimed.run.graph_id, **_ids(claimed)})
+        return _failed(error)
+    except Exception as error:  # a bug of ours
         logger.exception("a segment failed outside of its node", extra=_ids(claimed))
         return _failed(error)
-    assert isinstance(result, SegmentResult)  # run_async is typed for any coroutine
-    return result
 
 
 class _Sink:

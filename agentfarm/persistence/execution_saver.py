@@ -84,6 +84,11 @@ class ExecutionSaver(BaseCheckpointSaver[str]):
         self._parts: dict[tuple[str, str], Parts] = {}  # of what was put here: (ns, checkpoint id)
         self._reader = TenantSaver(database, held.tenant_id, serde)
 
+    def use_serde(self, serde: SerializerProtocol) -> None:
+        """Read and write by this one from now on. Nothing is decoded before a graph asks for it."""
+        self.serde = serde
+        self._reader = TenantSaver(self.database, self.held.tenant_id, serde)
+
     @property
     def parts(self) -> Parts | None:
         """The serialised values of the checkpoint that the execution stands at."""

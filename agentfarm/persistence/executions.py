@@ -6,7 +6,7 @@ for the fence and makes everything durable that the segment wrote, or nothing.
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Final
+from typing import Any, Final
 from uuid import UUID
 
 from langgraph.checkpoint.serde.base import SerializerProtocol
@@ -25,6 +25,7 @@ from agentfarm.persistence.execution_saver import ExecutionSaver
 from agentfarm.persistence.leases import Held, WorkerLease
 from agentfarm.persistence.run_errors import describe_error
 from agentfarm.persistence.segment_rows import SegmentRows
+from agentfarm.persistence.serde import serde_of
 from agentfarm.persistence.specs import load_call
 from agentfarm.records import Claimed, Committed, Ended, Refused
 
@@ -49,6 +50,10 @@ class PostgresExecutions:
     def claim(self, message: ExecuteNode) -> Claimed | Refused:
         """Take the lease. Raises StoreUnavailable."""
         return self.claims.claim(message)
+
+    def know_types(self, claimed: Claimed, graph: Any) -> None:
+        """The graph was made for this claim: its values are read and written as the classes that this graph names."""
+        saver_of(claimed).use_serde(serde_of(graph))
 
     def release(self, claimed: Claimed) -> None:
         """Give a claim back without a commit: another worker may have it at once. Never raises."""

@@ -14,7 +14,7 @@ from agentfarm.errors import AlreadyExists, NotFound
 from agentfarm.persistence.checkpoints import TenantSaver
 from agentfarm.persistence.database import Databases
 from agentfarm.persistence.jsonb import check_jsonb
-from agentfarm.persistence.serde import FaithfulSerializer
+from agentfarm.persistence.serde import FaithfulSerializer, serde_of
 from agentfarm.persistence.tables import thread, thread_head
 from agentfarm.records import Ended, ThreadQuery, ThreadRow
 from agentfarm.tenancy import Tenant
@@ -100,12 +100,14 @@ class PostgresThreads:
         with self.databases.transaction(tenant) as connection:
             return connection.execute(select(func.count()).select_from(matching)).scalar_one()
 
-    def saver(self, tenant: Tenant, graph_id: str | None, *, guard_idle: bool = False) -> TenantSaver:
+    def saver(self, tenant: Tenant, graph_id: str | None, *, guard_idle: bool = False, made: Any = None) -> TenantSaver:
         """LangGraph's saver for this tenant, outside of any execution. Not to be shared: it remembers the head it read.
 
+        made        the graph, where a factory made it for this request: whose classes the values are of
         guard_idle  a put raises ThreadBusy when a run of the thread is not over, in the same transaction
         """
-        return TenantSaver(self.databases.of(tenant), tenant.id, self.serde_for(graph_id), guard_idle=guard_idle)
+        serde = self.serde_for(graph_id) if made is None else serde_of(made)
+        return TenantSaver(self.databases.of(tenant), tenant.id, serde, guard_idle=guard_idle)
 
 
 def forget_thread(connection: Connection, tenant: Tenant, thread_id: UUID) -> tuple[bool, Sequence[UUID]]:

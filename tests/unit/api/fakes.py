@@ -11,7 +11,9 @@ from langgraph.graph import START, StateGraph
 from typing_extensions import TypedDict
 
 from agentfarm import clock
-from agentfarm.errors import AlreadyExists, GraphNotFound, NotFound, ThreadBusy
+from agentfarm.engine.graph_loading import describe_graph
+from agentfarm.engine.graphs import GraphRegistry
+from agentfarm.errors import AlreadyExists, NotFound, ThreadBusy
 from agentfarm.flow.farm import Farm
 from agentfarm.messages import ExecuteNode
 from agentfarm.records import Admitted, Ended, Event, NewRun, RunRow, RunStatus, ThreadQuery, ThreadRow
@@ -32,18 +34,10 @@ def echo_graph() -> Any:
     return builder.compile()
 
 
-class FakeGraphs:
-    def __init__(self) -> None:
-        self.problems = {"broken": "ModuleNotFoundError in graph.py, line 3"}
-        self._echo = SimpleNamespace(graph_id="echo", graph=echo_graph(), is_async=False, description="Says it again")
-
-    def ids(self) -> tuple[str, ...]:
-        return ("echo",)
-
-    def get(self, graph_id: str) -> Any:
-        if graph_id != "echo":
-            raise GraphNotFound(graph_id=graph_id, known="echo")
-        return self._echo
+def served_graphs() -> GraphRegistry:
+    """One that runs, and one that could not be loaded."""
+    echo = describe_graph("echo", echo_graph(), description="Says it again")
+    return GraphRegistry({"echo": echo}, {"broken": "ModuleNotFoundError in graph.py, line 3"})
 
 
 class FakeThreads:
@@ -85,7 +79,9 @@ class FakeThreads:
     def count(self, tenant: Tenant, query: ThreadQuery) -> int:
         return len(self.search(tenant, replace(query, limit=10_000))[0])
 
-    def saver(self, tenant: Tenant, graph_id: str | None, *, guard_idle: bool = False) -> InMemorySaver:
+    def saver(
+        self, tenant: Tenant, graph_id: str | None, *, guard_idle: bool = False, made: Any = None
+    ) -> InMemorySaver:
         return self.savers.setdefault(tenant.id, InMemorySaver())
 
     def _put(self, tenant: Tenant, row: ThreadRow) -> ThreadRow:
@@ -182,12 +178,12 @@ class FakeKeys:
 
 class FakeFarm:
     def __init__(self) -> None:
-        self.graphs, self.threads, self.log, self.keys = FakeGraphs(), FakeThreads(), FakeLog(), FakeKeys()
+        self.graphs, self.threads, self.log, self.keys = served_graphs(), FakeThreads(), FakeLog(), FakeKeys()
         self.runs = FakeRuns(self.threads)
         nobody: Any = None
         publisher: Any = SimpleNamespace(publish=lambda messages: None)
         self.farm = Farm(
-            graphs=self.graphs,  # type: ignore[arg-type]  # as much of a registry as the API asks for
+            graphs=self.graphs,
             executions=nobody,
             runs=self.runs,  # type: ignore[arg-type]
             threads=self.threads,  # type: ignore[arg-type]

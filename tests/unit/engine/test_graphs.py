@@ -110,14 +110,24 @@ def test_a_builder_is_compiled_and_a_factory_is_called_once(project: Project) ->
     ("code", "why"),
     [
         ("import no_such_module_anywhere", "no_such_module_anywhere"),
-        ("def graph(config, runtime): ...", "once a process"),
-        ("from contextlib import contextmanager\n@contextmanager\ndef graph():\n    yield 1", "context manager"),
+        ("def graph(config, runtime): ...", "neither a StateGraph nor a compiled graph"),
+        ("def graph(config, model): ...", "'model'"),
+        ("from contextlib import contextmanager\n@contextmanager\ndef graph():\n    yield 1", "it is a int"),
         ("graph = 3", "neither a StateGraph nor a compiled graph"),
         ("other = 3", "graph"),
         ("raise ValueError('sk-secret-key')", "ValueError"),
         ("graph = (", "SyntaxError"),
     ],
-    ids=["import", "runtime factory", "context manager", "number", "no variable", "raises", "syntax"],
+    ids=[
+        "import",
+        "nothing made",
+        "unknown parameter",
+        "context manager of no graph",
+        "number",
+        "no variable",
+        "raises",
+        "syntax",
+    ],
 )
 def test_a_graph_that_cannot_be_loaded_is_named_and_the_others_are_served(
     project: Project, code: str, why: str, caplog: pytest.LogCaptureFixture
