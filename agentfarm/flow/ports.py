@@ -152,10 +152,13 @@ class Publisher(Protocol):
 class NodeCaches(Protocol):
     """persistence/node_cache.py: results of nodes with a CachePolicy, shared by all workers."""
 
-    def of(self, tenant_id: UUID, graph_id: str, *, fingerprint: str = "") -> BaseCache[Any]:
+    def of(
+        self, tenant_id: UUID, graph_id: str, *, fingerprint: str = "", made: Pregel[Any, Any, Any, Any] | None = None
+    ) -> BaseCache[Any]:
         """The cache of one graph for one tenant. Its `clear` raises CacheUnavailable, nothing else of it raises.
 
         fingerprint  of the graph: results of one with other nodes or channels are not this one's
+        made         the graph, where a factory made it for this request: whose classes the results are of
         """
 
     def clear(self, tenant_id: UUID, graph_id: str | None = None) -> None:

@@ -95,9 +95,11 @@ def _run_segment(farm: Farm, claimed: Claimed, sink: "_Sink") -> SegmentResult:
         sink.tell_metadata()
 
     def stores(loaded: LoadedGraph) -> dict[str, Any]:
-        if loaded.is_made:  # with classes of its own, which nobody knew when the claim was made
-            farm.executions.know_types(claimed, loaded.graph)
-        cache = farm.caches.of(claimed.message.tenant_id, loaded.graph_id, fingerprint=loaded.fingerprint)
+        made = loaded.graph if loaded.is_made else None
+        if made is not None:  # with classes of its own, which nobody knew when the claim was made
+            farm.executions.know_types(claimed, made)
+        tenant_id, shape = claimed.message.tenant_id, loaded.fingerprint
+        cache = farm.caches.of(tenant_id, loaded.graph_id, fingerprint=shape, made=made)
         return {"saver": claimed.saver, "cache": cache, "sink": sink}
 
     def run(loaded: LoadedGraph) -> SegmentResult:

@@ -25,6 +25,7 @@ from redis.retry import Retry
 
 from agentfarm.conf import redis_py_url
 from agentfarm.errors import CacheUnavailable, ValueLost
+from agentfarm.persistence.serde import serde_of
 
 logger = logging.getLogger(__name__)
 
@@ -73,12 +74,14 @@ class RedisNodeCaches:
         self._asks_again_at = 0.0
         self._told: set[tuple[str, Namespace]] = set()
 
-    def of(self, tenant_id: UUID, graph_id: str, *, fingerprint: str = "") -> "NodeCache":
+    def of(self, tenant_id: UUID, graph_id: str, *, fingerprint: str = "", made: Any = None) -> "NodeCache":
         """The cache of one graph for one tenant.
 
         fingerprint  of the graph: results of one with other nodes or channels are not this one's
+        made         the graph, where a factory made it for this request: whose classes the results are of
         """
-        return NodeCache(self, tenant_id, graph_id, fingerprint, self._serde_for(graph_id))
+        serde = self._serde_for(graph_id) if made is None else serde_of(made)
+        return NodeCache(self, tenant_id, graph_id, fingerprint, serde)
 
     def clear(self, tenant_id: UUID, graph_id: str | None = None) -> None:
         """Remove a tenant's entries of one graph, or of all. One that is written meanwhile may stay.
