@@ -64,6 +64,7 @@ class Settings(BaseSettings):
     heal_seconds: float = Field(1.0, gt=0, validation_alias=_named("AGENTFARM_HEAL_SECONDS"))
     lost_message_seconds: float = Field(3.0, gt=0, validation_alias=_named("AGENTFARM_LOST_MESSAGE_SECONDS"))
     max_attempts: int = Field(6, ge=1, validation_alias=_named("AGENTFARM_MAX_ATTEMPTS"))
+    retry_message_seconds: float = Field(2.0, ge=0, validation_alias=_named("AGENTFARM_RETRY_MESSAGE_SECONDS"))
 
     # -- streams
     stream_ttl_seconds: int = Field(3600, ge=1, validation_alias=_named("RESUMABLE_STREAM_TTL_SECONDS"))

@@ -123,7 +123,7 @@ class RunRow:
 class ExecutionRow:
     """A node execution as operators see it: ids, times and names, no state.
 
-    lost_to  [{worker, attempt, at}] of workers that died or fell silent while they held it
+    lost_to  [{worker, attempt, at, given_back}] of workers that died or fell silent while they held it, or gave it back
     """
 
     execution_id: UUID
@@ -170,6 +170,25 @@ class Sweep:
     again: tuple[ExecuteNode, ...] = ()
     dead: tuple[ExecuteNode, ...] = ()
     ended: tuple[Ended, ...] = ()  # runs buried now, and ended ones that nobody announced
+
+
+@dataclass(frozen=True, slots=True)
+class Delayed:
+    """A node that waits for its next try. due_at: on this process's monotonic clock."""
+
+    tenant_id: UUID
+    run_id: UUID
+    checkpoint_id: UUID
+    execution_id: UUID
+    due_at: float
+
+
+@dataclass(frozen=True, slots=True)
+class Late:
+    """What of a home's outbox is overdue, published once more just now; and what is due soon, the first first."""
+
+    again: tuple[ExecuteNode, ...] = ()
+    soon: tuple[Delayed, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

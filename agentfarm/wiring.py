@@ -104,6 +104,7 @@ class _Process:
             caches=self.caches,
             keys=_keys(PostgresKeys(self.database)),
             run_async=run_async,
+            retry_message_seconds=chosen.retry_message_seconds,
         )
 
     def close(self) -> None:

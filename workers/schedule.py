@@ -7,14 +7,17 @@ needs a worker cannot notice that all are dead (docs/decisions/0006). Celery's o
 import atexit
 import logging
 import threading
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
 from celery import signals
 
 from agentfarm import wiring
 from agentfarm.conf import settings
 from agentfarm.errors import Unavailable
-from agentfarm.flow.heal import sweep_once
+from agentfarm.flow.heal import publish_due, sweep_once
+from agentfarm.records import Delayed
 
 logger = logging.getLogger(__name__)
 
@@ -22,30 +25,63 @@ logger = logging.getLogger(__name__)
 STOP_SECONDS = 5.0
 
 
-class Healer(threading.Thread):
-    """Sweeps every so many seconds until it is stopped, whatever a sweep raises."""
+#: Retries that are due within this of each other are published together.
+TOGETHER_SECONDS = 0.01
 
-    def __init__(self, sweep: Callable[[], object], every_seconds: float) -> None:
+
+class Healer(threading.Thread):
+    """Sweeps every so many seconds until it is stopped, whatever a sweep raises.
+
+    sweep    answers with the retries that will be due before the next sweep, the first first
+    publish  gets each of them when it is due
+    """
+
+    def __init__(
+        self,
+        sweep: Callable[[], Sequence[Delayed]],
+        publish: Callable[[Sequence[Delayed]], object],
+        every_seconds: float,
+    ) -> None:
         super().__init__(name="healer", daemon=True)
-        self._sweep = sweep
+        self._sweep, self._publish = sweep, publish
         self._every_seconds = every_seconds
         self._stopping = threading.Event()
 
     def run(self) -> None:
         while not self._stopping.is_set():
-            try:
-                self._sweep()
-            except Unavailable as error:
-                logger.warning("a sweep did not end; the next finds the same", extra={"code": error.code})
-            except Exception:
-                # A healer that ends in silence would leave the farm without one while beat looks alive.
-                logger.exception("a sweep failed")
-            self._stopping.wait(self._every_seconds)
+            soon: Sequence[Delayed] = ()
+            with _going_on():
+                soon = self._sweep()
+            self._wait(soon, time.monotonic() + self._every_seconds)
+
+    def _wait(self, soon: Sequence[Delayed], end: float) -> None:
+        """Until then, or until it is stopped; meanwhile, what is due is published."""
+        at = 0
+        while at < len(soon) and soon[at].due_at < end:
+            if self._stopping.wait(max(0.0, soon[at].due_at - time.monotonic()) + TOGETHER_SECONDS):
+                return
+            now = time.monotonic()
+            due = [one for one in soon[at:] if one.due_at <= now]
+            at += len(due)
+            with _going_on():
+                self._publish(due)
+        self._stopping.wait(max(0.0, end - time.monotonic()))
 
     def stop(self) -> None:
         """Let the running sweep end. Returns when it has, or after STOP_SECONDS."""
         self._stopping.set()
         self.join(STOP_SECONDS)
+
+
+@contextmanager
+def _going_on() -> Iterator[None]:
+    """A healer that ends in silence would leave the farm without one while beat looks alive."""
+    try:
+        yield
+    except Unavailable as error:
+        logger.warning("a sweep did not end; the next finds the same", extra={"code": error.code})
+    except Exception:
+        logger.exception("a sweep failed")
 
 
 def install() -> None:
@@ -54,7 +90,11 @@ def install() -> None:
 
 
 def _begin(**_: object) -> None:
-    healer = Healer(lambda: sweep_once(wiring.farm()), settings().heal_seconds)
+    healer = Healer(
+        lambda: sweep_once(wiring.farm()).soon,
+        lambda due: publish_due(wiring.farm(), due),
+        settings().heal_seconds,
+    )
     healer.start()
     atexit.register(healer.stop)
     logger.info("healing every %s s", settings().heal_seconds)

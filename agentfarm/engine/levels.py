@@ -79,7 +79,7 @@ class Segment:
         self.ops: list[PutWrites | PutCheckpoint] = []
         self.outcome: Outcome | None = None
         self.decided: NodeCall | None = None
-        self.retry_in = 0.0
+        self.retry_in, self.tries = 0.0, 0
         self.next: tuple[NodeCall, ...] = ()
         self.max_concurrency: int | None = None
         self.status: Status | None = None
@@ -123,7 +123,7 @@ class Segment:
     def result(self) -> SegmentResult:
         call = self.decided
         if self.outcome == "retry" and call is not None:
-            call = call.retried(self.started_at)
+            call = call.retried(self.tries, self.started_at)
         # A node that is tried again finds the answer where it was.
         taken = tuple(level.ns for level in self.levels if level.took_scalar) if self.outcome != "retry" else ()
         return SegmentResult(

@@ -218,8 +218,8 @@ class SegmentLoop(RecordingLoop):
         if isinstance(exc, HandedOver):
             return not nested
         if isinstance(exc, RetryLater):
-            self.segment.decide(self.level, "retry")
-            self.segment.retry_in = exc.seconds
+            self.segment.decide(self.level, "retry", exc.__cause__)
+            self.segment.retry_in, self.segment.tries = exc.seconds, exc.tries
             if nested:
                 raise HandedOver
             return True

@@ -6,10 +6,11 @@ every worker) and the number of the attempt in `runtime.execution_info.node_atte
 """
 
 import binascii
+import math
 import random
+import sys
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Any
 
 from langgraph.errors import GraphBubbleUp
@@ -24,11 +25,14 @@ EXECUTION = "__pregel_agentfarm_execution"
 
 
 class RetryLater(GraphBubbleUp):
-    """The node failed, and its RetryPolicy wants another try after so many seconds."""
+    """The node failed, and its RetryPolicy wants another try after so many seconds.
 
-    def __init__(self, seconds: float) -> None:
-        super().__init__(seconds)
-        self.seconds = seconds
+    tries  that have failed by now, on whatever workers
+    """
+
+    def __init__(self, seconds: float, tries: int) -> None:
+        super().__init__(seconds, tries)
+        self.seconds, self.tries = seconds, tries
 
 
 @dataclass(slots=True)
@@ -98,24 +102,46 @@ def _as_attempt(task: Any, level: Level, execution: Execution) -> Any:
         # As LangGraph's own retry tells it: graphs inside go on, not over. Where it does so itself, it stays as it is.
         execution.continues = bool(died) and not call.tries and not task.config[lg.CONF].get(lg.CONFIG_KEY_RESUMING)
         task.config[lg.CONF][lg.CONFIG_KEY_RESUMING] = True
-    by_message = segment.run.retry_by_message and task.retry_policy
+    sleep_below = segment.run.retry_by_message
+    by_message = sleep_below is not None and bool(task.retry_policy)
     if not died and not call.tries and not by_message:
         return task
     since = (call.since or segment.started_at) if by_message else call.since
     attempt = _Attempt(task.proc, earlier=died + call.tries, since=since)
-    if not by_message:
+    if sleep_below is None or not by_message:
         return replace(task, proc=attempt)
-    later = RetryPolicy(retry_on=partial(_retry_by_message, task.retry_policy, call.tries + 1))
-    return replace(task, proc=attempt, retry_policy=(later,))
+    return replace(task, proc=attempt, retry_policy=(_Tries(task.retry_policy, call.tries, sleep_below),))
 
 
-def _retry_by_message(policies: Sequence[RetryPolicy], tries: int, error: Exception) -> bool:
-    """Asked by stock `run_with_retry` whether to try again: not here, not now."""
-    policy = next((p for p in policies if lg.should_retry_on(p, error)), None)
-    if policy is None or tries >= policy.max_attempts:
-        return False
-    seconds = min(policy.max_interval, policy.initial_interval * policy.backoff_factor ** (tries - 1))
-    raise RetryLater(seconds + (random.uniform(0, 1) if policy.jitter else 0.0)) from error  # noqa: S311  # as stock
+class _Tries:
+    """The node's RetryPolicies as the one that stock `run_with_retry` sees: tries of earlier messages count too, and a
+    delay of `sleep_below` seconds or more ends the message.
+
+    Stock counts anew in each message, so that all it computes with is fixed here: it asks `retry_on` after each
+    failure, and then sleeps `initial_interval`.
+    """
+
+    max_attempts, max_interval = sys.maxsize, math.inf
+    backoff_factor, jitter = 1.0, False
+
+    def __init__(self, policies: Sequence[RetryPolicy], tries: int, sleep_below: float) -> None:
+        self.policies, self.tries, self.sleep_below = policies, tries, sleep_below
+        self.initial_interval = 0.0
+
+    def retry_on(self, error: Exception) -> bool:
+        """Whether to try again here. Raises RetryLater where another message is to try it."""
+        policy = next((p for p in self.policies if lg.should_retry_on(p, error)), None)
+        if policy is None:
+            return False
+        self.tries += 1
+        if self.tries >= policy.max_attempts:
+            return False
+        seconds = min(policy.max_interval, policy.initial_interval * policy.backoff_factor ** (self.tries - 1))
+        seconds += random.uniform(0, 1) if policy.jitter else 0.0  # noqa: S311  # as stock
+        if seconds >= self.sleep_below:
+            raise RetryLater(seconds, self.tries) from error
+        self.initial_interval = seconds
+        return True
 
 
 class _Attempt:

@@ -25,7 +25,8 @@ class RunSpec:
     kwargs            for `stream`: stream_mode (a list), subgraphs, interrupt_before, interrupt_after, durability,
                       context
     inline            why one worker executes the whole run in one message, or None (segment.inline_reason)
-    retry_by_message  a RetryPolicy means a new message after a delay, not a worker that sleeps
+    retry_by_message  a RetryPolicy's delay of so many seconds or more is a new message after that delay, not a worker
+                      that sleeps; None: all are slept (docs/decisions/0007)
     nested            nodes of a subgraph that is itself a node are messages, too (docs/decisions/0004)
     modes             the Agent Server's stream modes whose events are kept
     """
@@ -37,7 +38,7 @@ class RunSpec:
     config: dict[str, Any]
     kwargs: dict[str, Any]
     inline: str | None = None
-    retry_by_message: bool = False
+    retry_by_message: float | None = None
     nested: bool = False
     modes: tuple[str, ...] = ()
 
@@ -85,7 +86,7 @@ class NodeCall:
     root_run_id   the callbacks' id of the whole graph
     resume_map    answers by interrupt id, where they are not those of the run's own input
     outer         the call whose node is the subgraph that this node belongs to
-    tries, since  failures that a RetryPolicy has answered by a new message; Unix seconds of the first
+    tries, since  failures before this message that a RetryPolicy has answered; Unix seconds of the first try
     queue         from the node's metadata; None: the graph's default
     untracked     what channels hold that no checkpoint keeps; None: nothing
     """
@@ -121,9 +122,9 @@ class NodeCall:
         """The calls around this one, outermost first, and then itself."""
         return (*(self.outer.chain() if self.outer else ()), self)
 
-    def retried(self, since: float) -> Self:
-        """The same node for its next try."""
-        return replace(self, tries=self.tries + 1, since=self.since or since)
+    def retried(self, tries: int, since: float) -> Self:
+        """The same node for its next try, after so many failed ones."""
+        return replace(self, tries=tries, since=self.since or since)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values; only `resume_map` may hold a user's. `from_dict` reads it back, from JSON as well unless
@@ -188,7 +189,7 @@ class SegmentRequest:
 
     kind     start: apply the input (resume, fork). node: execute `call`. advance: apply a superstep that is complete;
              `call` is any of its executions
-    attempt  1 for the first delivery
+    attempt  1, and one more for each worker that was lost over it or gave it back. A RetryPolicy's tries are none
     settled  for advance: {execution id: outcome} of the superstep
     failed   for advance: the error of an execution that settled as "invalid", where it is still at hand
     """
@@ -207,7 +208,8 @@ class SegmentResult:
 
     ops              in order; to be made durable with the decision, all or nothing
     outcome          of a node that is not alone in its superstep. "invalid": an answer did not fit its interrupt; it
-                     settles the node like "interrupt", and the advance fails the run. "retry": again, in `retry_in` s
+                     settles the node like "interrupt", and the advance fails the run. "retry": again, in `retry_in`
+                     seconds, since it failed with `error`
     call             whose outcome it is: the request's call, or (nested) one around it; for "retry" the next try's call
     status           the run is over
     next             the executions of the next superstep, all of one checkpoint; `max_concurrency` of them at a time

@@ -91,6 +91,7 @@ def build_run(farm: Farm, tenant: Tenant, request: RunRequest, *, thread_id: UUI
         config=config,
         kwargs=kwargs,
         inline=inline_reason(kwargs),
+        retry_by_message=farm.retry_message_seconds,
         modes=_requested_modes(request),
     )
     return NewRun(

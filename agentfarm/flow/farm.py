@@ -26,7 +26,8 @@ class Keys(Protocol):
 class Farm:
     """Everything a station needs.
 
-    run_async  runs a coroutine on the process's one event loop and waits for it: async nodes and factories
+    run_async              runs a coroutine on the process's one event loop and waits for it: async nodes and factories
+    retry_message_seconds  from this delay on a RetryPolicy's next try is a message of its own; None: it is slept
     """
 
     graphs: GraphRegistry
@@ -39,3 +40,4 @@ class Farm:
     caches: NodeCaches
     keys: Keys
     run_async: Callable[[Coroutine[Any, Any, Any]], Any]
+    retry_message_seconds: float | None = None

@@ -5,13 +5,15 @@ healer holds. Bounded work a sweep; what remains is the next one's.
 """
 
 import logging
+from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from agentfarm.errors import NotFound
 from agentfarm.flow.dispatch import dispatch
 from agentfarm.flow.farm import Farm
 from agentfarm.flow.settle import announce
+from agentfarm.records import Delayed
 from agentfarm.tenancy import Tenant
 
 logger = logging.getLogger(__name__)
@@ -19,7 +21,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Healed:
-    """How much one sweep found; all zero on a quiet farm."""
+    """How much one sweep found; all zero on a quiet farm. soon: what is to be published at its time (publish_due)."""
 
     taken_over: int = 0
     buried: int = 0
@@ -27,10 +29,14 @@ class Healed:
     advanced: int = 0
     announced: int = 0
     forgotten: int = 0
+    soon: tuple[Delayed, ...] = field(default=(), compare=False)
 
     @property
     def is_quiet(self) -> bool:
         return self == Healed()
+
+    def counts(self) -> dict[str, int]:
+        return {name: getattr(self, name) for name in self.__dataclass_fields__ if name != "soon"}
 
 
 def sweep_once(farm: Farm) -> Healed:
@@ -42,21 +48,30 @@ def sweep_once(farm: Farm) -> Healed:
     dispatch(farm, sweep.again)
     stalled = farm.healing.stalled()
     dispatch(farm, stalled)
-    lost = farm.healing.lost(farm.publisher.queue_length)
-    dispatch(farm, lost)
+    late = farm.healing.lost(farm.publisher.queue_length)
+    dispatch(farm, late.again)
     announce(farm, sweep.ended)
     announced = announce(farm, farm.healing.unannounced())
     healed = Healed(
         taken_over=len(sweep.again),
         buried=len(sweep.dead),
-        published_again=len(lost),
+        published_again=len(late.again),
         advanced=len(stalled),
         announced=announced,
         forgotten=_forget(farm),
+        soon=late.soon,
     )
     if not healed.is_quiet:
-        logger.info("healed", extra={name: getattr(healed, name) for name in Healed.__dataclass_fields__})
+        logger.info("healed", extra=healed.counts())
     return healed
+
+
+def publish_due(farm: Farm, delayed: Sequence[Delayed]) -> None:
+    """The delay of these retries is over. What another healer has sent, and what was cancelled, is left out.
+
+    raises  Unavailable when the database did not answer; the next sweep finds them overdue
+    """
+    dispatch(farm, farm.healing.due(delayed))
 
 
 def _forget(farm: Farm) -> int:

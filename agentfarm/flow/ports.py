@@ -18,9 +18,11 @@ from agentfarm.records import (
     Admitted,
     Claimed,
     Committed,
+    Delayed,
     Ended,
     Event,
     ExecutionRow,
+    Late,
     NewRun,
     Refused,
     RunRow,
@@ -126,8 +128,11 @@ class Healing(Protocol):
     def sweep(self, *, limit: int = 500) -> Sweep:
         """Executions of dead or silent workers are ready again (fence + 1), or buried after max_attempts."""
 
-    def lost(self, queue_lengths: Callable[[str], int | None], *, limit: int = 500) -> tuple[ExecuteNode, ...]:
-        """Ready and published long ago, though the queue is short; and waiting runs whose thread is free."""
+    def lost(self, queue_lengths: Callable[[str], int | None], *, limit: int = 500) -> Late:
+        """Ready and published long ago, though the queue is short; waiting runs whose thread is free. Retries due soon."""
+
+    def due(self, delayed: Sequence[Delayed]) -> tuple[ExecuteNode, ...]:
+        """Messages for the next tries of these nodes, now that their delay is over."""
 
     def stalled(self, *, limit: int = 100) -> tuple[ExecuteNode, ...]:
         """Advance messages for supersteps that are complete and that nobody moved on."""

@@ -126,7 +126,7 @@ class Claims:
             database, held, answer.uuid("thread"), serde, at_id=at_id, head=head, writes=writes_of(answer)
         )
         settled = settled_of(answer) if message.kind == "advance" else {}
-        return self.hand_out(message, saver, run, call, attempt=answer.number("attempts"), settled=settled)
+        return self.hand_out(message, saver, run, call, attempt=answer.number("attempt"), settled=settled)
 
     def hand_out(
         self,
@@ -222,13 +222,12 @@ class Claims:
         claimed: Claimed,
         call: NodeCall | None,
         *,
-        attempt: int = 1,
         settled: Mapping[str, str] | None = None,
         failed: BaseException | None = None,
     ) -> Claimed:
         """What a commit of `claimed` has leased to this worker."""
         self._working.begin(key_of(message))
-        return self.hand_out(message, saver, claimed.run, call, attempt=attempt, settled=settled, failed=failed)
+        return self.hand_out(message, saver, claimed.run, call, attempt=1, settled=settled, failed=failed)
 
     def forget_run(self, message: ExecuteNode) -> None:
         """It is over: its spec will not be asked for again."""

@@ -23,8 +23,8 @@ COMMIT: Final = wire.function(
     f"{_HELD} uuid uuid uuid text text bytea text {CHECKPOINT_TYPES} {WRITE_TYPES}"
     " uuid uuid[] text[] text[] bytea[] bool int4 bool text jsonb uuid",
 )
-SETTLE: Final = wire.procedure("settle", f"{_HELD} uuid text text bool bytea text {WRITE_TYPES} bool bool", answers=9)
-RETRY_LATER: Final = wire.function("retry_later", f"{_HELD} text bytea interval")
+SETTLE: Final = wire.procedure("settle", f"{_HELD} uuid text text bool bytea text {WRITE_TYPES} bool bool", answers=8)
+RETRY_LATER: Final = wire.function("retry_later", f"{_HELD} text bytea int4 interval")
 
 
 def status_of(result: SegmentResult) -> Status | None:
@@ -88,7 +88,7 @@ def settle(
 ) -> wire.Answer:
     """One of several siblings is settled.
 
-    Answers {s_fence: it was the last, h_exec, h_node, h_queue: a held one let go, n_exec, n_fence, n_attempts, n_spec:
+    Answers {s_fence: it was the last, h_exec, h_node, h_queue: a held one let go, n_exec, n_fence, n_spec:
     the next one, taken by this worker, taken: the answer without an id is gone}.
     """
     params = [
@@ -109,7 +109,8 @@ def settle(
 def retry_later(saver: ExecutionSaver, result: SegmentResult, call: NodeCall) -> None:
     """The node is executed again after a delay, as this call."""
     delay = wire.put_seconds(max(0.0, result.retry_in))
-    params = [*held_params(saver.held), _error_type(result), dump_call(call, saver.serde), delay]
+    spec, tries = dump_call(call, saver.serde), wire.put_int4(call.tries)
+    params = [*held_params(saver.held), _error_type(result), spec, tries, delay]
     saver.database.call(RETRY_LATER, params)
 
 

@@ -188,7 +188,7 @@ class PostgresExecutions:
             next_saver = ExecutionSaver(
                 saver.database, held, saver.thread_id, saver.serde, at_id=saver.at_id, head=saver.head, writes=shared
             )
-            return self.claims.lease(message, next_saver, claimed, call, attempt=answer.number("n_attempts"))
+            return self.claims.lease(message, next_saver, claimed, call)
 
     def _elected(self, claimed: Claimed, saver: ExecutionSaver, fence: int, failed: BaseException | None) -> Claimed:
         """This worker advances the superstep, under a lease of its own."""

@@ -4,6 +4,7 @@ Found as farm_ops, which sees ids and times of all tenants and no state; decided
 words are needed, as farm_app for that tenant. Several may run at once: each skips what another holds.
 """
 
+import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final
@@ -21,7 +22,7 @@ from agentfarm.persistence import wire
 from agentfarm.persistence.database import Database
 from agentfarm.persistence.execution_keys import start_message
 from agentfarm.persistence.tables import run
-from agentfarm.records import Ended, Sweep
+from agentfarm.records import Delayed, Ended, Late, Sweep
 
 #: A queue with fewer messages than this is short: what was published long ago and is still ready is not in it.
 SHORT_QUEUE: Final = 4
@@ -47,12 +48,12 @@ def _ops(call: str) -> TextClause:
 
 
 _SWEEP = _ops("ops_sweep(make_interval(secs => :lease), :max, :limit)")
-_LOST = _ops("ops_lost(make_interval(secs => :age), :share, :limit)")
+_LOST = _ops("ops_lost(make_interval(secs => :age), make_interval(secs => :ahead), :share, :limit)")
 _WAITING = _ops("ops_waiting(:limit)")
 _STALLED = _ops("ops_stalled(make_interval(secs => :lease), :max, make_interval(secs => :age), :limit)")
 _UNANNOUNCED = _ops("ops_unannounced(make_interval(secs => :age), :limit)")
 _FORGETTABLE = _ops("ops_forgettable(make_interval(secs => :age), :limit)")
-_PUBLISH = _ops("ops_publish(:tenants, :runs, :checkpoints, :executions)").bindparams(
+_PUBLISH = _ops("ops_publish(:tenants, :runs, :checkpoints, :executions, :due)").bindparams(
     *(bindparam(name, type_=ARRAY(Uuid())) for name in ("tenants", "runs", "checkpoints", "executions"))
 )
 
@@ -69,6 +70,7 @@ class PostgresHealing:
         self.lease_seconds = settings.lease_seconds
         self.max_attempts = settings.max_attempts
         self.lost_seconds = settings.lost_message_seconds
+        self.ahead_seconds = 2 * settings.heal_seconds  # the next sweep begins before that
 
     # ----------------------------------------------------------------------- dead workers
 
@@ -104,27 +106,34 @@ class PostgresHealing:
 
     # ----------------------------------------------------------------------- lost messages
 
-    def lost(self, queue_lengths: Callable[[str], int | None], *, limit: int = 500) -> tuple[ExecuteNode, ...]:
-        """Messages to send again; and the starts of runs that wait for a thread which nobody moves.
+    def lost(self, queue_lengths: Callable[[str], int | None], *, limit: int = 500) -> Late:
+        """Messages to send again; the starts of runs that wait for a thread which nobody moves; retries due soon.
 
         By age alone a backlog would be sent twice: what was published is believed lost where its queue is short, and of
         a long queue the oldest LONG_SHARE that are LONG_SECONDS old. Bounded by queue, so that none hides another.
         """
-        overdue = self._find(_LOST, age=self.lost_seconds, share=QUEUE_SHARE, limit=limit)
-        judged = _judge_lost(overdue, queue_lengths)
-        again = [self._message(row) for row in self._publish(judged)] if judged else []
+        found = self._find(_LOST, age=self.lost_seconds, ahead=self.ahead_seconds, share=QUEUE_SHARE, limit=limit)
+        now = time.monotonic()
+        judged = _judge_lost([row for row in found if row.why != "soon"], queue_lengths)
+        again = [self._message(row) for row in self._publish(judged, due=False)] if judged else []
         for row in self._find(_WAITING, limit=limit):
             answer = self.app.call(START_WAITING, [row.tenant_id.bytes, row.thread_id.bytes])
             again += self._next(row.tenant_id, answer.find_uuid("started"), answer.text("graph"))
-        return tuple(again)
+        soon = sorted((_delayed(row, now) for row in found if row.why == "soon"), key=lambda one: one.due_at)
+        return Late(again=tuple(again), soon=tuple(soon))
 
-    def _publish(self, rows: Sequence[Row[Any]]) -> Sequence[Row[Any]]:
+    def due(self, delayed: Sequence[Delayed]) -> tuple[ExecuteNode, ...]:
+        """Messages for the next tries of these nodes, whose delay is over: those that nobody else has sent."""
+        return tuple(self._message(row) for row in self._publish(delayed, due=True))
+
+    def _publish(self, rows: Sequence[Row[Any] | Delayed], *, due: bool) -> Sequence[Row[Any]]:
         return self._find(
             _PUBLISH,
             tenants=[row.tenant_id for row in rows],
             runs=[row.run_id for row in rows],
             checkpoints=[row.checkpoint_id for row in rows],
             executions=[row.execution_id for row in rows],
+            due=due,
         )
 
     def _next(self, tenant_id: UUID, run_id: UUID | None, graph_id: str) -> list[ExecuteNode]:
@@ -173,6 +182,10 @@ class PostgresHealing:
         node = "" if row.execution_id == row.run_id else row.node
         key = (row.tenant_id, self.home, row.run_id, row.checkpoint_id, row.execution_id)
         return ExecuteNode(*key, graph_id=row.graph_id, node=node, queue=row.queue)
+
+
+def _delayed(row: Row[Any], now: float) -> Delayed:
+    return Delayed(row.tenant_id, row.run_id, row.checkpoint_id, row.execution_id, due_at=now - row.age_seconds)
 
 
 def _judge_lost(overdue: Sequence[Row[Any]], length_of: Callable[[str], int | None]) -> list[Row[Any]]:

@@ -14,7 +14,7 @@ def describe_error(error: BaseException | None, claimed: Claimed) -> dict[str, A
         "error": type(error).__name__ if error is not None else "Error",
         "message": _text_of(error),
         "node": claimed.call.name if claimed.call is not None else claimed.kind,
-        "attempts": claimed.attempt,
+        "attempts": claimed.attempt + (claimed.call.tries if claimed.call else 0),
     }
 
 

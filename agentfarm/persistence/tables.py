@@ -164,6 +164,7 @@ node_execution = Table(
     Column("alone", Boolean, nullable=False, server_default=text("true")),
     Column("fence", BigInteger, nullable=False, server_default=text("0")),
     Column("attempts", Integer, nullable=False, server_default=text("0")),
+    Column("tries", Integer, nullable=False, server_default=text("0")),
     Column("worker", BigInteger),
     _time("available_at", now=True),
     _time("published_at"),

@@ -45,6 +45,7 @@ class Migration(migrations.Migration):
                 ("status", models.TextField()),
                 ("outcome", models.TextField(null=True)),
                 ("attempts", models.IntegerField()),
+                ("tries", models.IntegerField()),
                 ("worker", models.BigIntegerField(null=True)),
                 ("available_at", models.DateTimeField()),
                 ("started_at", models.DateTimeField(null=True)),

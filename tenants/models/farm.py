@@ -83,6 +83,7 @@ class NodeExecution(_OfTenant):
     status = models.TextField()
     outcome = models.TextField(null=True)
     attempts = models.IntegerField()
+    tries = models.IntegerField()
     worker = models.BigIntegerField(null=True)
     available_at = models.DateTimeField()
     started_at = models.DateTimeField(null=True)

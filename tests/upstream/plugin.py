@@ -83,7 +83,7 @@ class Frozen:
             config=config,
             kwargs=kwargs,
             inline=self.inline,
-            retry_by_message=MODE == "retry",
+            retry_by_message=0.0 if MODE == "retry" else None,
             nested=MODE != "strict",
         )
 

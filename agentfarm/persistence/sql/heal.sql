@@ -47,23 +47,24 @@ END $$;
 -- Executions whose message is overdue. Only finds: whether the queue is short enough to believe that it was lost is the caller's to judge.
 --  why  unpublished: nobody has sent it since it was due | old: published p_age ago, twice that after a second time, and so on
 --       held: no sibling is left that would let it go
+--       soon: it is not overdue; it waits for its RetryPolicy's delay, which ends within p_ahead: in -age_seconds
 --  p_share  so many old ones of a queue: the caller throws them away where the queue is long, and they must not hide the others. All queues
 --           come to their first before one comes to its second
-CREATE FUNCTION farm.ops_lost(p_age interval, p_share int, p_limit int)
+CREATE FUNCTION farm.ops_lost(p_age interval, p_ahead interval, p_share int, p_limit int)
 RETURNS TABLE (why text, age_seconds float8, tenant_id uuid, run_id uuid, checkpoint_id uuid, execution_id uuid, queue text)
 LANGUAGE sql STABLE SET enable_hashjoin = off SET enable_mergejoin = off AS $$
   WITH overdue AS (
-  SELECT CASE WHEN e.status = 'held' THEN 'held' WHEN e.published_at IS NULL OR e.published_at < e.available_at - interval '1 s' THEN 'unpublished' ELSE 'old' END AS why,
+  SELECT CASE WHEN e.available_at > clock_timestamp() THEN 'soon' WHEN e.status = 'held' THEN 'held' WHEN e.published_at IS NULL OR e.published_at < e.available_at - interval '1 s' THEN 'unpublished' ELSE 'old' END AS why,
          extract(epoch FROM clock_timestamp() - coalesce(e.published_at, e.available_at))::float8 AS age_seconds,
          e.tenant_id, e.run_id, e.checkpoint_id, e.execution_id, e.queue, e.available_at
     FROM farm.run r
     LEFT JOIN farm.thread_head h ON h.tenant_id = r.tenant_id AND h.thread_id = r.thread_id
     JOIN farm.node_execution e ON e.tenant_id = r.tenant_id AND e.run_id = r.run_id
                               AND e.checkpoint_id = ANY (ARRAY['00000000-0000-0000-0000-000000000000', h.head])
-   WHERE r.status = 'running' AND e.available_at <= clock_timestamp()
+   WHERE r.status = 'running' AND e.available_at <= clock_timestamp() + p_ahead
      AND (e.status = 'ready' AND (e.published_at IS NULL OR e.published_at < e.available_at - interval '1 s'
                                   OR e.published_at < clock_timestamp() - p_age * power(2, least(e.publishes - 1, 6)))
-          OR e.status = 'held' AND NOT EXISTS (SELECT FROM farm.node_execution o WHERE o.tenant_id = e.tenant_id AND o.run_id = e.run_id
+          OR e.status = 'held' AND e.available_at <= clock_timestamp() AND NOT EXISTS (SELECT FROM farm.node_execution o WHERE o.tenant_id = e.tenant_id AND o.run_id = e.run_id
                                                   AND o.checkpoint_id = e.checkpoint_id AND o.status IN ('ready', 'leased')))),
   placed AS (SELECT o.*, o.why = 'old' AS is_old, row_number() OVER (PARTITION BY o.why = 'old', o.queue ORDER BY o.available_at) AS place FROM overdue o)
   SELECT p.why, p.age_seconds, p.tenant_id, p.run_id, p.checkpoint_id, p.execution_id, p.queue FROM placed p
@@ -72,14 +73,15 @@ LANGUAGE sql STABLE SET enable_hashjoin = off SET enable_mergejoin = off AS $$
 
 -- Mark these as published now, and answer with those that nobody took in the meantime. Waits for nobody's row: who ends a run locks its
 -- executions in another order.
-CREATE FUNCTION farm.ops_publish(p_tenant uuid[], p_run uuid[], p_ckpt uuid[], p_exec uuid[])
+--  p_due  these wait for a delay that ends now: only those that are due, and that no other healer has sent
+CREATE FUNCTION farm.ops_publish(p_tenant uuid[], p_run uuid[], p_ckpt uuid[], p_exec uuid[], p_due boolean)
 RETURNS TABLE (tenant_id uuid, run_id uuid, checkpoint_id uuid, execution_id uuid, graph_id text, node text, queue text)
 LANGUAGE sql SET enable_hashjoin = off SET enable_mergejoin = off AS $$
   WITH picked AS MATERIALIZED (
     SELECT e.tenant_id, e.run_id, e.checkpoint_id, e.execution_id, run.graph_id
       FROM unnest(p_tenant, p_run, p_ckpt, p_exec) u(t, r, c, x) JOIN farm.run ON run.tenant_id = u.t AND run.run_id = u.r
       JOIN farm.node_execution e ON e.tenant_id = u.t AND e.run_id = u.r AND e.checkpoint_id = u.c AND e.execution_id = u.x
-     WHERE e.status IN ('held', 'ready') FOR UPDATE OF e SKIP LOCKED)
+     WHERE e.status IN ('held', 'ready') AND (NOT p_due OR e.published_at IS NULL AND e.available_at <= clock_timestamp()) FOR UPDATE OF e SKIP LOCKED)
   UPDATE farm.node_execution e SET status = 'ready', published_at = clock_timestamp(), publishes = least(e.publishes + 1, 20)
     FROM picked p
    WHERE e.tenant_id = p.tenant_id AND e.run_id = p.run_id AND e.checkpoint_id = p.checkpoint_id AND e.execution_id = p.execution_id

@@ -57,11 +57,12 @@ END $$;
 --  p_retake    this process does not work on it: if it holds the lease, an answer got lost, and it takes the lease again
 --  p_have_run  the caller has this run's spec; p_have: the checkpoint whose bytes it has
 --  verdict     ok | busy: a living worker has it, or it is not due | gone: done, cancelled, or its run is over
+--  attempt     1, and one more for each worker that was lost over it or gave it back: tries of a RetryPolicy are in its spec
 --  head        the thread's head: where a start begins, and what the commit will swap
 CREATE FUNCTION farm.claim(
   p_tenant uuid, p_run uuid, p_ckpt uuid, p_exec uuid, p_worker bigint, p_lease interval, p_max int, p_retake boolean,
   p_have_run boolean, p_have uuid,
-  OUT verdict text, OUT thread uuid, OUT fence bigint, OUT attempts int, OUT graph text, OUT run_spec bytea, OUT spec bytea,
+  OUT verdict text, OUT thread uuid, OUT fence bigint, OUT attempt int, OUT graph text, OUT run_spec bytea, OUT spec bytea,
   OUT taken boolean, OUT head uuid, OUT body bytea, OUT blobs bytea[],
   OUT w_owner uuid[], OUT w_task uuid[], OUT w_idx int[], OUT w_path text[], OUT w_body bytea[]) LANGUAGE plpgsql AS $$
 #variable_conflict use_column
@@ -79,7 +80,7 @@ BEGIN
      AND (e.status = 'ready' AND e.available_at <= clock_timestamp() AND farm.losses(e.lost_to) < p_max
           OR e.status = 'leased' AND p_retake AND e.worker = p_worker
           OR e.status = 'leased' AND farm.losses(e.lost_to) + 1 < p_max AND farm.is_lost(e.worker, p_lease))
-  RETURNING e.thread_id, e.fence, e.attempts, e.spec, e.alone INTO thread, fence, attempts, spec, v_alone;
+  RETURNING e.thread_id, e.fence, farm.losses(e.lost_to) + 1, e.spec, e.alone INTO thread, fence, attempt, spec, v_alone;
   IF NOT FOUND THEN
     SELECT e.status INTO v_status FROM farm.node_execution e
      WHERE e.tenant_id = p_tenant AND e.run_id = p_run AND e.checkpoint_id = p_ckpt AND e.execution_id = p_exec;
@@ -137,7 +138,7 @@ END $$;
 -- spec: the call of the sibling that was settled last.
 CREATE FUNCTION farm.claim_advance(
   p_tenant uuid, p_run uuid, p_ckpt uuid, p_worker bigint, p_lease interval, p_max int, p_retake boolean, p_have_run boolean, p_have uuid,
-  OUT verdict text, OUT thread uuid, OUT fence bigint, OUT attempts int, OUT graph text, OUT run_spec bytea, OUT spec bytea,
+  OUT verdict text, OUT thread uuid, OUT fence bigint, OUT attempt int, OUT graph text, OUT run_spec bytea, OUT spec bytea,
   OUT body bytea, OUT blobs bytea[],
   OUT w_owner uuid[], OUT w_task uuid[], OUT w_idx int[], OUT w_path text[], OUT w_body bytea[], OUT settled text) LANGUAGE plpgsql AS $$
 #variable_conflict use_column
@@ -151,7 +152,7 @@ BEGIN
      AND (s.worker IS NULL OR p_retake AND s.worker = p_worker OR farm.is_lost(s.worker, p_lease))
      AND NOT EXISTS (SELECT FROM farm.node_execution e WHERE e.tenant_id = p_tenant AND e.run_id = p_run AND e.checkpoint_id = p_ckpt
                         AND e.status IN ('held', 'ready', 'leased'))
-  RETURNING s.fence, s.attempts INTO fence, attempts;
+  RETURNING s.fence, s.attempts INTO fence, attempt;
   IF NOT FOUND THEN
     PERFORM FROM farm.superstep s WHERE s.tenant_id = p_tenant AND s.run_id = p_run AND s.checkpoint_id = p_ckpt;
     verdict := CASE WHEN FOUND THEN 'busy' ELSE 'gone' END;
@@ -303,14 +304,14 @@ END $$;
 -- look. The later of two commits always sees both; if both look late, taking the superstep's row elects one.
 -- A CALL outside of a transaction: one round trip; the second, tiny transaction writes only for the last one.
 --  p_held    siblings are held (max_concurrency): let one go, to be published: h_exec …
---  p_take    lease the next ready sibling to this worker: n_exec …; taken: an interrupt() has got the answer without an id
+--  p_take    lease the next ready sibling that nobody has begun to this worker: n_exec …; taken: an interrupt() has got the answer without an id
 --  s_fence   not NULL: this was the last, and the superstep's advance is leased to this worker under that fence
 CREATE PROCEDURE farm.settle(
   p_tenant uuid, p_run uuid, p_ckpt uuid, p_exec uuid, p_fence bigint, p_worker bigint, p_thread uuid,
   p_outcome text, p_error_type text, p_taken boolean, p_writes bytea, p_path text,
   w_ns text[], w_ckpt uuid[], w_owner uuid[], w_task uuid[], w_idx int[], w_path text[], w_body bytea[], p_held boolean, p_take boolean,
   INOUT s_fence bigint, INOUT h_exec uuid, INOUT h_node text, INOUT h_queue text,
-  INOUT n_exec uuid, INOUT n_fence bigint, INOUT n_attempts int, INOUT n_spec bytea, INOUT taken boolean) LANGUAGE plpgsql AS $$
+  INOUT n_exec uuid, INOUT n_fence bigint, INOUT n_spec bytea, INOUT taken boolean) LANGUAGE plpgsql AS $$
 BEGIN
   PERFORM set_config('farm.tenant', p_tenant::text, true);
   UPDATE farm.node_execution e SET status = 'done', outcome = p_outcome, error = p_error_type, finished_at = clock_timestamp()
@@ -340,9 +341,9 @@ BEGIN
        WHERE (e.tenant_id, e.run_id, e.checkpoint_id, e.execution_id) = (
          SELECT x.tenant_id, x.run_id, x.checkpoint_id, x.execution_id FROM farm.node_execution x
           WHERE x.tenant_id = p_tenant AND x.run_id = p_run AND x.checkpoint_id = p_ckpt AND x.status = 'ready'
-            AND x.available_at <= clock_timestamp() AND x.lost_to IS NULL AND (i = 2 OR x.execution_id > p_exec)
+            AND x.available_at <= clock_timestamp() AND x.lost_to IS NULL AND x.outcome IS NULL AND (i = 2 OR x.execution_id > p_exec)
           ORDER BY x.execution_id LIMIT 1 FOR UPDATE SKIP LOCKED)
-      RETURNING e.execution_id, e.fence, e.attempts, e.spec INTO n_exec, n_fence, n_attempts, n_spec;
+      RETURNING e.execution_id, e.fence, e.spec INTO n_exec, n_fence, n_spec;
       EXIT WHEN FOUND;
     END LOOP;
     IF n_exec IS NOT NULL THEN
@@ -362,14 +363,14 @@ BEGIN
 END $$;
 
 -- The node failed and its RetryPolicy wants another try, later: nothing is saved but that. p_spec: the call, with its tries counted.
--- Due later: published by the healer, which goes by available_at.
+-- Due later: published by the healer at its time (heal.sql: ops_due), which goes by available_at and published_at.
 CREATE FUNCTION farm.retry_later(
-  p_tenant uuid, p_run uuid, p_ckpt uuid, p_exec uuid, p_fence bigint, p_worker bigint, p_error_type text, p_spec bytea, p_delay interval)
+  p_tenant uuid, p_run uuid, p_ckpt uuid, p_exec uuid, p_fence bigint, p_worker bigint, p_error_type text, p_spec bytea, p_tries int, p_delay interval)
 RETURNS void LANGUAGE plpgsql AS $$
 BEGIN
   PERFORM set_config('farm.tenant', p_tenant::text, true);
   UPDATE farm.node_execution e
-     SET status = 'ready', outcome = 'retry', error = p_error_type, worker = NULL, spec = p_spec, publishes = 1,
+     SET status = 'ready', outcome = 'retry', error = p_error_type, worker = NULL, spec = p_spec, tries = p_tries, publishes = 1,
          available_at = clock_timestamp() + p_delay, published_at = CASE WHEN p_delay <= '0' THEN clock_timestamp() END
    WHERE e.tenant_id = p_tenant AND e.run_id = p_run AND e.checkpoint_id = p_ckpt AND e.execution_id = p_exec
      AND e.fence = p_fence AND e.worker = p_worker AND e.status = 'leased';

@@ -114,7 +114,8 @@ CREATE TABLE farm.node_execution (
   outcome       text,                              -- done interrupt invalid error retry: how the last attempt of a node ended that was not alone
   alone         boolean NOT NULL DEFAULT true,
   fence         bigint NOT NULL DEFAULT 0,         -- grows with each claim
-  attempts      int NOT NULL DEFAULT 0,
+  attempts      int NOT NULL DEFAULT 0,            -- claims
+  tries         int NOT NULL DEFAULT 0,            -- that had failed when its RetryPolicy asked for another, later
   worker        bigint,                            -- the holder's process
   available_at  timestamptz NOT NULL DEFAULT clock_timestamp(),
   published_at  timestamptz,
@@ -123,7 +124,7 @@ CREATE TABLE farm.node_execution (
   finished_at   timestamptz,
   spec          bytea NOT NULL,                    -- NodeCall, serialised
   error         text,                              -- the type of the error; its text is the tenant's, and is in run.error and thread.error
-  lost_to       jsonb,                             -- [{worker, attempt, at}] of holders that died or fell silent
+  lost_to       jsonb,                             -- [{worker, attempt, at, given_back}] of holders that died or fell silent, or gave it back
   created_at    timestamptz NOT NULL DEFAULT clock_timestamp(),
   PRIMARY KEY (tenant_id, run_id, checkpoint_id, execution_id)) WITH (fillfactor = 50);
 

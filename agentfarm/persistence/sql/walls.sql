@@ -49,7 +49,7 @@ GRANT SELECT (tenant_id, run_id, thread_id, assistant_id, graph_id, status, stra
 GRANT SELECT (tenant_id, thread_id, ns, checkpoint_id, parent_id, run_id, step, refs, created_at) ON farm.checkpoint TO farm_admin;
 GRANT SELECT (tenant_id, thread_id, ns, key) ON farm.checkpoint_blob TO farm_admin;
 GRANT SELECT (tenant_id, thread_id, ns, checkpoint_id, execution_id, task_id, idx, run_id, fence, task_path) ON farm.checkpoint_write TO farm_admin;
-GRANT SELECT (tenant_id, thread_id, run_id, checkpoint_id, execution_id, node, queue, status, outcome, alone, fence, attempts, worker,
+GRANT SELECT (tenant_id, thread_id, run_id, checkpoint_id, execution_id, node, queue, status, outcome, alone, fence, attempts, tries, worker,
               available_at, published_at, publishes, started_at, finished_at, error, lost_to, created_at) ON farm.node_execution TO farm_admin;
 
 -- Functions: none for everybody. Those of the healer begin with ops_, all others are for one tenant. They run with the rights of who

@@ -434,7 +434,7 @@ def test_a_retry_is_the_same_execution_with_its_tries_counted_and_due_later(
     one = hand.claim(to_one)
     assert one.call is not None
 
-    later = SegmentResult(outcome="retry", retry_in=3600, call=one.call.retried(1.0), error=ValueError("x"))
+    later = SegmentResult(outcome="retry", retry_in=3600, call=one.call.retried(1, 1.0), error=ValueError("x"))
     committed = hand.commit(one, later)
     assert committed.ready == ()
     assert hand.refusal(to_one) == "busy"
@@ -442,9 +442,9 @@ def test_a_retry_is_the_same_execution_with_its_tries_counted_and_due_later(
     two = hand.claim(to_one)
 
     assert two.call is not None
-    assert (two.call.tries, two.attempt) == (1, 2)
+    assert (two.call.tries, two.attempt) == (1, 1)
     assert execution(home, to_one)["lost_to"] is None
-    at_once = SegmentResult(outcome="retry", retry_in=0, call=two.call.retried(2.0), error=ValueError("x"))
+    at_once = SegmentResult(outcome="retry", retry_in=0, call=two.call.retried(2, 2.0), error=ValueError("x"))
     assert hand.commit(two, at_once).ready == (to_one,)
 
 

@@ -56,7 +56,7 @@ def everything_leased(home: Home) -> list[tuple[Any, ...]]:
 
 def found_by(healer: PostgresHealing) -> tuple[ExecuteNode, ...]:
     """What is sent again because nobody has sent it, however long the queue."""
-    return wait_for(lambda: healer.lost(lambda queue: 10_000), what="what was given back", seconds=5)
+    return wait_for(lambda: healer.lost(lambda queue: 10_000).again, what="what was given back", seconds=5)
 
 
 def test_what_a_commit_leased_is_given_back_when_its_answer_was_lost(

@@ -92,7 +92,7 @@ def test_runs_that_are_cancelled_at_any_moment_end_once_and_leave_nothing_open(
 
     def heal() -> None:
         while not is_over.wait(0.05):
-            queue.extend([*healer.sweep().again, *healer.lost(lambda queue: 0), *healer.stalled()])
+            queue.extend([*healer.sweep().again, *healer.lost(lambda queue: 0).again, *healer.stalled()])
 
     all_dice = [random.Random(f"{seed} {n}") for n in range(4)]
 

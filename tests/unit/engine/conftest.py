@@ -25,7 +25,7 @@ class Bench:
     graph: Any
     by: Literal["stock", "engine"] = "engine"
     nested: bool = False
-    retry_by_message: bool = False
+    retry_by_message: float | None = None
     newest_first: bool = False
     stream_mode: Any = "updates"
     saver: InMemorySaver = field(default_factory=InMemorySaver)

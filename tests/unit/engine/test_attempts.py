@@ -230,7 +230,7 @@ def test_a_retry_is_a_message_that_tells_its_try_and_its_delay() -> None:
         return {"log": ["a"]}
 
     policy = RetryPolicy(max_attempts=3, initial_interval=2.0, backoff_factor=3.0, jitter=False, retry_on=ValueError)
-    worker = OneWorker(line(("a", fails_twice), retry_policy=policy), retry_by_message=True)
+    worker = OneWorker(line(("a", fails_twice), retry_policy=policy), retry_by_message=0.0)
     worker.start({"log": []})
     worker.execute()
 
@@ -244,12 +244,109 @@ def test_a_retry_is_a_message_that_tells_its_try_and_its_delay() -> None:
     assert len({since for _, since in seen}) == 1
 
 
+class Tries:
+    """A node that fails so many times, and what it was told of its tries."""
+
+    def __init__(self, *errors: Exception) -> None:
+        self.errors = list(errors)
+        self.told: list[int] = []
+        self.since: set[float | None] = set()
+
+    def __call__(self, state: State, runtime: Runtime[None]) -> State:
+        assert runtime.execution_info is not None
+        self.told.append(runtime.execution_info.node_attempt)
+        self.since.add(runtime.execution_info.node_first_attempt_time)
+        if self.errors:
+            raise self.errors.pop(0)
+        return {"log": ["a"]}
+
+
+def test_tries_count_on_from_slept_delays_to_messages_and_back() -> None:
+    fails = Tries(*(ValueError(str(n)) for n in range(5)))
+    # 0.01 s and 0.04 s are slept, 0.16 s leaves, and so do those that the longest cuts to 0.2 s.
+    policy = RetryPolicy(max_attempts=6, initial_interval=0.01, backoff_factor=4.0, max_interval=0.2, jitter=False)
+    policy = policy._replace(retry_on=ValueError)
+    worker = OneWorker(line(("a", fails), retry_policy=policy), retry_by_message=0.1)
+    worker.start({"log": []})
+    worker.execute()
+
+    results = [worker.execute() for _ in range(3)]
+
+    assert [(r.retry_in, str(r.error), r.call and r.call.tries) for r in results if r] == [
+        (0.16, "2", 3),
+        (0.2, "3", 4),
+        (0.2, "4", 5),
+    ]
+    assert worker.finish() == {"log": ["a"]}
+    assert fails.told == [1, 2, 3, 4, 5, 6]
+    assert len(fails.since) == 1
+
+
+def test_the_first_policy_that_fits_an_error_decides_with_all_tries_counted() -> None:
+    fails = Tries(ValueError("1"), KeyError("2"), ValueError("3"), KeyError("4"))
+    often = RetryPolicy(max_attempts=9, initial_interval=1.0, backoff_factor=2.0, jitter=False, retry_on=KeyError)
+    seldom = RetryPolicy(max_attempts=4, initial_interval=0.5, backoff_factor=1.0, jitter=False)
+    seldom = seldom._replace(retry_on=lambda error: isinstance(error, ValueError | KeyError))
+    worker = OneWorker(line(("a", fails), retry_policy=[often, seldom]), retry_by_message=0.0)
+    worker.start({"log": []})
+    worker.execute()
+
+    results = [worker.execute() for _ in range(4)]
+
+    assert [r.retry_in for r in results if r] == [0.5, 2.0, 0.5, 8.0]
+    assert worker.finish() == {"log": ["a"]}
+
+
+def test_a_message_s_tries_are_given_up_with_the_last_one_s_error() -> None:
+    fails = Tries(*(ValueError(str(n)) for n in range(9)))
+    policy = RetryPolicy(max_attempts=4, initial_interval=0.01, backoff_factor=20.0, jitter=False, retry_on=ValueError)
+    run = Bench(line(("a", fails), retry_policy=policy._replace(max_interval=0.15)), retry_by_message=0.1)
+
+    with pytest.raises(ValueError, match="3"):
+        run.run({"log": []})
+
+    assert fails.told == [1, 2, 3, 4]
+
+
+def test_a_worker_that_dies_in_a_later_try_does_not_begin_the_tries_anew() -> None:
+    fails = Tries(ValueError("1"), ValueError("2"), KilledWorker(), ValueError("4"))  # type: ignore[arg-type]
+    policy = RetryPolicy(max_attempts=4, initial_interval=0.5, jitter=False, retry_on=ValueError)
+    worker = OneWorker(line(("a", fails), retry_policy=policy), retry_by_message=0.0)
+    worker.start({"log": []})
+    worker.execute()
+    worker.execute()
+    worker.execute()
+    worker.die_in()
+
+    result = worker.execute(attempt=2)
+
+    # Three tries have failed; what died is an attempt, and no try that the policy knows of.
+    assert result is not None
+    assert (result.outcome, result.call and result.call.tries) == ("retry", 3)
+    assert fails.told == [1, 2, 3, 4]
+
+
+def test_jitter_is_added_as_in_stock(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("random.uniform", lambda low, high: high * 0.75)
+    worker = OneWorker(
+        line(("a", Tries(ValueError())), retry_policy=RetryPolicy(initial_interval=1.0, retry_on=ValueError)),
+        retry_by_message=1.7,
+    )
+    worker.start({"log": []})
+    worker.execute()
+
+    result = worker.execute()
+
+    assert result is not None
+    assert result.retry_in == 1.75
+
+
 def test_the_last_try_s_error_is_the_run_s() -> None:
     def fails(state: State) -> State:
         raise ValueError("always")
 
     policy = RetryPolicy(max_attempts=2, initial_interval=0.0, jitter=False, retry_on=ValueError)
-    run = Bench(line(("a", fails), retry_policy=policy), retry_by_message=True)
+    run = Bench(line(("a", fails), retry_policy=policy), retry_by_message=0.0)
 
     with pytest.raises(ValueError, match="always"):
         run.run({"log": []})

@@ -1,9 +1,9 @@
 """What died, got lost or stands still goes on."""
 
 from agentfarm.flow.farm import Farm
-from agentfarm.flow.heal import Healed, sweep_once
+from agentfarm.flow.heal import Healed, publish_due, sweep_once
 from agentfarm.messages import ExecuteNode
-from agentfarm.records import Ended, Sweep
+from agentfarm.records import Delayed, Ended, Late, Sweep
 from tests.unit.flow.world import World
 
 
@@ -21,3 +21,17 @@ def test_what_a_dead_worker_held_is_published_and_what_is_buried_is_told(
 
     assert healed == Healed(taken_over=1, buried=1)
     assert [call[0] for call in world.calls] == ["publish", "close_run", "mark_announced"]
+
+
+def test_a_retry_that_is_due_soon_is_told_and_published_when_asked(
+    farm: Farm, world: World, message: ExecuteNode
+) -> None:
+    waiting = Delayed(message.tenant_id, message.run_id, message.checkpoint_id, message.execution_id, due_at=1.0)
+    world.late, world.due = Late(soon=(waiting,)), (message,)
+
+    healed = sweep_once(farm)
+
+    assert healed.is_quiet
+    assert (healed.soon, world.calls) == ((waiting,), [])
+    publish_due(farm, healed.soon)
+    assert world.calls == [("publish", message)]

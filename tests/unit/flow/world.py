@@ -9,7 +9,7 @@ from uuid import UUID
 
 from agentfarm.errors import BrokerUnavailable, NotFound, StreamUnavailable
 from agentfarm.messages import ExecuteNode
-from agentfarm.records import Committed, Ended, Event, Refused, RunRow, Sweep
+from agentfarm.records import Committed, Delayed, Ended, Event, Late, Refused, RunRow, Sweep
 from agentfarm.tenancy import Tenant
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -26,6 +26,8 @@ class World:
     events: list[Event] = field(default_factory=list)
     runs: dict[UUID, RunRow] = field(default_factory=dict)
     sweep: Sweep = field(default_factory=Sweep)
+    late: Late = field(default_factory=Late)
+    due: tuple[ExecuteNode, ...] = ()
     broker_is_up: bool = True
     streams_are_up: bool = True
 
@@ -119,8 +121,11 @@ class FakeHealing:
     def sweep(self, *, limit: int = 500) -> Sweep:
         return self.world.sweep
 
-    def lost(self, queue_lengths: Callable[[str], int | None], *, limit: int = 500) -> tuple[ExecuteNode, ...]:
-        return ()
+    def lost(self, queue_lengths: Callable[[str], int | None], *, limit: int = 500) -> Late:
+        return self.world.late
+
+    def due(self, delayed: Sequence[Delayed]) -> tuple[ExecuteNode, ...]:
+        return self.world.due
 
     def stalled(self, *, limit: int = 100) -> tuple[ExecuteNode, ...]:
         return ()

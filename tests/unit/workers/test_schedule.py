@@ -1,25 +1,35 @@
 import threading
+import time
+from collections.abc import Sequence
+from uuid import uuid4
 
 from agentfarm.errors import StoreUnavailable
+from agentfarm.records import Delayed
 from workers.schedule import Healer
 
 
 class Sweeps:
-    """A sweep that raises what it is told, one after the other, and then tells that it was called once more."""
+    """A sweep that raises what it is told, one after the other, and then tells that it was called once more.
+
+    soon  what it finds each time
+    """
+
+    soon: Sequence[Delayed] = ()
 
     def __init__(self, *raises: Exception) -> None:
         self.raises = list(raises)
         self.went_on = threading.Event()
 
-    def __call__(self) -> None:
+    def __call__(self) -> Sequence[Delayed]:
         if self.raises:
             raise self.raises.pop(0)
         self.went_on.set()
+        return self.soon
 
 
 def test_the_healer_goes_on_whatever_a_sweep_raises() -> None:
     sweep = Sweeps(StoreUnavailable(), RuntimeError("a bug"))
-    healer = Healer(sweep, every_seconds=0.001)
+    healer = Healer(sweep, lambda due: None, every_seconds=0.001)
 
     healer.start()
 
@@ -30,10 +40,34 @@ def test_the_healer_goes_on_whatever_a_sweep_raises() -> None:
 
 def test_a_stop_does_not_wait_for_the_next_sweep() -> None:
     sweep = Sweeps()
-    healer = Healer(sweep, every_seconds=3600)
+    healer = Healer(sweep, lambda due: None, every_seconds=3600)
     healer.start()
     assert sweep.went_on.wait(5)
 
     healer.stop()
 
     assert not healer.is_alive()
+
+
+def delayed(seconds: float) -> Delayed:
+    return Delayed(uuid4(), uuid4(), uuid4(), uuid4(), due_at=time.monotonic() + seconds)
+
+
+def test_retries_are_published_when_they_are_due_and_not_with_the_next_sweep() -> None:
+    sweep, told, published = Sweeps(), threading.Event(), []
+    first, second, far = sweep.soon = [delayed(0.05), delayed(0.15), delayed(7200)]
+
+    def publish(due: Sequence[Delayed]) -> None:
+        published.append((list(due), time.monotonic()))
+        if len(published) == 1:
+            raise StoreUnavailable
+        told.set()
+
+    healer = Healer(sweep, publish, every_seconds=3600)
+    healer.start()
+
+    assert told.wait(5)
+    healer.stop()
+    assert [due for due, _ in published] == [[first], [second]]
+    assert all(due[0].due_at <= at for due, at in published)
+    assert far not in published[1][0]
