@@ -4,7 +4,7 @@ Reads the farm's tables as farm_admin, bounded, and always within one tenant. No
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -22,11 +22,15 @@ MAX_CHECKPOINTS = 200
 
 @dataclass(frozen=True, slots=True)
 class Lost:
-    """A worker that died, or fell silent, while it held the node execution."""
+    """A worker that died, or fell silent, while it held the node execution; or that gave it back alive."""
 
     worker: str
     attempt: int
     at: str
+    given_back: bool
+
+    def __str__(self) -> str:
+        return f"{'given back by' if self.given_back else 'lost to'} {self.worker} (attempt {self.attempt})"
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +39,7 @@ class Execution:
 
     step         the superstep, as LangGraph counts: -1 is the input; None where its checkpoint is gone
     worker_name  Celery's node name and the pid of the process; None where nobody began it
+    attempts     how often a worker has taken it; tries: that had failed when its RetryPolicy asked for another, later
     seconds      from the last attempt's beginning to its end; None while it runs
     """
 
@@ -47,6 +52,7 @@ class Execution:
     status: str
     outcome: str | None
     attempts: int
+    tries: int
     worker: int | None
     worker_name: str | None
     worker_pid: int | None
@@ -62,6 +68,11 @@ class Execution:
             return None
         return (self.finished_at - self.started_at).total_seconds()
 
+    @property
+    def next_try(self) -> int | None:
+        """The number of the try that it waits for, until `available_at`; None where it waits for none."""
+        return self.tries + 1 if self.status == "ready" and self.outcome == "retry" else None
+
     def as_json(self) -> dict[str, Any]:
         """Ids as text, times in ISO 8601, `worker` as {id, name, pid}."""
         times = {name: getattr(self, name) for name in ("available_at", "started_at", "finished_at")}
@@ -74,8 +85,10 @@ class Execution:
             "status": self.status,
             "outcome": self.outcome,
             "attempts": self.attempts,
+            "tries": self.tries,
+            "next_try": self.next_try,
             "worker": {"id": self.worker, "name": self.worker_name, "pid": self.worker_pid},
-            "lost_to": [{"worker": lost.worker, "attempt": lost.attempt, "at": lost.at} for lost in self.lost_to],
+            "lost_to": [asdict(lost) for lost in self.lost_to],
             "seconds": self.seconds,
             "error": self.error,
             **{name: time.isoformat() if time else None for name, time in times.items()},
@@ -136,6 +149,7 @@ def _execution(row: NodeExecution, worker: Worker | None, steps: dict[UUID, int]
         status=row.status,
         outcome=row.outcome,
         attempts=row.attempts,
+        tries=row.tries,
         worker=row.worker,
         worker_name=worker.name if worker else None,
         worker_pid=worker.pid if worker else None,
@@ -148,4 +162,9 @@ def _execution(row: NodeExecution, worker: Worker | None, steps: dict[UUID, int]
 
 
 def _lost(entry: dict[str, Any]) -> Lost:
-    return Lost(worker=str(entry.get("worker")), attempt=int(entry.get("attempt") or 0), at=str(entry.get("at") or ""))
+    return Lost(
+        worker=str(entry.get("worker")),
+        attempt=int(entry.get("attempt") or 0),
+        at=str(entry.get("at") or ""),
+        given_back=entry.get("given_back") is True,
+    )

@@ -47,10 +47,18 @@ def _table(executions: list[Execution]) -> str:
         return "No node executions. (Those of finished runs are removed after a while.)"
     lines = [f"{'step':>4}  {'node':<24} {'status':<10} {'attempts':>8}  {'seconds':>8}  worker"]
     for one in executions:
-        lost = "".join(f"  lost to {lost.worker} (attempt {lost.attempt})" for lost in one.lost_to)
+        lost = "".join(f"  {lost}" for lost in one.lost_to)
         seconds = "" if one.seconds is None else f"{one.seconds:.3f}"
         step = "" if one.step is None else one.step
         lines.append(
             f"{step:>4}  {one.node:<24} {one.status:<10} {one.attempts:>8}  {seconds:>8}  {one.worker_name or ''}{lost}"
+            f"{_waits(one)}"
         )
     return "\n".join(lines)
+
+
+def _waits(one: Execution) -> str:
+    if one.next_try is None:
+        return ""
+    after = f" after {one.error}" if one.error else ""
+    return f"  waits for try {one.next_try}{after}, due {one.available_at:%Y-%m-%d %H:%M:%S} UTC"

@@ -121,9 +121,23 @@ def test_the_executions_of_a_run_are_told_without_its_state(rows: Rows, tenant: 
     assert told[0]["worker"]["name"] == "io@one/11"
     assert told[0]["worker"]["pid"] == 11
     assert told[0]["seconds"] == 1.5
-    assert told[1]["lost_to"] == [{"worker": "io@three/33", "attempt": 1, "at": "2026-11-25T10:00:02Z"}]
+    lost = {"worker": "io@three/33", "attempt": 1, "at": "2026-11-25T10:00:02Z", "given_back": False}
+    assert told[1]["lost_to"] == [lost, {**lost, "worker": "io@four/44", "attempt": 2, "given_back": True}]
     assert SECRET not in json.dumps(told)
-    assert "lost to io@three/33" in run("farm_executions", "--run", str(run_id))
+    table = run("farm_executions", "--run", str(run_id))
+    assert "lost to io@three/33 (attempt 1)  given back by io@four/44 (attempt 2)" in table
+    assert "waits for" not in table
+
+
+def test_a_node_that_waits_for_its_retry_tells_which_and_when(rows: Rows, tenant: Tenant) -> None:
+    thread_id, run_id = a_line(rows, tenant)
+    rows.execution(tenant, thread_id, run_id, "charge", status="ready", outcome="retry", tries=2, error="Declined",
+                   available_at="2026-11-25 12:00:00+00")  # fmt: skip
+
+    told = json.loads(run("farm_executions", "--run", str(run_id), "--json"))[-1]
+
+    assert (told["next_try"], told["available_at"]) == (3, "2026-11-25T12:00:00+00:00")
+    assert "waits for try 3 after Declined, due 2026-11-25 12:00:00 UTC" in run("farm_executions", "--run", str(run_id))
 
 
 @pytest.mark.usefixtures("real_farm")

@@ -25,7 +25,7 @@ def page(client: Client, name: str, *arguments: object, **query: object) -> str:
 
 
 def a_line(rows: Rows, tenant: Tenant, thread_id: UUID | None = None) -> tuple[UUID, UUID]:
-    """A thread with one run of two nodes; the second was lost once. (thread, run)"""
+    """A thread with one run of two nodes; the second was lost once, and given back once. (thread, run)"""
     thread_id = rows.thread(tenant, thread_id)
     error = json.dumps({"error": "NodeCrashed", "message": SECRET})
     run_id = rows.run(tenant, thread_id, "error", error=error)
@@ -33,8 +33,10 @@ def a_line(rows: Rows, tenant: Tenant, thread_id: UUID | None = None) -> tuple[U
     one, two = rows.worker("io@one/11", 11), rows.worker("io@two/22", 22)
     rows.execution(tenant, thread_id, run_id, "plan", first, worker=one, started_at="2026-11-25 10:00:00+00",
                    finished_at="2026-11-25 10:00:01.5+00")  # fmt: skip
+    lost = {"worker": "io@three/33", "attempt": 1, "at": "2026-11-25T10:00:02Z"}
+    given_back = {**lost, "worker": "io@four/44", "attempt": 2, "given_back": True}
     rows.execution(tenant, thread_id, run_id, "act", first, worker=two, attempts=2, error="TimeoutError",
-                   lost_to='[{"worker": "io@three/33", "attempt": 1, "at": "2026-11-25T10:00:02Z"}]')  # fmt: skip
+                   lost_to=json.dumps([lost, given_back]))  # fmt: skip
     return thread_id, run_id
 
 
@@ -98,10 +100,21 @@ def test_a_line_shows_who_executed_what_and_who_was_lost(
     superuser: Client, rows: Rows, tenant: Tenant, name: str
 ) -> None:
     thread_id, run_id = a_line(rows, tenant)
+    rows.execution(tenant, thread_id, run_id, "wait", status="ready", outcome="retry", tries=1)
 
     html = page(superuser, name, tenant.id, {"tenants_thread_line": thread_id, "tenants_run_page": run_id}[name])
 
-    for told in ("plan", "act", "io@one/11", "io@two/22", "io@three/33 (attempt 1)", "1.500", "TimeoutError"):
+    for told in (
+        "plan",
+        "act",
+        "io@one/11",
+        "io@two/22",
+        "lost to io@three/33 (attempt 1)",
+        "given back by io@four/44 (attempt 2)",
+        "waits for try 2, due 20",
+        "1.500",
+        "TimeoutError",
+    ):
         assert told in html
     assert html.index(">plan<") < html.index(">act<")
 
