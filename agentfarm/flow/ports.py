@@ -129,7 +129,8 @@ class Healing(Protocol):
         """Executions of dead or silent workers are ready again (fence + 1), or buried after max_attempts."""
 
     def lost(self, queue_lengths: Callable[[str], int | None], *, limit: int = 500) -> Late:
-        """Ready and published long ago, though the queue is short; waiting runs whose thread is free. Retries due soon."""
+        """Ready and published long ago, though the queue is short; waiting runs whose thread is free. And what is due
+        soon, which is not published."""
 
     def due(self, delayed: Sequence[Delayed]) -> tuple[ExecuteNode, ...]:
         """Messages for the next tries of these nodes, now that their delay is over."""

@@ -1,4 +1,7 @@
-"""A whole farm a test module and broker: web, two workers and beat as processes, spoken to by the official client."""
+"""A whole farm a test module and broker: web, two workers and beat as processes, spoken to by the official client.
+
+A module may name its own graphs (GRAPHS, a file beside it) and settings (SETTINGS).
+"""
 
 from collections.abc import Iterator, Mapping
 
@@ -12,13 +15,17 @@ from tests.services import OwnDatabase
 
 @pytest.fixture(scope="module")
 def farm(
-    farm_environment: Mapping[str, str], database: OwnDatabase, tmp_path_factory: pytest.TempPathFactory
+    request: pytest.FixtureRequest,
+    farm_environment: Mapping[str, str],
+    database: OwnDatabase,
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[FarmProcesses]:
     folder = tmp_path_factory.mktemp("farm")
     environment = {
         **farm_environment,
-        "AGENTFARM_CONFIG": str(ROOT / "tests/integration/farm/langgraph.json"),
+        "AGENTFARM_CONFIG": str(ROOT / "tests/integration/farm" / getattr(request.module, "GRAPHS", "langgraph.json")),
         "AGENTFARM_LEASE_SECONDS": "4",  # how long a frozen worker is waited for
+        **getattr(request.module, "SETTINGS", {}),
     }
     made = FarmProcesses(environment, folder, database.root_url)
     made.set_up()
