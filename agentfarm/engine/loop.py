@@ -142,7 +142,16 @@ class SegmentLoop(RecordingLoop):
         task = prepare(self, self.level)
         self.tasks = {task.id: task}
         if self.checkpoint_pending_writes and not self.is_replaying:
+            self._errors_as_errors()
             self._resume_error_handlers_if_applicable()
+
+    def _errors_as_errors(self) -> None:
+        """A handler whose worker died is called again with what was saved of the error, its text. A handler is promised
+        an exception."""
+        self.checkpoint_pending_writes = [
+            (owner, channel, lg.error_from_write(value)) if channel == lg.ERROR else (owner, channel, value)
+            for owner, channel, value in self.checkpoint_pending_writes
+        ]
 
     def _load_superstep(self) -> None:
         """Stock `tick` hands the stored writes back to the executions that made them."""
