@@ -10,8 +10,9 @@ from typing import Any, Literal
 from uuid import UUID
 
 from langgraph.checkpoint.base import BaseCheckpointSaver
+from langgraph.checkpoint.serde.base import SerializerProtocol
 
-from agentfarm.engine.steps import NodeCall, RunSpec
+from agentfarm.engine.steps import NodeCall, PutCheckpoint, PutWrites, RunSpec
 from agentfarm.messages import ExecuteNode
 
 RunStatus = Literal["pending", "running", "success", "error", "interrupted", "timeout"]
@@ -150,6 +151,23 @@ class ThreadRow:
     created_at: datetime
     updated_at: datetime
     state_updated_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class UpdateRequest:
+    """One of a superstep that a new thread begins with: what a node wrote, or the command that it returned."""
+
+    values: Any = None
+    command: Mapping[str, Any] | None = None
+    as_node: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class History:
+    """Checkpoints and writes of a thread that is not there yet, oldest first, and what makes bytes of their values."""
+
+    ops: Sequence[PutCheckpoint | PutWrites]
+    serde: SerializerProtocol
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,8 +16,6 @@ ABSENT: Final = (
     (("POST",), "/assistants", "Making assistants"),
     (("POST",), "/assistants/{assistant_id}/versions", "Versions of assistants"),
     (("POST",), "/assistants/{assistant_id}/latest", "Versions of assistants"),
-    (("POST",), "/threads/prune", "Pruning threads"),
-    (("POST",), "/threads/{thread_id}/copy", "Copying threads"),
     (("GET",), "/threads/{thread_id}/stream", "The stream of a whole thread"),
     (("GET",), "/threads/{thread_id}/storage", "The storage of a thread"),
     (("POST",), "/threads/{thread_id}/commands", "The thread protocol"),

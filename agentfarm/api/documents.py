@@ -54,6 +54,10 @@ class Thread(BaseModel):
     error: str | None
 
 
+class Pruned(BaseModel):
+    pruned_count: int
+
+
 class ThreadState(BaseModel):
     values: Any
     next: list[str]

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from agentfarm.api.names import safe_name
 from agentfarm.errors import InvalidInput, UnsupportedField
-from agentfarm.records import RunRequest
+from agentfarm.records import RunRequest, UpdateRequest
 
 #: Most a list endpoint answers at once, as the Agent Server.
 MAX_LIMIT = 1000
@@ -92,16 +92,63 @@ ThreadField = Literal[
 Status = Literal["idle", "busy", "interrupted", "error"]
 
 
+class Send(BaseModel):
+    node: str
+    input: Any = None
+
+
+class Command(Request):
+    update: dict[str, Any] | list[Any] | None = None
+    resume: Any = None
+    goto: str | Send | list[str | Send] | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """What was given; a Send as {node, input}."""
+        given = {name: getattr(self, name) for name in type(self).model_fields if name in self.model_fields_set}
+        if "goto" in given:
+            many = [one.model_dump() if isinstance(one, Send) else one for one in _listed(given["goto"])]
+            given["goto"] = many if isinstance(self.goto, list) else many[0]
+        return given
+
+
+class Update(Request):
+    """What one node wrote in a superstep, or the command that it returned."""
+
+    values: dict[str, Any] | list[Any] | None = None
+    command: Command | None = None
+    as_node: str | None = None
+
+    @model_validator(mode="after")
+    def _says_one_thing(self) -> Self:
+        if self.values is not None and self.command is not None:
+            raise InvalidInput(where="supersteps", why="an update has values or a command, not both")
+        return self
+
+    def to_request(self) -> UpdateRequest:
+        command = self.command.to_dict() if self.command else None
+        return UpdateRequest(values=self.values, command=command, as_node=self.as_node)
+
+
+class Superstep(Request):
+    updates: list[Update] = Field(min_length=1, max_length=MAX_LIMIT)
+
+
 class ThreadCreate(Request):
-    unsupported = {"ttl": (), "supersteps": ([],)}
+    unsupported = {"ttl": ()}
     thread_id: UUID | None = None
     metadata: dict[str, Any] = Field(default_factory=dict)
     if_exists: Literal["raise", "do_nothing"] = "raise"
+    supersteps: list[Superstep] = Field(default_factory=list, max_length=MAX_LIMIT)
 
 
 class ThreadPatch(Request):
     unsupported = {"ttl": ()}
     metadata: dict[str, Any] = Field(default_factory=dict)
+
+
+class ThreadPrune(Request):
+    thread_ids: list[UUID] = Field(max_length=MAX_LIMIT)
+    strategy: Literal["delete", "keep_latest"] = "delete"
 
 
 class ThreadFilter(Request):
@@ -189,25 +236,6 @@ class Config(Request):
     def to_dict(self) -> dict[str, Any]:
         """What was given. The values inside stay as they are, nulls too."""
         return {name: getattr(self, name) for name in type(self).model_fields if name in self.model_fields_set}
-
-
-class Send(BaseModel):
-    node: str
-    input: Any = None
-
-
-class Command(Request):
-    update: dict[str, Any] | list[Any] | None = None
-    resume: Any = None
-    goto: str | Send | list[str | Send] | None = None
-
-    def to_dict(self) -> dict[str, Any]:
-        """What was given; a Send as {node, input}."""
-        given = {name: getattr(self, name) for name in type(self).model_fields if name in self.model_fields_set}
-        if "goto" in given:
-            many = [one.model_dump() if isinstance(one, Send) else one for one in _listed(given["goto"])]
-            given["goto"] = many if isinstance(self.goto, list) else many[0]
-        return given
 
 
 #: What a client may ask of a run that this server does not do yet. `stream_resumable`: every stream of ours is.

@@ -1,5 +1,6 @@
 """Threads, their state and their history."""
 
+from contextlib import suppress
 from typing import Any
 from uuid import UUID
 
@@ -21,9 +22,11 @@ from agentfarm.api.schemas import (
     ThreadCreate,
     ThreadFilter,
     ThreadPatch,
+    ThreadPrune,
     ThreadSearch,
 )
-from agentfarm.flow import read
+from agentfarm.errors import NotFound
+from agentfarm.flow import create, read
 from agentfarm.flow.settle import announce
 from agentfarm.records import ThreadQuery, ThreadRow
 from agentfarm.tenancy import Tenant
@@ -45,9 +48,17 @@ class HistoryQuery(BaseModel):
 
 @router.post("/threads", response=documents.of(documents.Thread), summary="Create a thread")
 def create_thread(request: HttpRequest, body: ThreadCreate) -> HttpResponse:
-    """With an id of yours or a new one. `if_exists`: "do_nothing" answers the thread that is there."""
+    """With an id of yours or a new one. `if_exists`: "do_nothing" answers the thread that is there, as it is.
+
+    `supersteps`: what nodes of the graph `metadata.graph_id` wrote, superstep by superstep, for instance in another
+    deployment. The thread is made with that history, or not at all.
+    """
     tenant = tenant_of(request)
-    row = farm().threads.create(tenant, body.thread_id or ids.new_id(), body.metadata, if_exists=body.if_exists)
+    supersteps = [[update.to_request() for update in superstep.updates] for superstep in body.supersteps]
+    thread_id = body.thread_id or ids.new_id()
+    row = create.create_thread(
+        farm(), tenant, thread_id, body.metadata, if_exists=body.if_exists, supersteps=supersteps
+    )
     return answer(read.thread_view(farm(), tenant, row))
 
 
@@ -65,6 +76,31 @@ def search_threads(request: HttpRequest, body: ThreadSearch) -> HttpResponse:
 def count_threads(request: HttpRequest, body: ThreadFilter) -> HttpResponse:
     query = ThreadQuery(ids=body.ids, metadata=body.metadata, status=body.status)
     return answer(farm().threads.count(tenant_of(request), query))
+
+
+@router.post("/threads/prune", response=documents.of(documents.Pruned), summary="Delete threads, or their past")
+def prune_threads(request: HttpRequest, body: ThreadPrune) -> HttpResponse:
+    """`strategy` "delete": with runs and history; "keep_latest": the history before the latest state, and no more.
+
+    Those that do not exist are not counted.
+    """
+    tenant, pruned = tenant_of(request), 0
+    for thread_id in dict.fromkeys(body.thread_ids):
+        with suppress(NotFound):
+            if body.strategy == "delete":
+                announce(farm(), farm().threads.delete(tenant, thread_id))
+            else:
+                farm().threads.keep_latest(tenant, thread_id)
+            pruned += 1
+    return answer({"pruned_count": pruned})
+
+
+@router.post("/threads/{thread_id}/copy", response=documents.of(documents.Thread), summary="Copy a thread")
+def copy_thread(request: HttpRequest, thread_id: str) -> HttpResponse:
+    """A new thread with the state and the history of this one, and none of its runs."""
+    tenant = tenant_of(request)
+    row = farm().threads.copy(tenant, _thread_id(thread_id), target=ids.new_id())
+    return answer(read.thread_view(farm(), tenant, row))
 
 
 @router.get("/threads/{thread_id}", response=documents.of(documents.Thread), summary="Get a thread")

@@ -182,10 +182,15 @@ def _input(request: RunRequest) -> Any:
         return request.input
     if request.input is not None:
         raise BadRequest(why="input and command were both given; a command brings its own update")
+    return parse_command(request.command)
+
+
+def parse_command(command: Mapping[str, Any]) -> Command[Any]:
+    """{update, resume, goto} as LangGraph's Command; a Send is {node, input}. Raises InvalidInput."""
     known = {"update", "resume", "goto"}
-    if unknown := set(request.command) - known:
+    if unknown := set(command) - known:
         raise InvalidInput(where="command", why=f"has unknown keys ({len(unknown)}); it takes update, resume and goto")
-    given = {k: v for k, v in request.command.items() if v is not None}
+    given = {k: v for k, v in command.items() if v is not None}
     if not given:
         raise InvalidInput(where="command", why="is empty; give update, resume or goto")
     if "goto" in given:

@@ -22,6 +22,7 @@ from agentfarm.records import (
     Ended,
     Event,
     ExecutionRow,
+    History,
     Late,
     NewRun,
     Refused,
@@ -92,12 +93,31 @@ class Runs(Protocol):
 class Threads(Protocol):
     """persistence/threads.py."""
 
-    def create(self, tenant: Tenant, thread_id: UUID, metadata: Mapping[str, Any], *, if_exists: str) -> ThreadRow: ...
+    def create(
+        self,
+        tenant: Tenant,
+        thread_id: UUID,
+        metadata: Mapping[str, Any],
+        *,
+        if_exists: str,
+        history: History | None = None,
+    ) -> ThreadRow:
+        """A new thread, with its history in the same transaction; or ("do_nothing") the one that is there, as it is.
+
+        raises  AlreadyExists, ValueLost
+        """
+
     def get(self, tenant: Tenant, thread_id: UUID) -> ThreadRow:
         """Raises NotFound: the same for a thread of another tenant."""
 
     def update(self, tenant: Tenant, thread_id: UUID, metadata: Mapping[str, Any]) -> ThreadRow:
         """Metadata is merged, key by key."""
+
+    def copy(self, tenant: Tenant, thread_id: UUID, *, target: UUID) -> ThreadRow:
+        """A new thread with the state and the history of this one, and none of its runs. Raises NotFound."""
+
+    def keep_latest(self, tenant: Tenant, thread_id: UUID) -> None:
+        """Forget the history before the latest state, but for what a run under way may return to. Raises NotFound."""
 
     def delete(self, tenant: Tenant, thread_id: UUID) -> tuple[Ended, ...]:
         """With its runs, checkpoints, blobs, writes and executions. An active run is fenced out first."""

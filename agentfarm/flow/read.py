@@ -5,7 +5,8 @@ become JSON at the edge.
 """
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 from uuid import UUID
 
@@ -117,15 +118,29 @@ def update_state(
     async def achange(loaded: LoadedGraph) -> RunnableConfig:
         return await ready(loaded).aupdate_state(config, values, as_node)
 
+    access = _access(farm, tenant, row, "threads.update")
     try:
-        changed = use_graph(farm, row.graph_id, _access(farm, tenant, row, "threads.update"), change, achange)
-    except (InvalidUpdateError, EmptyInputError) as error:
-        raise InvalidInput(where="values", why="the graph does not take this update here") from error
+        with refusing_updates("values"):
+            changed = use_graph(farm, row.graph_id, access, change, achange)
     except HeadMoved as error:  # between our reading and our writing
         raise ThreadBusy(
             hint="It was changed at the same time, and nothing of this update was saved; send it again."
         ) from error
     return {"checkpoint": _checkpoint(changed), **(changed.get("configurable") or {})}
+
+
+@contextmanager
+def refusing_updates(where: str) -> Iterator[None]:
+    """What LangGraph, or the graph's own reducers and branches, say of values that a client sent: InvalidInput."""
+    try:
+        yield
+    except AgentFarmError:
+        raise
+    except (InvalidUpdateError, EmptyInputError) as error:
+        raise InvalidInput(where=where, why="the graph does not take this update here") from error
+    except Exception as error:  # a user's code may raise anything, and what it says stays in the log
+        logger.info("a graph refuses an update", exc_info=True)
+        raise InvalidInput(where=where, why=f"the graph's code raises {type(error).__name__} on this update") from error
 
 
 def read_answer(farm: Farm, tenant: Tenant, thread_id: UUID, run_id: UUID) -> Any:

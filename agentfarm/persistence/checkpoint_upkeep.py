@@ -27,13 +27,15 @@ def delete_state(connection: Connection, tenant_id: UUID, thread_id: UUID) -> No
 
 def copy_state(connection: Connection, tenant_id: UUID, source: UUID, target: UUID) -> None:
     """All of it, so that delta channels can be put together in the copy too. What the target has already stays."""
+    columns = (thread_head.c.head, thread_head.c.step)
+    # The head is not moved while we copy: a commit waits for this row.
+    found = select(*columns).where(*_of(thread_head, tenant_id, source)).with_for_update()
+    head = connection.execute(found).one_or_none()
     for table in STATE_TABLES:
         names = [column.name for column in table.columns]
         values = [literal(target) if name == "thread_id" else table.c[name] for name in names]
         rows = select(*values).where(*_of(table, tenant_id, source))
         connection.execute(insert(table).from_select(names, rows).on_conflict_do_nothing())
-    columns = (thread_head.c.head, thread_head.c.step)
-    head = connection.execute(select(*columns).where(*_of(thread_head, tenant_id, source))).one_or_none()
     if head is not None:
         row = insert(thread_head).values(tenant_id=tenant_id, thread_id=target, head=head.head, step=head.step)
         moved = {"head": row.excluded.head, "step": row.excluded.step}

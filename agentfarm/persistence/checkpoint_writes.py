@@ -14,10 +14,13 @@ from langgraph.checkpoint.serde.base import SerializerProtocol
 from sqlalchemy import Connection, exists, func, select, text, update
 from sqlalchemy.dialects.postgresql import insert
 
+from agentfarm.engine.steps import PutCheckpoint
 from agentfarm.errors import HeadMoved, NotFound, ThreadBusy
-from agentfarm.persistence.bodies import Encoded, Parts, WriteRow, encode_checkpoint, read_parts
+from agentfarm.ids import ZERO
+from agentfarm.persistence.bodies import Encoded, Parts, WriteRow, encode_checkpoint, encode_writes, read_parts
 from agentfarm.persistence.checkpoint_reads import Place
 from agentfarm.persistence.tables import checkpoint, checkpoint_blob, checkpoint_write, run, thread, thread_head
+from agentfarm.records import History
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,6 +140,18 @@ def put_writes(
             if row.replaces
             else statement.on_conflict_do_nothing()
         )
+
+
+def write_history(connection: Connection, tenant_id: UUID, thread_id: UUID, history: History) -> None:
+    """Checkpoints and writes of a thread that nobody else sees yet, as they were made. Raises ValueLost."""
+    for op in history.ops:
+        if isinstance(op, PutCheckpoint):
+            saved = Put(Place.of(op.config), op.config, op.checkpoint, op.metadata, op.new_versions)
+            put(connection, tenant_id, saved, history.serde, seen=None, guard_idle=False)
+        else:
+            place = Place(thread_id, op.checkpoint_ns, UUID(op.checkpoint_id))
+            rows = encode_writes(history.serde, ZERO, op.task_id, op.task_path, op.writes)
+            put_writes(connection, tenant_id, place, rows, guard_idle=False)
 
 
 def _encode(connection: Connection, tenant_id: UUID, put: Put, serde: SerializerProtocol, new_id: UUID) -> Encoded:

@@ -7,16 +7,18 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Connection, Row, Select, func, select, text, update
+from sqlalchemy import ColumnElement, Connection, Row, Select, case, func, literal, select, text, update
 from sqlalchemy.dialects.postgresql import insert
 
 from agentfarm.errors import AlreadyExists, NotFound
+from agentfarm.persistence.checkpoint_upkeep import copy_state, keep_latest
+from agentfarm.persistence.checkpoint_writes import write_history
 from agentfarm.persistence.checkpoints import TenantSaver
 from agentfarm.persistence.database import Databases
 from agentfarm.persistence.jsonb import check_jsonb
 from agentfarm.persistence.serde import FaithfulSerializer, serde_of
 from agentfarm.persistence.tables import thread, thread_head
-from agentfarm.records import Ended, ThreadQuery, ThreadRow
+from agentfarm.records import Ended, History, ThreadQuery, ThreadRow
 from agentfarm.tenancy import Tenant
 
 #: What count() counts to. A client that pages through more than this does not read the number.
@@ -33,8 +35,19 @@ class PostgresThreads:
         self.databases = databases
         self.serde_for = serde_for
 
-    def create(self, tenant: Tenant, thread_id: UUID, metadata: Mapping[str, Any], *, if_exists: str) -> ThreadRow:
-        """A new thread, or the one that is there when if_exists is "do_nothing". Raises AlreadyExists."""
+    def create(
+        self,
+        tenant: Tenant,
+        thread_id: UUID,
+        metadata: Mapping[str, Any],
+        *,
+        if_exists: str,
+        history: History | None = None,
+    ) -> ThreadRow:
+        """A new thread, with its history in the same transaction; or ("do_nothing") the one that is there, as it is.
+
+        raises  AlreadyExists, ValueLost
+        """
         checked = check_jsonb("metadata", metadata)
         graph_id = checked.get("graph_id")
         with self.databases.transaction(tenant) as connection:
@@ -52,7 +65,10 @@ class PostgresThreads:
             if made is not None:
                 head = insert(thread_head).values(tenant_id=tenant.id, thread_id=thread_id)
                 connection.execute(head.on_conflict_do_nothing())
-                return _row(made)
+                if history is None:
+                    return _row(made)
+                write_history(connection, tenant.id, thread_id, history)
+                return _get(connection, tenant, thread_id)
             if if_exists != "do_nothing":
                 raise AlreadyExists(what="Thread")
             return _get(connection, tenant, thread_id)
@@ -75,6 +91,29 @@ class PostgresThreads:
         if found is None:
             raise NotFound(what="Thread")
         return _row(found)
+
+    def copy(self, tenant: Tenant, thread_id: UUID, *, target: UUID) -> ThreadRow:
+        """A new thread with the state and the history of this one, and none of its runs. Raises NotFound.
+
+        One that waits for a human waits in the copy, too; a run that is under way is not copied: the copy is idle.
+        """
+        same = [thread.c[name] for name in ("tenant_id", "graph_id", "assistant_id", "metadata", "config", "error")]
+        status = case((thread.c.status == "busy", "idle"), else_=thread.c.status).label("status")
+        source = select(*same, literal(target).label("thread_id"), status).where(_is(tenant, thread_id))
+        names = [column.name for column in source.selected_columns]
+        with self.databases.transaction(tenant) as connection:
+            made = connection.execute(insert(thread).from_select(names, source).returning(*_COLUMNS)).one_or_none()
+            if made is None:
+                raise NotFound(what="Thread")
+            connection.execute(insert(thread_head).values(tenant_id=tenant.id, thread_id=target))
+            copy_state(connection, tenant.id, thread_id, target)
+        return _row(made)
+
+    def keep_latest(self, tenant: Tenant, thread_id: UUID) -> None:
+        """Forget the history before the latest state, but for what a run under way may return to. Raises NotFound."""
+        with self.databases.transaction(tenant) as connection:
+            _get(connection, tenant, thread_id)
+            keep_latest(connection, tenant.id, thread_id)
 
     def delete(self, tenant: Tenant, thread_id: UUID) -> tuple[Ended, ...]:
         """With its runs, checkpoints, blobs, writes and executions; an active run is fenced out first. Raises NotFound.

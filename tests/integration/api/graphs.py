@@ -5,8 +5,11 @@ import time
 from pathlib import Path
 from typing import Annotated, Any
 
+from langchain_core.messages import AIMessage, AnyMessage
 from langgraph.config import get_stream_writer
 from langgraph.graph import START, StateGraph
+from langgraph.graph.message import add_messages
+from langgraph.types import interrupt
 from typing_extensions import TypedDict
 
 
@@ -46,3 +49,32 @@ def _gate() -> Any:
 
 
 gate = _gate()
+
+
+class Chat(TypedDict, total=False):
+    messages: Annotated[list[AnyMessage], add_messages]
+    log: Annotated[list[str], operator.add]
+
+
+def _answer(state: Chat) -> Chat:
+    return {"messages": [AIMessage("an answer")]}
+
+
+def _ask(state: Chat) -> Chat:
+    return {"log": [str(interrupt("go on?"))]}
+
+
+def _chat() -> Any:
+    """answer → ask, which asks a human, or → end, by what was said last."""
+    builder = StateGraph(Chat)
+    builder.add_node("answer", _answer)
+    builder.add_node("ask", _ask)
+    builder.add_node("side", lambda state: {"log": ["side"]})
+    builder.add_edge(START, "answer")
+    builder.add_conditional_edges(
+        "answer", lambda state: "ask" if "?" in state["messages"][-1].text else "side", ["ask", "side"]
+    )
+    return builder.compile()
+
+
+chat = _chat()

@@ -16,7 +16,7 @@ from agentfarm.engine.graphs import GraphRegistry
 from agentfarm.errors import AlreadyExists, NotFound, ThreadBusy
 from agentfarm.flow.farm import Farm
 from agentfarm.messages import ExecuteNode
-from agentfarm.records import Admitted, Ended, Event, NewRun, RunRow, RunStatus, ThreadQuery, ThreadRow
+from agentfarm.records import Admitted, Ended, Event, History, NewRun, RunRow, RunStatus, ThreadQuery, ThreadRow
 from agentfarm.tenancy import Tenant
 
 ACME = Tenant(uuid4(), "acme")
@@ -46,7 +46,15 @@ class FakeThreads:
         self.savers: dict[UUID, InMemorySaver] = {}
         self.fails_with: Exception | None = None
 
-    def create(self, tenant: Tenant, thread_id: UUID, metadata: Mapping[str, Any], *, if_exists: str) -> ThreadRow:
+    def create(
+        self,
+        tenant: Tenant,
+        thread_id: UUID,
+        metadata: Mapping[str, Any],
+        *,
+        if_exists: str,
+        history: History | None = None,
+    ) -> ThreadRow:
         if (tenant.id, thread_id) in self.rows:
             if if_exists == "raise":
                 raise AlreadyExists(what="Thread")

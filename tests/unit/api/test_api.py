@@ -200,8 +200,6 @@ async def test_unknown_paths_and_methods_are_answered_in_json(client: httpx.Asyn
         ("POST", "/runs/crons/search"),
         ("PUT", "/store/items"),
         ("GET", "/store/items"),
-        ("POST", "/threads/prune"),
-        ("POST", f"/threads/{SOME_ID}/copy"),
         ("POST", f"/threads/{SOME_ID}/commands"),
         ("POST", "/mcp"),
     ],
