@@ -58,6 +58,11 @@ class Settings(BaseSettings):
     default_queue: str = Field("io", validation_alias=_named("AGENTFARM_DEFAULT_QUEUE"))
     extra_queues: Annotated[tuple[str, ...], NoDecode] = Field((), validation_alias=_named("AGENTFARM_QUEUES"))
 
+    # -- store
+    store_max_value_bytes: int = Field(
+        1 << 20, ge=1024, le=64 << 20, validation_alias=_named("AGENTFARM_STORE_MAX_VALUE_BYTES")
+    )
+
     # -- leases and healing. Measured: research on one machine, docs/decisions/0003
     lease_seconds: float = Field(15.0, gt=0, validation_alias=_named("AGENTFARM_LEASE_SECONDS"))
     heartbeat_seconds: float = Field(1.0, gt=0, validation_alias=_named("AGENTFARM_HEARTBEAT_SECONDS"))

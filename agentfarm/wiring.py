@@ -25,6 +25,7 @@ from agentfarm.persistence.leases import WorkerLease  # noqa: E402
 from agentfarm.persistence.node_cache import RedisNodeCaches  # noqa: E402
 from agentfarm.persistence.runs import PostgresRuns  # noqa: E402
 from agentfarm.persistence.serde import FaithfulSerializer, serde_of  # noqa: E402
+from agentfarm.persistence.store import PostgresStores  # noqa: E402
 from agentfarm.persistence.threads import PostgresThreads  # noqa: E402
 from agentfarm.process_loop import ProcessLoop  # noqa: E402
 from agentfarm.queueing.broker import make_app  # noqa: E402
@@ -98,6 +99,7 @@ class _Process:
             executions=PostgresExecutions(self.databases, serde_for, self.lease, chosen),
             runs=PostgresRuns(self.databases, serde_for),
             threads=PostgresThreads(self.databases, serde_for),
+            stores=PostgresStores(self.databases, graphs().store, max_value_bytes=chosen.store_max_value_bytes),
             healing=PostgresHealing(self.ops, self.database, chosen),
             publisher=self.publisher,
             log=self.log,

@@ -7,7 +7,7 @@ from ninja import NinjaAPI
 from ninja.parser import Parser
 
 import agentfarm
-from agentfarm.api import absent, assistants, problems, runs, system, threads
+from agentfarm.api import absent, assistants, problems, runs, store, system, threads
 from agentfarm.api.auth import TenantKey, in_tenant_scope
 from agentfarm.api.bodies import parse_json
 from agentfarm.conf import settings
@@ -33,5 +33,5 @@ api = NinjaAPI(
 problems.install(api)
 api.add_decorator(in_tenant_scope)
 # absent first: /threads/prune is no thread's id
-for router in (system.router, absent.router, assistants.router, threads.router, runs.router):
+for router in (system.router, absent.router, assistants.router, threads.router, runs.router, store.router):
     api.add_router("", router)

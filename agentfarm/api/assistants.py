@@ -125,7 +125,9 @@ def _subgraphs(request: HttpRequest, assistant_id: str, namespace: str | None, *
 def _look(request: HttpRequest, assistant_id: str, look: Callable[[LoadedGraph], graph_views.Json]) -> graph_views.Json:
     """At the graph of an assistant's id or a graph's name. Raises GraphNotFound, GraphLoadFailed."""
     graph_id = find_graph_id(farm(), assistant_id)
-    return use_graph(farm(), graph_id, partial(looking, "assistants.read", tenant_of(request).id, graph_id), look)
+    tenant = tenant_of(request)
+    access = partial(looking, "assistants.read", tenant.id, graph_id, store=farm().stores.of(tenant))
+    return use_graph(farm(), graph_id, access, look)
 
 
 def _matching(wanted: AssistantFilter) -> list[dict[str, Any]]:

@@ -83,6 +83,26 @@ class Run(BaseModel):  # type: ignore[no-redef]  # the plugin takes the alias of
     multitask_strategy: Literal["reject", "rollback", "interrupt", "enqueue"]
 
 
+class StoreItem(BaseModel):
+    namespace: list[str]
+    key: str
+    value: Json
+    created_at: datetime
+    updated_at: datetime
+
+
+class FoundItem(StoreItem):
+    score: float | None
+
+
+class StoreItems(BaseModel):
+    items: list[FoundItem]
+
+
+class Namespaces(BaseModel):
+    namespaces: list[list[str]]
+
+
 class Info(BaseModel):
     version: str
     langgraph_py_version: str

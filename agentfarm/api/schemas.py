@@ -332,5 +332,36 @@ class RunsCancel(Request):
     run_ids: list[UUID] | None = Field(None, min_length=1, max_length=MAX_LIMIT)
 
 
+# --------------------------------------------------------------------------- store
+
+#: More than a namespace can hold: what is longer is refused by its bytes (persistence/store_keys.py).
+MAX_LABELS = 500
+
+
+class StoreDelete(Request):
+    namespace: list[str] = Field(max_length=MAX_LABELS)
+    key: str
+
+
+class StorePut(StoreDelete):
+    value: dict[str, Any]
+    index: Literal[False] | list[str] | None = None
+    ttl: float | None = None
+
+
+class StoreSearch(Page):
+    namespace_prefix: list[str] = Field(default_factory=list, max_length=MAX_LABELS)
+    filter: dict[str, Any] | None = None
+    query: str | None = None
+    refresh_ttl: bool | None = None
+
+
+class NamespaceList(Page):
+    prefix: list[str] = Field(default_factory=list, max_length=MAX_LABELS)
+    suffix: list[str] = Field(default_factory=list, max_length=MAX_LABELS)
+    max_depth: int | None = Field(None, ge=1, le=MAX_LABELS)
+    limit: int = Field(100, ge=1, le=MAX_LIMIT)
+
+
 def _listed(value: Any) -> list[Any]:
     return value if isinstance(value, list) else [value]

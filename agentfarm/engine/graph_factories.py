@@ -23,7 +23,7 @@ from langgraph.runtime import Runtime, ServerInfo
 
 from agentfarm.engine import _langgraph as lg
 from agentfarm.engine.graph_access import Access
-from agentfarm.engine.graph_loading import LoadedGraph, compiled, describe_graph, warn_of_checkpointer
+from agentfarm.engine.graph_loading import LoadedGraph, compiled, describe_graph, stores_of, warn_of_stores
 from agentfarm.errors import AgentFarmError, GraphLoadFailed
 
 logger = logging.getLogger(__name__)
@@ -93,9 +93,9 @@ class GraphFactory:
 
     def describe(self, made: Any) -> LoadedGraph:
         graph = compiled(self.graph_id, made)
-        if graph.checkpointer is not None and not self._has_warned:
+        if (own := stores_of(graph)) and not self._has_warned:
             self._has_warned = True
-            warn_of_checkpointer(self.graph_id)
+            warn_of_stores(self.graph_id, own)
         return describe_graph(self.graph_id, graph, description=self.description, is_made=True)
 
     def _argument(self, parameter: Parameter, access: Access) -> Any:

@@ -37,7 +37,8 @@ AnyPregel = Pregel[Any, Any, Any, Any]
 class LoadedGraph:
     """A graph that can be run.
 
-    graph        compiled, without a checkpointer of its own; never changed, since all threads of the process share it
+    graph        compiled, without a checkpointer or a store of its own; never changed, since all threads of the
+                 process share it
     is_async     run it through `astream`: a node or a branch of it is, or may be, async (docs/decisions/0002)
     node_queues  {node: queue} of the nodes whose metadata names one
     fingerprint  the same for graphs of the same nodes, channels and edges, in every process
@@ -56,7 +57,7 @@ class LoadedGraph:
 def load_variable(entry: GraphEntry, config: GraphsConfig) -> Any:
     """What langgraph.json names, as its module has it. Raises whatever the module raises."""
     where, _, name = entry.path.rpartition(":")
-    return functools.reduce(getattr, name.split("."), _import(where, config))
+    return functools.reduce(getattr, name.split("."), import_module(where, config))
 
 
 @contextlib.contextmanager
@@ -79,10 +80,10 @@ def describe_graph(
     graph_id: str, graph: AnyPregel, *, description: str | None = None, is_made: bool = False
 ) -> LoadedGraph:
     """A compiled graph as the farm uses it."""
-    if graph.checkpointer is not None:
+    if own := stores_of(graph):
         if not is_made:
-            warn_of_checkpointer(graph_id)
-        graph = graph.copy(update={"checkpointer": None})
+            warn_of_stores(graph_id, own)
+        graph = graph.copy(update=dict.fromkeys(own))
     return LoadedGraph(
         graph_id=graph_id,
         graph=graph,
@@ -105,14 +106,20 @@ def compiled(graph_id: str, made: Any) -> AnyPregel:
     )
 
 
-def warn_of_checkpointer(graph_id: str) -> None:
-    logger.warning("graph %s has a checkpointer of its own; the server's takes its place", graph_id)
+def stores_of(graph: AnyPregel) -> tuple[str, ...]:
+    """What it has of its own, and the server puts the tenant's in the place of."""
+    return tuple(name for name in ("checkpointer", "store") if getattr(graph, name) is not None)
+
+
+def warn_of_stores(graph_id: str, own: tuple[str, ...]) -> None:
+    logger.warning("graph %s has a %s of its own; the server's takes its place", graph_id, " and a ".join(own))
 
 
 # --------------------------------------------------------------------------- importing
 
 
-def _import(where: str, config: GraphsConfig) -> ModuleType:
+def import_module(where: str, config: GraphsConfig) -> ModuleType:
+    """What langgraph.json names before its last colon: "./agent/graph.py" or "package.module"."""
     if not where.endswith(".py") and "/" not in where:
         return importlib.import_module(where)
     file = (config.folder / where).resolve()

@@ -15,6 +15,7 @@ from agentfarm.engine.graph_access import Access
 from agentfarm.engine.graph_factories import GraphFactory, Opening, Shared, make_graph
 from agentfarm.engine.graph_loading import LoadedGraph, load_failures, load_variable
 from agentfarm.engine.graphs_config import GraphsConfig, prepare_process, read_config
+from agentfarm.engine.store_config import StoreConfig, load_store
 from agentfarm.errors import GraphLoadFailed, GraphNotFound
 
 __all__ = ["GraphRegistry", "LoadedGraph"]
@@ -26,11 +27,16 @@ class GraphRegistry:
     """The graphs that this process serves.
 
     problems  {graph id: why it could not be loaded}
+    store     what the file says of the store
     """
 
     def __init__(
-        self, graphs: Mapping[str, LoadedGraph | GraphFactory], problems: Mapping[str, str] | None = None
+        self,
+        graphs: Mapping[str, LoadedGraph | GraphFactory],
+        problems: Mapping[str, str] | None = None,
+        store: StoreConfig | None = None,
     ) -> None:
+        self.store = store or StoreConfig()
         self._graphs = dict(graphs)
         self.problems: Mapping[str, str] = MappingProxyType(dict(problems or {}))
 
@@ -57,7 +63,7 @@ class GraphRegistry:
             except GraphLoadFailed as error:
                 problems[graph_id] = str(error)
                 logger.exception("a graph could not be loaded", extra={"graph_id": graph_id})
-        return cls(graphs, problems)
+        return cls(graphs, problems, load_store(config))
 
     def open(self, graph_id: str, access: Callable[[], Access]) -> Opening | Shared:
         """The graph, for one request: a context manager, and an async one where `is_async`.

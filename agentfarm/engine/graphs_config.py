@@ -9,7 +9,7 @@ import logging
 import os
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from agentfarm.errors import Misconfigured
 logger = logging.getLogger(__name__)
 
 #: What we act on.
-_READ = frozenset({"graphs", "dependencies", "env"})
+_READ = frozenset({"graphs", "dependencies", "env", "store"})
 
 #: For `langgraph build` and `langgraph up`: how an image is made.
 _BUILD = frozenset(
@@ -57,12 +57,14 @@ class GraphsConfig:
 
     folder        where the file is: what its paths are relative to
     search_paths  folders of local dependencies, for sys.path
+    store         its `store` as it stands: store_config.py reads it
     """
 
     folder: Path
     graphs: Mapping[str, GraphEntry]
     search_paths: tuple[Path, ...]
     env: Mapping[str, str]
+    store: Any = field(default_factory=dict)
 
 
 def read_config(path: Path) -> GraphsConfig:
@@ -84,6 +86,7 @@ def read_config(path: Path) -> GraphsConfig:
         graphs={graph_id: _entry(graph_id, entry, path) for graph_id, entry in raw["graphs"].items()},
         search_paths=_search_paths(raw.get("dependencies", ["."]), path),
         env=_env(raw.get("env") or {}, path),
+        store=raw.get("store") or {},
     )
 
 

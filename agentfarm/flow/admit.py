@@ -81,7 +81,7 @@ def build_run(farm: Farm, tenant: Tenant, request: RunRequest, *, thread_id: UUI
     config = _config(request, run_id=run_id, thread_id=thread_id, graph_id=graph_id, tenant=tenant)
 
     # Nothing is executed here, so that a factory need not connect to anything for it.
-    access = partial(looking, "assistants.read", tenant.id, graph_id, config)
+    access = partial(looking, "assistants.read", tenant.id, graph_id, config, store=farm.stores.of(tenant))
     kwargs = use_graph(farm, graph_id, access, partial(_stream_kwargs, request))
     spec = RunSpec(
         run_id=str(run_id),

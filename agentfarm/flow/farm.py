@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from agentfarm.engine.graphs import GraphRegistry
-from agentfarm.flow.ports import EventLog, Executions, Healing, NodeCaches, Publisher, Runs, Threads
+from agentfarm.flow.ports import EventLog, Executions, Healing, NodeCaches, Publisher, Runs, Stores, Threads
 from agentfarm.tenancy import Tenant
 
 
@@ -34,6 +34,7 @@ class Farm:
     executions: Executions
     runs: Runs
     threads: Threads
+    stores: Stores
     healing: Healing
     publisher: Publisher
     log: EventLog

@@ -9,6 +9,8 @@ from collections.abc import Callable, Coroutine, Mapping
 from typing import Any, TypeVar
 from uuid import UUID
 
+from langgraph.store.base import BaseStore
+
 from agentfarm import ids
 from agentfarm.engine.graph_access import Access, Caller, Purpose
 from agentfarm.engine.graphs import LoadedGraph
@@ -65,17 +67,24 @@ async def _ause(
 # --------------------------------------------------------------------------- why, and for whom
 
 
-def executing(claimed: Claimed) -> Access:
+def executing(claimed: Claimed, store: BaseStore) -> Access:
     """To execute a node of a run."""
     run, tenant_id = claimed.run, claimed.message.tenant_id
     context = run.kwargs.get("context")
     if context is None:
         context = clients_own(run.config.get("configurable") or {}) or None
-    return Access("threads.create_run", run.graph_id, config=run.config, context=context, caller=Caller(str(tenant_id)))
+    caller = Caller(str(tenant_id))
+    return Access("threads.create_run", run.graph_id, config=run.config, context=context, caller=caller, store=store)
 
 
 def looking(
-    purpose: Purpose, tenant_id: UUID, graph_id: str, config: Mapping[str, Any] | None = None, **more: str
+    purpose: Purpose,
+    tenant_id: UUID,
+    graph_id: str,
+    config: Mapping[str, Any] | None = None,
+    *,
+    store: BaseStore | None = None,
+    **more: str,
 ) -> Access:
     """To read or to change what is there, or to check a request: no node is executed.
 
@@ -91,7 +100,7 @@ def looking(
         **more,
     }
     whole = {**given, "configurable": configurable}
-    return Access(purpose, graph_id, config=whole, caller=Caller(str(tenant_id)))
+    return Access(purpose, graph_id, config=whole, caller=Caller(str(tenant_id)), store=store)
 
 
 def clients_own(given: Mapping[str, Any]) -> dict[str, Any]:

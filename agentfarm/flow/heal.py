@@ -18,6 +18,9 @@ from agentfarm.tenancy import Tenant
 
 logger = logging.getLogger(__name__)
 
+#: Items of a tenant's store that one sweep removes. Nobody sees them any more, so that those left can wait.
+EXPIRED_A_TENANT = 500
+
 
 @dataclass(frozen=True, slots=True)
 class Healed:
@@ -29,6 +32,7 @@ class Healed:
     advanced: int = 0
     announced: int = 0
     forgotten: int = 0
+    expired: int = 0
     soon: tuple[Delayed, ...] = field(default=(), compare=False)
 
     @property
@@ -59,6 +63,7 @@ def sweep_once(farm: Farm) -> Healed:
         advanced=len(stalled),
         announced=announced,
         forgotten=_forget(farm),
+        expired=sum(farm.stores.sweep(tenant, limit=EXPIRED_A_TENANT) for tenant in farm.healing.expired()),
         soon=late.soon,
     )
     if not healed.is_quiet:

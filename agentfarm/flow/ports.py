@@ -11,6 +11,7 @@ from uuid import UUID
 from langgraph.cache.base import BaseCache
 from langgraph.checkpoint.base import BaseCheckpointSaver
 from langgraph.pregel import Pregel
+from langgraph.store.base import BaseStore
 
 from agentfarm.engine.steps import SegmentResult
 from agentfarm.messages import ExecuteNode
@@ -142,6 +143,19 @@ class Threads(Protocol):
         """
 
 
+class Stores(Protocol):
+    """persistence/store.py."""
+
+    def of(self, tenant: Tenant) -> BaseStore:
+        """LangGraph's store over this tenant's items, for its graphs and its clients; cheap to make, and to be shared.
+
+        Its methods raise InvalidNamespaceError (LangGraph's), InvalidInput, TooLarge, StoreUnavailable.
+        """
+
+    def sweep(self, tenant: Tenant, *, limit: int) -> int:
+        """Remove items whose time is over, so many at most. Returns how many there were."""
+
+
 class Healing(Protocol):
     """persistence/healing.py: one home, as role farm_ops. Safe to run several at once; bounded work a call."""
 
@@ -163,6 +177,9 @@ class Healing(Protocol):
 
     def forgettable(self, *, grace_seconds: float = 60.0, limit: int = 100) -> tuple[Ended, ...]:
         """Stateless runs that were over that long ago: their threads may go."""
+
+    def expired(self, *, limit: int = 500) -> tuple[Tenant, ...]:
+        """Whose store holds items that are over; of the so many most overdue."""
 
 
 class Publisher(Protocol):

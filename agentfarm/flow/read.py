@@ -247,16 +247,17 @@ def _access(
         newest = run or next(iter(farm.runs.list(tenant, row.thread_id, limit=1, offset=0, status=None)), None)
         found = newest and farm.runs.get(tenant, row.thread_id, newest.run_id, with_spec=True)
         config = found.spec.config if found and found.spec else None
-        return looking(purpose, tenant.id, row.graph_id, config, thread_id=str(row.thread_id))
+        store = farm.stores.of(tenant)
+        return looking(purpose, tenant.id, row.graph_id, config, store=store, thread_id=str(row.thread_id))
 
     return access
 
 
 def _bound(farm: Farm, tenant: Tenant, loaded: LoadedGraph, *, guard_idle: bool = False) -> Pregel[Any, Any, Any, Any]:
-    """The graph over the tenant's saver."""
+    """The graph over the tenant's saver and store."""
     made = loaded.graph if loaded.is_made else None
     saver = farm.threads.saver(tenant, loaded.graph_id, guard_idle=guard_idle, made=made)
-    graph = loaded.graph.copy(update={"checkpointer": saver})
+    graph = loaded.graph.copy(update={"checkpointer": saver, "store": farm.stores.of(tenant)})
     assert isinstance(graph, Pregel)
     return graph
 

@@ -23,6 +23,7 @@ from agentfarm.flow.graph_use import executing, use_graph
 from agentfarm.flow.settle import announce
 from agentfarm.messages import ExecuteNode
 from agentfarm.records import Claimed, Committed, Event, Refused
+from agentfarm.tenancy import Tenant
 
 logger = logging.getLogger(__name__)
 
@@ -93,6 +94,7 @@ def _run_segment(farm: Farm, claimed: Claimed, sink: "_Sink") -> SegmentResult:
     )
     if claimed.kind == "start" and claimed.run.modes:
         sink.tell_metadata()
+    store = farm.stores.of(_tenant(claimed))
 
     def stores(loaded: LoadedGraph) -> dict[str, Any]:
         made = loaded.graph if loaded.is_made else None
@@ -100,7 +102,7 @@ def _run_segment(farm: Farm, claimed: Claimed, sink: "_Sink") -> SegmentResult:
             farm.executions.know_types(claimed, made)
         tenant_id, shape = claimed.message.tenant_id, loaded.fingerprint
         cache = farm.caches.of(tenant_id, loaded.graph_id, fingerprint=shape, made=made)
-        return {"saver": claimed.saver, "cache": cache, "sink": sink}
+        return {"saver": claimed.saver, "store": store, "cache": cache, "sink": sink}
 
     def run(loaded: LoadedGraph) -> SegmentResult:
         if run_events.MODE in claimed.run.modes:
@@ -111,7 +113,7 @@ def _run_segment(farm: Farm, claimed: Claimed, sink: "_Sink") -> SegmentResult:
     async def arun(loaded: LoadedGraph) -> SegmentResult:
         return await arun_segment(loaded.graph, request, **stores(loaded))
 
-    access = partial(executing, claimed)
+    access = partial(executing, claimed, store)
     try:
         return use_graph(farm, claimed.run.graph_id, access, run, arun, failure=lambda result: result.error)
     except (LeaseLost, Unavailable):
@@ -160,6 +162,10 @@ def _publish_events(farm: Farm) -> None:
 
 def _failed(error: BaseException) -> SegmentResult:
     return SegmentResult(status="error", error=error)
+
+
+def _tenant(claimed: Claimed) -> Tenant:
+    return Tenant(claimed.message.tenant_id, slug="", home=claimed.message.home)
 
 
 def _ids(claimed: Claimed) -> dict[str, str]:

@@ -23,6 +23,7 @@ from agentfarm.persistence.database import Database
 from agentfarm.persistence.execution_keys import start_message
 from agentfarm.persistence.tables import run
 from agentfarm.records import Delayed, Ended, Late, Sweep
+from agentfarm.tenancy import Tenant
 
 #: A queue with fewer messages than this is short: what was published long ago and is still ready is not in it.
 SHORT_QUEUE: Final = 4
@@ -53,6 +54,7 @@ _WAITING = _ops("ops_waiting(:limit)")
 _STALLED = _ops("ops_stalled(make_interval(secs => :lease), :max, make_interval(secs => :age), :limit)")
 _UNANNOUNCED = _ops("ops_unannounced(make_interval(secs => :age), :limit)")
 _FORGETTABLE = _ops("ops_forgettable(make_interval(secs => :age), :limit)")
+_EXPIRED = _ops("ops_expired(:limit)")
 _PUBLISH = _ops("ops_publish(:tenants, :runs, :checkpoints, :executions, :due)").bindparams(
     *(bindparam(name, type_=ARRAY(Uuid())) for name in ("tenants", "runs", "checkpoints", "executions"))
 )
@@ -168,6 +170,10 @@ class PostgresHealing:
     def forgettable(self, *, grace_seconds: float = 60.0, limit: int = 100) -> tuple[Ended, ...]:
         """Stateless runs that were over that long ago: their threads may go."""
         return tuple(self._ended(row, None) for row in self._find(_FORGETTABLE, age=grace_seconds, limit=limit))
+
+    def expired(self, *, limit: int = 500) -> tuple[Tenant, ...]:
+        """Tenants whose store holds items that are over; of the so many most overdue."""
+        return tuple(Tenant(row.tenant_id, slug="", home=self.home) for row in self._find(_EXPIRED, limit=limit))
 
     def _ended(self, row: Row[Any], error: Any) -> Ended:
         return Ended(row.tenant_id, self.home, row.run_id, row.thread_id, row.status, error, row.forget_thread)

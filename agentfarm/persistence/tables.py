@@ -5,10 +5,12 @@ A drift test (tests/contract/test_tables.py) compares the two; the reasons for e
 
 from sqlalchemy import (
     ARRAY,
+    REAL,
     BigInteger,
     Boolean,
     Column,
     DateTime,
+    Double,
     Index,
     Integer,
     LargeBinary,
@@ -189,6 +191,33 @@ superstep = Table(
     Column("attempts", Integer, nullable=False, server_default=text("0")),
     Column("worker", BigInteger),
     _time("published_at"),
+)
+
+_C = Text(collation="C")
+
+store_item = Table(
+    "store_item",
+    metadata,
+    Column("tenant_id", Uuid, primary_key=True),
+    Column("namespace", _C, primary_key=True),
+    Column("key", _C, primary_key=True),
+    Column("value", JSONB, nullable=False),
+    Column("value_bytes", Integer, nullable=False),
+    Column("ttl_minutes", Double),
+    _time("created_at", now=True),
+    _time("updated_at", now=True),
+    _time("expires_at"),
+)
+Index("store_item_expires", store_item.c.expires_at, postgresql_where=store_item.c.expires_at.is_not(None))
+
+store_vector = Table(
+    "store_vector",
+    metadata,
+    Column("tenant_id", Uuid, primary_key=True),
+    Column("namespace", _C, primary_key=True),
+    Column("key", _C, primary_key=True),
+    Column("field", Text, primary_key=True),
+    Column("vector", ARRAY(REAL), nullable=False),
 )
 
 worker = Table(

@@ -5,12 +5,13 @@ tenants    tenants and their members; issuing a key
 keys       API keys: list and revoke
 threads    threads: the line of node executions, step by step
 runs       runs: what happened, cancel, retry
+store      items of the store: which there are and how large
 workers    worker processes
 audit      who did what
 users      Django's users and groups, audited too
 actions    the calls into the flow
 """
 
-from tenants.admin import audit, keys, runs, tenants, threads, users, workers
+from tenants.admin import audit, keys, runs, store, tenants, threads, users, workers
 
-__all__ = ["audit", "keys", "runs", "tenants", "threads", "users", "workers"]
+__all__ = ["audit", "keys", "runs", "store", "tenants", "threads", "users", "workers"]

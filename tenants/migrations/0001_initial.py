@@ -83,6 +83,23 @@ class Migration(migrations.Migration):
             },
         ),
         migrations.CreateModel(
+            name="StoreItem",
+            fields=[
+                ("namespace", models.TextField()),
+                ("key", models.TextField(primary_key=True, serialize=False)),
+                ("value_bytes", models.IntegerField()),
+                ("ttl_minutes", models.FloatField(null=True)),
+                ("created_at", models.DateTimeField()),
+                ("updated_at", models.DateTimeField()),
+                ("expires_at", models.DateTimeField(null=True)),
+            ],
+            options={
+                "db_table": '"farm"."store_item"',
+                "abstract": False,
+                "managed": False,
+            },
+        ),
+        migrations.CreateModel(
             name="Thread",
             fields=[
                 ("thread_id", models.UUIDField(primary_key=True, serialize=False)),

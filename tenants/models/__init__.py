@@ -6,8 +6,20 @@ one row (tenants/sql/keys.sql).
 
 from tenants.models.api_key import APIKey
 from tenants.models.audit import Audit, record
-from tenants.models.farm import Checkpoint, NodeExecution, Run, Thread, Worker
+from tenants.models.farm import Checkpoint, NodeExecution, Run, StoreItem, Thread, Worker
 from tenants.models.member import Member
 from tenants.models.tenant import Tenant
 
-__all__ = ["APIKey", "Audit", "Checkpoint", "Member", "NodeExecution", "Run", "Tenant", "Thread", "Worker", "record"]
+__all__ = [
+    "APIKey",
+    "Audit",
+    "Checkpoint",
+    "Member",
+    "NodeExecution",
+    "Run",
+    "StoreItem",
+    "Tenant",
+    "Thread",
+    "Worker",
+    "record",
+]

@@ -116,6 +116,24 @@ class Checkpoint(_OfTenant):
         return str(self.checkpoint_id)
 
 
+class StoreItem(_OfTenant):
+    """An item of LangGraph's store. Within a tenant it is told apart by namespace and key."""
+
+    namespace = models.TextField()  # its labels, joined by dots
+    key = models.TextField(primary_key=True)
+    value_bytes = models.IntegerField()
+    ttl_minutes = models.FloatField(null=True)
+    created_at = models.DateTimeField()
+    updated_at = models.DateTimeField()
+    expires_at = models.DateTimeField(null=True)
+
+    class Meta(_OfTenant.Meta):
+        db_table = '"farm"."store_item"'
+
+    def __str__(self) -> str:
+        return f"{self.namespace} {self.key}"
+
+
 class Worker(models.Model):
     """A worker process; with prefork, each child."""
 

@@ -115,7 +115,7 @@ def test_the_files_of_the_schema_may_be_run_again(database: OwnDatabase) -> None
     from agentfarm.persistence.sql import read_sql
 
     with psycopg.connect(database.owner_url) as owner:
-        for name in ("admit.sql", "hot.sql", "heal.sql", "walls.sql"):
+        for name in ("admit.sql", "hot.sql", "heal.sql", "store.sql", "walls.sql"):
             owner.execute(read_sql(name))  # type: ignore[arg-type]
         rights = """SELECT count(*) FROM pg_proc WHERE pronamespace = 'farm'::regnamespace
                        AND has_function_privilege('farm_app', oid, 'EXECUTE')"""

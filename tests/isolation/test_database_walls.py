@@ -14,6 +14,9 @@ import psycopg
 import pytest
 
 from agentfarm.engine.steps import SegmentResult
+from agentfarm.engine.store_config import StoreConfig, StoreIndex
+from agentfarm.persistence.database import Databases
+from agentfarm.persistence.store import PostgresStores
 from agentfarm.persistence.tables import TENANT_TABLES
 from agentfarm.records import Claimed
 from agentfarm.tenancy import Tenant
@@ -24,9 +27,16 @@ TABLES = [table.name for table in TENANT_TABLES]
 
 #: Columns that hold state; for the healer also those that hold words of a tenant (metadata, texts of errors, channels).
 STATE = {
-    "farm_ops": {"spec", "body", "replaced_body", "blob", "metadata", "config", "error", "refs", "key", "task_path"},
-    "farm_admin": {"spec", "body", "replaced_body", "blob"},
+    "farm_ops": {
+        *("spec", "body", "replaced_body", "blob", "metadata", "config", "error", "refs", "key", "task_path"),
+        *("namespace", "value", "vector", "field"),
+    },
+    "farm_admin": {"spec", "body", "replaced_body", "blob", "value", "vector"},
 }
+
+
+#: Whatever is asked for, every item is as good as another: a semantic search that knows no walls of its own.
+LIKE_ALL = StoreConfig(StoreIndex.of({"embed": lambda texts: [[1.0] for _ in texts], "dims": 1, "fields": ["text"]}))
 
 
 @pytest.fixture
@@ -46,6 +56,8 @@ def fill(home: Home, hand: Hand, tenant: Tenant, thread_id: UUID) -> Claimed:
     saver = a.saver
     config = {"configurable": {"thread_id": str(thread_id), "checkpoint_ns": "", "checkpoint_id": a.call.checkpoint_id}}
     saver.put_writes(config, [("secret", f"secret of {tenant.slug}")], str(uuid4()))  # type: ignore[arg-type]
+    store = PostgresStores(Databases(home.app), LIKE_ALL, max_value_bytes=1000).of(tenant)
+    store.put(("secrets",), "secret", {"text": f"secret of {tenant.slug}"}, ttl=5)
     return a
 
 
@@ -165,6 +177,24 @@ def test_a_prepared_function_answers_each_tenant_with_its_own(
         assert len(history) == 2
         assert f"secret of {mine.slug}" in told
         assert f"secret of {other.slug}" not in told
+
+
+def test_the_functions_of_the_store_see_the_tenant_of_the_transaction_alone(
+    as_globex: psycopg.Connection[Any], home: Home, both: object, acme: Tenant
+) -> None:
+    """They take no tenant that could be another's."""
+    before = facts(home, acme.id)
+
+    listed = as_globex.execute("SELECT farm.store_namespaces('', '[]', NULL, 100, 0)").fetchall()
+    as_globex.execute("UPDATE farm.store_item SET expires_at = now() - interval '1 s'")
+    swept = as_globex.execute("SELECT farm.store_sweep(100)").fetchone()
+    as_globex.execute("SELECT farm.store_refresh('{secrets}', '{secret}')")
+    as_globex.execute("SELECT farm.store_put('{secrets}', '{secret}', '{NULL}', '{NULL}', '{}', '{}', '{}')")
+    as_globex.commit()
+
+    assert (listed, swept) == ([(["secrets"],)], (1,))
+    assert facts(home, acme.id) == before
+    assert home.query("SELECT tenant_id FROM farm.store_item") == [(acme.id,)]
 
 
 def test_no_message_of_one_tenant_moves_the_run_of_another(

@@ -142,6 +142,32 @@ CREATE TABLE farm.superstep (
   published_at  timestamptz,                       -- the healer asked for somebody
   PRIMARY KEY (tenant_id, run_id, checkpoint_id)) WITH (fillfactor = 50);
 
+-- LangGraph's store: what a tenant's graphs and clients remember across threads (store.py, store.sql).
+-- The namespace as text, its labels joined by dots, which no label holds: comparing text is leakproof, so that row-level security lets an
+-- index serve it; comparing arrays is not. Collation "C" makes all below a prefix one range. Namespace, key and field are bounded (store_keys.py),
+-- since an entry of a B-tree takes 2,704 bytes.
+CREATE TABLE farm.store_item (
+  tenant_id   uuid NOT NULL,
+  namespace   text COLLATE "C" NOT NULL,
+  key         text COLLATE "C" NOT NULL,
+  value       jsonb NOT NULL,
+  value_bytes int NOT NULL,                        -- of its JSON: what operators see of it
+  ttl_minutes double precision,                    -- NULL: until it is deleted
+  created_at  timestamptz NOT NULL DEFAULT clock_timestamp(),
+  updated_at  timestamptz NOT NULL DEFAULT clock_timestamp(),
+  expires_at  timestamptz,                         -- over, and seen by nobody, from then on; removed by the healer
+  PRIMARY KEY (tenant_id, namespace, key));
+CREATE INDEX store_item_expires ON farm.store_item (expires_at) WHERE expires_at IS NOT NULL;
+
+CREATE TABLE farm.store_vector (                   -- what an item is found by in a semantic search: one a text of it
+  tenant_id uuid NOT NULL,
+  namespace text COLLATE "C" NOT NULL,
+  key       text COLLATE "C" NOT NULL,
+  field     text NOT NULL,
+  vector    real[] NOT NULL,                       -- of length 1, or all zeros
+  PRIMARY KEY (tenant_id, namespace, key, field));
+ALTER TABLE farm.store_vector ALTER COLUMN vector SET STORAGE EXTERNAL;  -- random numbers: compressing them costs and saves nothing
+
 -- No tenant's data. A row a worker process (each prefork child): its lease is that the row is fresh; `worker` is also the key of
 -- the session advisory lock that the process holds while it lives.
 CREATE TABLE farm.worker (

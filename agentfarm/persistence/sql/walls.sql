@@ -20,7 +20,7 @@ BEGIN
     EXECUTE format('DROP POLICY IF EXISTS admin ON farm.%I', v_table);
     EXECUTE format('CREATE POLICY admin ON farm.%I FOR SELECT TO farm_admin USING (true)', v_table);
   END LOOP;
-  FOREACH v_table IN ARRAY ARRAY['thread_head', 'run', 'node_execution', 'superstep'] LOOP
+  FOREACH v_table IN ARRAY ARRAY['thread_head', 'run', 'node_execution', 'superstep', 'store_item'] LOOP
     EXECUTE format('DROP POLICY IF EXISTS ops ON farm.%I', v_table);
     EXECUTE format('CREATE POLICY ops ON farm.%I TO farm_ops USING (true) WITH CHECK (true)', v_table);
   END LOOP;
@@ -31,7 +31,8 @@ REVOKE ALL ON ALL TABLES IN SCHEMA farm FROM PUBLIC, farm_app, farm_ops, farm_ad
 GRANT USAGE ON SCHEMA farm TO farm_app, farm_ops, farm_admin;
 
 GRANT SELECT, INSERT, UPDATE, DELETE ON
-  farm.thread, farm.thread_head, farm.run, farm.checkpoint, farm.checkpoint_blob, farm.checkpoint_write, farm.node_execution, farm.superstep
+  farm.thread, farm.thread_head, farm.run, farm.checkpoint, farm.checkpoint_blob, farm.checkpoint_write, farm.node_execution, farm.superstep,
+  farm.store_item, farm.store_vector
   TO farm_app;
 GRANT SELECT, INSERT, UPDATE ON farm.worker TO farm_app;
 
@@ -42,6 +43,7 @@ GRANT SELECT (tenant_id, thread_id, run_id, checkpoint_id, execution_id, node, q
       UPDATE (status, fence, worker, available_at, published_at, publishes, lost_to) ON farm.node_execution TO farm_ops;
 GRANT SELECT, UPDATE (fence, worker, published_at) ON farm.superstep TO farm_ops;
 GRANT SELECT, UPDATE (ended_at), DELETE ON farm.worker TO farm_ops;
+GRANT SELECT (tenant_id, expires_at) ON farm.store_item TO farm_ops;
 
 GRANT SELECT ON farm.thread, farm.thread_head, farm.superstep, farm.worker TO farm_admin;
 GRANT SELECT (tenant_id, run_id, thread_id, assistant_id, graph_id, status, strategy, metadata, inline_reason, forget_thread, started_head,
@@ -51,6 +53,8 @@ GRANT SELECT (tenant_id, thread_id, ns, key) ON farm.checkpoint_blob TO farm_adm
 GRANT SELECT (tenant_id, thread_id, ns, checkpoint_id, execution_id, task_id, idx, run_id, fence, task_path) ON farm.checkpoint_write TO farm_admin;
 GRANT SELECT (tenant_id, thread_id, run_id, checkpoint_id, execution_id, node, queue, status, outcome, alone, fence, attempts, tries, worker,
               available_at, published_at, publishes, started_at, finished_at, error, lost_to, created_at) ON farm.node_execution TO farm_admin;
+GRANT SELECT (tenant_id, namespace, key, value_bytes, ttl_minutes, created_at, updated_at, expires_at) ON farm.store_item TO farm_admin;
+GRANT SELECT (tenant_id, namespace, key, field) ON farm.store_vector TO farm_admin;
 
 -- Functions: none for everybody. Those of the healer begin with ops_, all others are for one tenant. They run with the rights of who
 -- calls them (SECURITY INVOKER), so the walls above hold inside them.

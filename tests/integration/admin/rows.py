@@ -58,6 +58,16 @@ class Rows:
         )
         return checkpoint_id
 
+    def item(self, tenant: Tenant, namespace: str, key: str, **columns: Any) -> None:
+        self._insert(
+            "store_item",
+            tenant_id=tenant.id,
+            namespace=namespace,
+            key=key,
+            value=json.dumps({"said": SECRET}),
+            **{"value_bytes": 1234, **columns},
+        )
+
     def worker(self, name: str, pid: int) -> int:
         number = new_id().int & ((1 << 62) - 1)
         self._insert("worker", worker=number, name=name, host="host", pid=pid)

@@ -1,6 +1,7 @@
 """What the admin's pages show, and what they never show."""
 
 import json
+import re
 from collections.abc import Callable
 from uuid import UUID
 
@@ -15,13 +16,17 @@ from agentfarm.ids import new_id
 from tenants.models import Tenant
 from tests.integration.admin.rows import SECRET, Rows
 
-LISTS = ["tenant", "apikey", "thread", "run", "worker", "audit"]
+LISTS = ["tenant", "apikey", "thread", "run", "storeitem", "worker", "audit"]
 
 
 def page(client: Client, name: str, *arguments: object, **query: object) -> str:
     answer = client.get(reverse(f"admin:{name}", args=arguments), query)
     assert answer.status_code == 200, answer.status_code
     return answer.content.decode()
+
+
+def _listed_items(html: str) -> list[str]:
+    return re.findall(r'class="field-key">([^<]*)<', html)
 
 
 def a_line(rows: Rows, tenant: Tenant, thread_id: UUID | None = None) -> tuple[UUID, UUID]:
@@ -93,6 +98,22 @@ def test_the_status_filter_finds_runs(superuser: Client, rows: Rows, tenant: Ten
 
     assert str(failed) in html
     assert str(done) not in html
+
+
+def test_items_of_the_store_are_listed_by_namespace_without_their_values(
+    superuser: Client, rows: Rows, tenant: Tenant, other: Tenant
+) -> None:
+    for namespace, key in (("users.bo", "k1"), ("users", "k2"), ("users-2", "k3"), ("docs", "k4")):
+        rows.item(tenant, namespace, key, expires_at="2027-01-02 03:04:05+00" if key == "k1" else None)
+    rows.item(other, "users", "theirs")
+
+    html = page(superuser, "tenants_storeitem_changelist", tenant=tenant.id)
+
+    assert _listed_items(html) == ["k4", "k2", "k3", "k1"]
+    assert "1234" in html
+    assert SECRET not in html
+    for sought, found in (("users", ["k2", "k1"]), ("users.bo", ["k1"]), ("k3", ["k3"]), ("user", []), ("%", [])):
+        assert _listed_items(page(superuser, "tenants_storeitem_changelist", tenant=tenant.id, q=sought)) == found
 
 
 @pytest.mark.parametrize("name", ["tenants_thread_line", "tenants_run_page"])
@@ -172,7 +193,10 @@ def test_a_member_sees_his_tenant_and_no_other(
 ) -> None:
     client = member_of(tenant, "owner")
     mine, theirs = a_line(rows, tenant), a_line(rows, other)
+    rows.item(other, "users", "an-item-of-theirs")
 
+    for query in ({"q": "users"}, {"tenant": other.id}, {"q": "an-item-of-theirs"}):
+        assert _listed_items(page(client, "tenants_storeitem_changelist", **query)) == []
     assert str(mine[0]) in page(client, "tenants_thread_changelist")  # his only tenant is chosen for him
     for name, sought in (("thread", theirs[0]), ("run", theirs[1])):
         assert f"/{sought}/" not in page(client, f"tenants_{name}_changelist", q=sought)
@@ -216,7 +240,7 @@ def test_who_is_not_logged_in_is_asked_to(own_database: object, tenant: Tenant) 
     assert "/login/" in answer.headers["Location"]
 
 
-@pytest.mark.parametrize("name", ["thread", "run", "worker", "audit", "apikey"])
+@pytest.mark.parametrize("name", ["thread", "run", "storeitem", "worker", "audit", "apikey"])
 def test_what_the_flow_writes_cannot_be_added_or_changed_here(superuser: Client, rows: Rows, name: str) -> None:
     for url in (f"/admin/tenants/{name}/add/", f"/admin/tenants/{name}/{new_id()}/delete/"):
         assert superuser.post(url).status_code in (302, 403, 404)

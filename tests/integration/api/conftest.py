@@ -15,8 +15,9 @@ from agentfarm.local.valkey import Valkey
 from tests.farm import ROOT, FarmProcesses, running
 from tests.services import OwnDatabase
 
-#: Small, so that a test can exceed it.
+#: Small, so that a test can exceed them.
 MAX_BODY_BYTES = 200_000
+MAX_VALUE_BYTES = 10_000
 
 
 @pytest.fixture(scope="module")
@@ -34,6 +35,7 @@ def farm(
         **farm_environment,
         "AGENTFARM_CONFIG": str(ROOT / "tests/integration/api/langgraph.json"),
         "AGENTFARM_MAX_BODY_BYTES": str(MAX_BODY_BYTES),
+        "AGENTFARM_STORE_MAX_VALUE_BYTES": str(MAX_VALUE_BYTES),
         "AGENTFARM_STREAM_HEARTBEAT_SECONDS": "0.5",
         "LOG_JSON": "true",
     }

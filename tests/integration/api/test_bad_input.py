@@ -15,7 +15,7 @@ import pytest
 from tests.farm import FarmProcesses
 from tests.integration.api.conftest import MAX_BODY_BYTES
 
-TABLES = ("thread", "run", "node_execution", "checkpoint", "checkpoint_write")
+TABLES = ("thread", "run", "node_execution", "checkpoint", "checkpoint_write", "store_item", "store_vector")
 
 RUN = {"assistant_id": "line", "input": {"log": []}}
 
@@ -80,6 +80,14 @@ BODIES: dict[str, tuple[str, bytes, tuple[int, ...], str]] = {
     "sorted by SQL": ("/threads/search", b'{"sort_by": "1; DROP TABLE"}', (422,), "sort_by"),
     "an unknown status": ("/threads/search", b'{"status": "done"}', (422,), "status"),
     "state of an unknown thread": (f"/threads/{uuid4()}/state", b'{"values": {}}', (404,), "not found"),
+    "a search of the store by an unknown operator": (
+        *("/store/items/search", b'{"namespace_prefix": [], "filter": {"a": {"$in": [1]}}}', (422,), "$eq"),
+    ),
+    "a search of the store in a label with a dot": (
+        *("/store/items/search", b'{"namespace_prefix": ["a.b"]}', (422,), "namespace"),
+    ),
+    "namespaces by an empty label": ("/store/namespaces", b'{"suffix": [""]}', (422,), "namespace"),
+    "namespaces to a depth of 0": ("/store/namespaces", b'{"max_depth": 0}', (422,), "max_depth"),
     "an empty batch": ("/runs/batch", b"[]", (422,), ""),
     "a batch with one that is wrong": ("/runs/batch", b"[" + run() + b"," + run(assistant_id="x") + b"]", (404,), ""),
 }

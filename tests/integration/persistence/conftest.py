@@ -1,6 +1,7 @@
 """A migrated database for each test, tenants, and worker processes as far as the database can tell."""
 
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from uuid import uuid4
 
 import pytest
@@ -17,6 +18,13 @@ from tests.services import copy_of_migrated
 
 @pytest.fixture
 def home(servers: Services) -> Iterator[Home]:
+    with home_of(servers) as made:
+        yield made
+
+
+@contextmanager
+def home_of(servers: Services) -> Iterator[Home]:
+    """For fixtures of another scope than `home`."""
     with copy_of_migrated(servers, "home") as own:
         settings = Settings(
             database_url=SecretStr(own.app_url),

@@ -9,12 +9,16 @@ import pytest
 from langgraph.graph import START, StateGraph
 from langgraph.types import Command, interrupt
 
+from agentfarm.engine.graph_factories import Shared
+from agentfarm.engine.graph_loading import describe_graph
 from agentfarm.engine.segment import SegmentRequest, run_segment
+from agentfarm.engine.store_config import StoreConfig
 from agentfarm.errors import NotFound, ThreadBusy
 from agentfarm.flow.farm import Farm
 from agentfarm.flow.read import get_state, read_answer, update_state
 from agentfarm.persistence.checkpoints import TenantSaver
 from agentfarm.persistence.database import Databases
+from agentfarm.persistence.store import PostgresStores
 from agentfarm.persistence.threads import PostgresThreads
 from agentfarm.tenancy import Tenant
 from tests.integration.persistence.farmhands import Hand
@@ -27,13 +31,15 @@ from tests.integration.persistence.test_runs import new_run
 def farm_of(worked: Line) -> Farm:
     """The flow over the same stores; nothing of it publishes or streams here."""
     nothing: Any = None
-    graphs: Any = SimpleNamespace(get=lambda graph_id: SimpleNamespace(graph=worked.graph, is_async=False))
+    loaded = describe_graph("agent", worked.graph)
+    graphs: Any = SimpleNamespace(get=lambda graph_id: loaded, open=lambda graph_id, access: Shared(loaded))
     threads = PostgresThreads(Databases(worked.home.app), lambda graph_id: worked.serde)
     return Farm(
         graphs=graphs,
         executions=nothing,
         runs=worked.runs,
         threads=threads,
+        stores=PostgresStores(Databases(worked.home.app), StoreConfig(), max_value_bytes=1000),
         healing=nothing,
         publisher=nothing,
         log=nothing,

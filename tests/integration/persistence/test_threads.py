@@ -132,7 +132,7 @@ def test_of_a_forgotten_thread_nothing_remains_and_of_others_all(
     ended = threads.delete(acme, thread_id)
 
     assert ended == tuple(Ended(acme.id, "main", run_id, thread_id, "interrupted") for run_id in (active, waiting))
-    for table in TENANT_TABLES:
+    for table in (table for table in TENANT_TABLES if not table.name.startswith("store_")):  # no thread's
         rows = home.query(f"SELECT tenant_id, count(*) FROM {table} GROUP BY 1")
         assert len(rows) == 2, f"{table} has rows of one tenant alone"
         assert len({count for _, count in rows}) == 1, f"{table} lost a row too many, or too few"

@@ -8,6 +8,7 @@ from uuid import UUID, uuid4
 
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.graph import START, StateGraph
+from langgraph.store.memory import InMemoryStore
 from typing_extensions import TypedDict
 
 from agentfarm import clock
@@ -172,6 +173,19 @@ class FakeLog:
             yield event
 
 
+class FakeStores:
+    """LangGraph's own, in memory."""
+
+    def __init__(self) -> None:
+        self.stores: dict[UUID, InMemoryStore] = {}
+
+    def of(self, tenant: Tenant) -> InMemoryStore:
+        return self.stores.setdefault(tenant.id, InMemoryStore())
+
+    def sweep(self, tenant: Tenant, *, limit: int) -> int:
+        return 0
+
+
 class FakeKeys:
     def __init__(self) -> None:
         self.tenants = {f"key-of-{tenant.slug}": tenant for tenant in (ACME, GLOBEX)}
@@ -188,6 +202,7 @@ class FakeFarm:
     def __init__(self) -> None:
         self.graphs, self.threads, self.log, self.keys = served_graphs(), FakeThreads(), FakeLog(), FakeKeys()
         self.runs = FakeRuns(self.threads)
+        self.stores = FakeStores()
         nobody: Any = None
         publisher: Any = SimpleNamespace(publish=lambda messages: None)
         self.farm = Farm(
@@ -195,6 +210,7 @@ class FakeFarm:
             executions=nobody,
             runs=self.runs,  # type: ignore[arg-type]
             threads=self.threads,  # type: ignore[arg-type]
+            stores=self.stores,
             healing=nobody,
             publisher=publisher,
             log=self.log,  # type: ignore[arg-type]

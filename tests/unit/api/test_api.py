@@ -198,8 +198,6 @@ async def test_unknown_paths_and_methods_are_answered_in_json(client: httpx.Asyn
         ("PATCH", f"/assistants/{SOME_ID}"),
         ("POST", "/runs/crons"),
         ("POST", "/runs/crons/search"),
-        ("PUT", "/store/items"),
-        ("GET", "/store/items"),
         ("POST", f"/threads/{SOME_ID}/commands"),
         ("POST", "/mcp"),
     ],

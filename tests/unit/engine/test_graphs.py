@@ -13,6 +13,7 @@ import pytest
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.graph import END, START, StateGraph
 from langgraph.pregel import Pregel
+from langgraph.store.memory import InMemoryStore
 
 from agentfarm.engine.graph_loading import describe_graph
 from agentfarm.engine.graphs import GraphRegistry
@@ -295,6 +296,16 @@ async def async_path(state: State) -> str:
 )
 def test_a_graph_is_sync_only_if_every_part_of_it_is(graph: Any, is_async: bool) -> None:
     assert describe_graph("g", graph).is_async is is_async
+
+
+def test_a_store_of_the_graph_s_own_is_replaced(caplog: pytest.LogCaptureFixture) -> None:
+    graph = with_node(sync_node).compile(store=InMemoryStore())
+
+    described = describe_graph("g", graph)
+
+    assert described.graph.store is None
+    assert graph.store is not None
+    assert "g has a store" in caplog.text
 
 
 def test_a_checkpointer_of_the_graph_s_own_is_replaced(caplog: pytest.LogCaptureFixture) -> None:

@@ -12,7 +12,7 @@ from agentfarm.ids import new_id
 from agentfarm.messages import ExecuteNode
 from agentfarm.records import Ended, RunRow
 from agentfarm.tenancy import Tenant
-from tests.unit.flow.world import NOW, FakeExecutions, FakeHealing, FakeLog, FakePublisher, FakeRuns, World
+from tests.unit.flow.world import NOW, FakeExecutions, FakeHealing, FakeLog, FakePublisher, FakeRuns, FakeStores, World
 
 
 @pytest.fixture
@@ -28,6 +28,7 @@ def farm(world: World) -> Farm:
         executions=FakeExecutions(world),
         runs=cast("Any", FakeRuns(world)),
         threads=nothing,
+        stores=FakeStores(world),
         healing=FakeHealing(world),
         publisher=FakePublisher(world),
         log=FakeLog(world),

@@ -1,9 +1,11 @@
 """What died, got lost or stands still goes on."""
 
 from agentfarm.flow.farm import Farm
-from agentfarm.flow.heal import Healed, publish_due, sweep_once
+from agentfarm.flow.heal import EXPIRED_A_TENANT, Healed, publish_due, sweep_once
+from agentfarm.ids import new_id
 from agentfarm.messages import ExecuteNode
 from agentfarm.records import Delayed, Ended, Late, Sweep
+from agentfarm.tenancy import Tenant
 from tests.unit.flow.world import World
 
 
@@ -35,3 +37,13 @@ def test_a_retry_that_is_due_soon_is_told_and_published_when_asked(
     assert (healed.soon, world.calls) == ((waiting,), [])
     publish_due(farm, healed.soon)
     assert world.calls == [("publish", message)]
+
+
+def test_items_of_stores_that_are_over_are_removed_tenant_by_tenant(farm: Farm, world: World, tenant: Tenant) -> None:
+    other = Tenant(id=new_id(), slug="globex")
+    world.expired = {tenant: 3, other: 100_000}
+
+    healed = sweep_once(farm)
+
+    assert healed == Healed(expired=3 + EXPIRED_A_TENANT)
+    assert world.did("sweep_store") == [("sweep_store", tenant), ("sweep_store", other)]

@@ -1,11 +1,14 @@
 """A world of fakes: what each station does to it is written into `world.calls`, in order."""
 
 import asyncio
+from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
+
+from langgraph.store.memory import InMemoryStore
 
 from agentfarm.errors import BrokerUnavailable, NotFound, StreamUnavailable
 from agentfarm.messages import ExecuteNode
@@ -28,6 +31,7 @@ class World:
     sweep: Sweep = field(default_factory=Sweep)
     late: Late = field(default_factory=Late)
     due: tuple[ExecuteNode, ...] = ()
+    expired: dict[Tenant, int] = field(default_factory=dict)  # items of stores that are over
     broker_is_up: bool = True
     streams_are_up: bool = True
 
@@ -135,6 +139,22 @@ class FakeHealing:
 
     def forgettable(self, *, grace_seconds: float = 60.0, limit: int = 100) -> tuple[Ended, ...]:
         return ()
+
+    def expired(self, *, limit: int = 500) -> tuple[Tenant, ...]:
+        return tuple(self.world.expired)
+
+
+class FakeStores:
+    def __init__(self, world: World) -> None:
+        self.world = world
+        self.stores: defaultdict[UUID, InMemoryStore] = defaultdict(InMemoryStore)
+
+    def of(self, tenant: Tenant) -> InMemoryStore:
+        return self.stores[tenant.id]
+
+    def sweep(self, tenant: Tenant, *, limit: int) -> int:
+        self.world.calls.append(("sweep_store", tenant))
+        return min(self.world.expired.pop(tenant), limit)
 
 
 def over(row: RunRow, **changed: Any) -> RunRow:
