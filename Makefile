@@ -102,7 +102,7 @@ test: setup-dev ## Every test, on PostgreSQL, Valkey and RabbitMQ that it starts
 	@$(BIN)/pytest -n $(JOBS) $(ARGS)
 
 upstream: setup-dev ## LangGraph's own tests, of exactly the locked release, through our engine
-	@$(BIN)/python tests/upstream/run.py $(ARGS)
+	@PYTHONPATH=. $(BIN)/python tests/upstream/run.py $(ARGS)
 
 bench: setup-dev ## Measure, beside named baselines in the same run. ARGS="--help"
 	@$(BIN)/python -m benchmarks $(ARGS)

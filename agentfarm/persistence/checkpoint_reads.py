@@ -229,7 +229,10 @@ def contains(metadata: object, wanted: object) -> bool:
 def delta_history(
     connection: Connection, tenant_id: UUID, place: Place, channels: Sequence[str], serde: SerializerProtocol
 ) -> dict[str, DeltaChannelHistory]:
-    """Per channel: the writes of the ancestors, oldest first, back to the one that holds it whole (the seed)."""
+    """Per channel: the writes of the ancestors, oldest first, back to the one that holds it whole (the seed).
+
+    None, which a plain channel may have held before it became a delta channel, is no seed.
+    """
     collected: dict[str, list[PendingWrite]] = {channel: [] for channel in channels}
     seeds: dict[str, Any] = {}
     for ancestor in _ancestors(connection, tenant_id, place):
@@ -240,7 +243,9 @@ def delta_history(
                 collected[write[1]].append(write)
         for channel in collected.keys() - seeds.keys():
             if channel in stored_channels(ancestor.opened):
-                seeds[channel] = _read_value(connection, tenant_id, ancestor, channel, serde)
+                seed = _read_value(connection, tenant_id, ancestor, channel, serde)
+                if seed is not None:
+                    seeds[channel] = seed
     return {channel: _history(writes[::-1], channel, seeds) for channel, writes in collected.items()}
 
 

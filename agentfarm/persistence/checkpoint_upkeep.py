@@ -50,28 +50,54 @@ def copy_state(connection: Connection, tenant_id: UUID, source: UUID, target: UU
 
 def keep_latest(connection: Connection, tenant_id: UUID, thread_id: UUID) -> None:
     """Remove all but the head (of a subgraph's namespace the newest), what a run under way may return to, and the
-    ancestors from which their delta channels are put together."""
+    ancestors from which their delta channels are put together. A subgraph's call goes with the checkpoint that it was
+    made from; writes whose checkpoint is not saved yet stay."""
     # The head is not moved while we look: a commit waits for this row.
     head = connection.execute(
         select(thread_head.c.head).where(*_of(thread_head, tenant_id, thread_id)).with_for_update()
     ).scalar_one_or_none()
     kept: set[tuple[str, UUID]] = {("", head)} if head is not None else set()
     kept |= {("", started) for started in _started_heads(connection, tenant_id, thread_id)}
-    newest = (
-        select(checkpoint.c.ns, checkpoint.c.checkpoint_id)
-        .ext(distinct_on(checkpoint.c.ns))
-        .where(*_of(checkpoint, tenant_id, thread_id), checkpoint.c.ns != "")
-        .order_by(checkpoint.c.ns, checkpoint.c.checkpoint_id.desc())
-    )
-    kept |= {(ns, checkpoint_id) for ns, checkpoint_id in connection.execute(newest)}
+    kept |= _of_subgraphs(connection, tenant_id, thread_id, {checkpoint_id for _, checkpoint_id in kept})
     for place in list(kept):
         kept |= _delta_ancestors(connection, tenant_id, thread_id, place)
     if not kept:
         return
-    for table in (checkpoint_write, checkpoint):
-        here = tuple_(table.c.ns, table.c.checkpoint_id)
-        connection.execute(delete(table).where(*_of(table, tenant_id, thread_id), not_(here.in_(list(kept)))))
+    c, w = checkpoint.c, checkpoint_write.c
+    gone = (*_of(checkpoint, tenant_id, thread_id), not_(tuple_(c.ns, c.checkpoint_id).in_(list(kept))))
+    there = tuple_(w.ns, w.checkpoint_id).in_(select(c.ns, c.checkpoint_id).where(*gone))
+    connection.execute(delete(checkpoint_write).where(*_of(checkpoint_write, tenant_id, thread_id), there))
+    connection.execute(delete(checkpoint).where(*gone))
     _delete_orphans(connection, tenant_id, [thread_id])
+
+
+def _of_subgraphs(
+    connection: Connection, tenant_id: UUID, thread_id: UUID, kept_roots: Collection[UUID]
+) -> set[tuple[str, UUID]]:
+    """The newest of each namespace, but for calls that were made from a checkpoint of the graph that is not kept.
+
+    A namespace with a call's id in it ("node:id") is of that call; one without keeps its history from call to call.
+    """
+    c = checkpoint.c
+    newest = (
+        select(c.ns, c.checkpoint_id, c.body)
+        .ext(distinct_on(c.ns))
+        .where(*_of(checkpoint, tenant_id, thread_id), c.ns != "")
+        .order_by(c.ns, c.checkpoint_id.desc())
+    )
+    found = {(row.ns, row.checkpoint_id): _made_from(row.body) for row in connection.execute(newest)}
+    roots = {root for root in found.values() if root is not None}
+    saved = select(c.checkpoint_id).where(
+        *_of(checkpoint, tenant_id, thread_id), c.ns == "", c.checkpoint_id.in_(roots)
+    )
+    gone = set(connection.execute(saved).scalars()) - set(kept_roots)
+    return {place for place, root in found.items() if ":" not in place[0] or root not in gone}
+
+
+def _made_from(body: bytes) -> UUID | None:
+    """The checkpoint of the graph itself at which the subgraph was called."""
+    root = (open_body(body)["m"].get("parents") or {}).get("")
+    return UUID(root) if root else None
 
 
 def _started_heads(connection: Connection, tenant_id: UUID, thread_id: UUID) -> Iterable[UUID]:

@@ -167,7 +167,12 @@ class TenantSaver(BaseCheckpointSaver[str]):
         )
 
     def prune(self, thread_ids: Sequence[str], *, strategy: str = "keep_latest") -> None:
-        """keep_latest: the head (of a namespace the newest) and the ancestors that delta channels need. delete: all."""
+        """keep_latest: the head (of a namespace the newest) and the ancestors that delta channels need. delete: all.
+
+        raises  TypeError for one id as a str, which is a sequence of letters; ValueError, InvalidId, StoreUnavailable
+        """
+        if isinstance(thread_ids, str):
+            raise TypeError("thread_ids must be a list of ids, not a str")
         if strategy not in ("keep_latest", "delete"):
             raise ValueError(f"strategy is {strategy!r}; it is 'keep_latest' or 'delete'")
         prune = checkpoint_upkeep.keep_latest if strategy == "keep_latest" else checkpoint_upkeep.delete_state

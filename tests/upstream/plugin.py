@@ -19,18 +19,17 @@ import os
 import pickle
 import queue
 import time
-from collections import Counter, deque
+from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import Context, copy_context
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
-import pytest
 from langgraph.checkpoint.base import BaseCheckpointSaver
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
+from report_plugin import DID
 
 from agentfarm.engine import _langgraph as lg
 from agentfarm.engine.segment import inline_reason
@@ -41,10 +40,6 @@ from agentfarm.testing.coordinator import Coordinator, Message, OpenRun
 from agentfarm.testing.one_process import Worker
 
 MODE = os.environ.get("AGENTFARM_UPSTREAM_MODE", "ordinary")
-REPORT = os.environ.get("AGENTFARM_UPSTREAM_REPORT")
-
-#: What the engine did in the test that runs now.
-DID: Counter[str] = Counter()
 
 
 # --------------------------------------------------------------------------- bytes between messages
@@ -263,24 +258,3 @@ def _astream(self: Any, input: Any, config: Any = None, **kwargs: Any) -> AsyncI
 if MODE != "stock":
     lg.Pregel.stream = _stream  # type: ignore[method-assign,assignment]
     lg.Pregel.astream = _astream  # type: ignore[method-assign,assignment]
-
-
-# --------------------------------------------------------------------------- the report
-
-
-@pytest.hookimpl(wrapper=True)
-def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
-    DID.clear()
-    return (yield)
-
-
-@pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Iterator[None]:
-    """A JSON line a test: {test, outcome, did, error}."""
-    report = yield
-    if REPORT and (report.when == "call" or (report.when == "setup" and report.outcome != "passed")):
-        error = f"{call.excinfo.typename}: {call.excinfo.value}"[:600] if call.excinfo else None
-        line = {"test": item.nodeid, "outcome": report.outcome, "did": dict(DID), "error": error}
-        with Path(REPORT).open("a") as file:
-            file.write(json.dumps(line) + "\n")
-    return report
