@@ -16,7 +16,9 @@
     ├── MethodNotAllowed      405     api/problems.py
     ├── Conflict              409
     │   ├── ThreadBusy
-    │   └── AlreadyExists
+    │   ├── AlreadyExists
+    │   ├── StateUnreadable
+    │   └── GraphChanged
     ├── TooLarge              413
     ├── NotServedYet          501     api/problems.py
     ├── GraphLoadFailed       503     the graph's own code: a client is told, and trying again does not help
@@ -226,12 +228,30 @@ class GraphLoadFailed(AgentFarmError):
 
 
 class ValueLost(AgentFarmError):
-    """A value cannot be kept between two nodes."""
+    """A value cannot be kept between two nodes. place: where it is, as a sentence begins; type: with its module."""
 
     code = "value_lost"
+    says = "{place} holds a {type}, which cannot be kept between two nodes. {todo}"
+
+
+class StateUnreadable(Conflict):
+    """What was stored by another build has a class that this build cannot make any more."""
+
+    code = "state_unreadable"
     says = (
-        "Channel {channel!r} holds a {type} that cannot be saved between two nodes. Put plain data into the state, "
-        "or name the type in the graph's state schema."
+        "{place} of this thread was stored with a {type}, and {why}. Serve the thread with the build that wrote it, or "
+        'bring the class back (a new field needs a default); "lossy_state": true at the graph in langgraph.json reads '
+        "it as plain data instead."
+    )
+
+
+class GraphChanged(Conflict):
+    """The thread cannot go on under the graph that is served now. why: what of it is gone or different."""
+
+    code = "graph_changed"
+    says = (
+        "The thread was begun under another build of graph {graph_id!r}, and this one cannot go on with it: {why}. "
+        "Serve it with the build that began it, or bring back what it needs (docs/how-to/roll-out-a-graph.md)."
     )
 
 

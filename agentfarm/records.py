@@ -13,6 +13,7 @@ from langgraph.checkpoint.base import BaseCheckpointSaver
 from langgraph.checkpoint.serde.base import SerializerProtocol
 
 from agentfarm.engine.steps import NodeCall, PutCheckpoint, PutWrites, RunSpec
+from agentfarm.errors import AgentFarmError
 from agentfarm.messages import ExecuteNode
 
 RunStatus = Literal["pending", "running", "success", "error", "interrupted", "timeout"]
@@ -26,6 +27,7 @@ class Claimed:
 
     saver    bound to this execution: answers from what the claim loaded; its own writes are fenced
     settled  for an advance: {execution id: outcome} of the superstep's node executions
+    unreadable  why this build cannot read what the run was asked for: there is nothing to execute, the run fails
     """
 
     message: ExecuteNode
@@ -38,6 +40,7 @@ class Claimed:
     saver: BaseCheckpointSaver[str]
     settled: Mapping[str, str] = field(default_factory=dict)
     failed: BaseException | None = None
+    unreadable: AgentFarmError | None = None
 
 
 @dataclass(frozen=True, slots=True)

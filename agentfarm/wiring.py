@@ -57,10 +57,11 @@ def serde_for(graph_id: str | None) -> FaithfulSerializer:
     """The serializer of a graph's threads; of one that is not served here: plain values and messages."""
     if graph_id is None:
         return serde_of(None)
+    lossy = graphs().is_lossy(graph_id)
     try:
-        return serde_of(graphs().get(graph_id).graph)
+        return serde_of(graphs().get(graph_id).graph, lossy=lossy)
     except (GraphNotFound, GraphLoadFailed):
-        return serde_of(None)
+        return serde_of(None, lossy=lossy)
 
 
 # --------------------------------------------------------------------------- one a process, made anew after a fork

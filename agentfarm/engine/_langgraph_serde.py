@@ -8,6 +8,9 @@ from collections.abc import Callable, Iterable, Mapping
 from types import FunctionType
 from typing import Any, Final, Literal, cast
 
+from langgraph._internal._constants import ERROR, INTERRUPT, RESUME
+from langgraph._internal._constants import RETURN as RESULT
+from langgraph._internal._constants import TASKS as SENDS
 from langgraph._internal._serde import _collect_from_type, _safe_get_type_hints
 from langgraph.checkpoint.serde import jsonplus as _stock
 from langgraph.checkpoint.serde._msgpack import SAFE_MSGPACK_TYPES, STRICT_MSGPACK_ENABLED
@@ -73,6 +76,8 @@ stock_writer(bytes)
 
 __all__ = [
     "DELTA",
+    "ERROR",
+    "INTERRUPT",
     "KEYWORDS",
     "METHOD",
     "NUMPY",
@@ -80,7 +85,10 @@ __all__ = [
     "POSITIONAL",
     "PYDANTIC_1",
     "PYDANTIC_2",
+    "RESULT",
+    "RESUME",
     "SAFE_MSGPACK_TYPES",
+    "SENDS",
     "SINGLE",
     "STRICT_MSGPACK_ENABLED",
     "Allowlist",

@@ -6,7 +6,7 @@ request in graph_factories.py. Who serves a request asks `open`, whichever of th
 """
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import Self
@@ -28,6 +28,7 @@ class GraphRegistry:
 
     problems  {graph id: why it could not be loaded}
     store     what the file says of the store
+    lossy     ids of graphs whose values go on as plain data where they cannot be kept
     """
 
     def __init__(
@@ -35,9 +36,11 @@ class GraphRegistry:
         graphs: Mapping[str, LoadedGraph | GraphFactory],
         problems: Mapping[str, str] | None = None,
         store: StoreConfig | None = None,
+        lossy: Collection[str] = (),
     ) -> None:
         self.store = store or StoreConfig()
         self._graphs = dict(graphs)
+        self._lossy = frozenset(lossy)
         self.problems: Mapping[str, str] = MappingProxyType(dict(problems or {}))
 
     @classmethod
@@ -63,7 +66,8 @@ class GraphRegistry:
             except GraphLoadFailed as error:
                 problems[graph_id] = str(error)
                 logger.exception("a graph could not be loaded", extra={"graph_id": graph_id})
-        return cls(graphs, problems, load_store(config))
+        lossy = [graph_id for graph_id, entry in config.graphs.items() if entry.lossy_state]
+        return cls(graphs, problems, load_store(config), lossy)
 
     def open(self, graph_id: str, access: Callable[[], Access]) -> Opening | Shared:
         """The graph, for one request: a context manager, and an async one where `is_async`.
@@ -96,6 +100,10 @@ class GraphRegistry:
     def is_made(self, graph_id: str) -> bool:
         """Whether a factory makes it for each request."""
         return isinstance(self._graphs.get(graph_id), GraphFactory)
+
+    def is_lossy(self, graph_id: str) -> bool:
+        """Whether langgraph.json says that its values may go on as plain data where they cannot be kept."""
+        return graph_id in self._lossy
 
     def description(self, graph_id: str) -> str | None:
         """Raises GraphNotFound, GraphLoadFailed."""

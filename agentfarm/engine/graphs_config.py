@@ -45,10 +45,14 @@ _BUILD = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class GraphEntry:
-    """One entry of `graphs`: where its variable is ("./agent/graph.py:graph" or "package.module:graph")."""
+    """One entry of `graphs`: where its variable is ("./agent/graph.py:graph" or "package.module:graph").
+
+    lossy_state  values that cannot be kept between two nodes go on as plain data, with a warning in the run's record
+    """
 
     path: str
     description: str | None = None
+    lossy_state: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +114,10 @@ def _entry(graph_id: str, entry: Any, path: Path) -> GraphEntry:
         raise Misconfigured(
             f'{path}: graph "{graph_id}" needs a path like "./agent.py:graph" or "package.module:graph".'
         )
-    return GraphEntry(where, description if isinstance(description, str) else None)
+    lossy_state = entry.get("lossy_state", False) if isinstance(entry, dict) else False
+    if not isinstance(lossy_state, bool):
+        raise Misconfigured(f'{path}: "lossy_state" of graph "{graph_id}" is true or false.')
+    return GraphEntry(where, description if isinstance(description, str) else None, lossy_state)
 
 
 def _search_paths(dependencies: Any, path: Path) -> tuple[Path, ...]:

@@ -83,8 +83,6 @@ def execute(graph: Pregel[Any, Any, Any, Any], segment: Segment) -> None:
         raise
     except BaseException as error:  # whatever a node raises ends its run, not the worker: sys.exit() as well
         segment.fail(error)
-    finally:
-        segment.leave()
 
 
 async def aexecute(graph: Pregel[Any, Any, Any, Any], segment: Segment) -> None:
@@ -96,8 +94,6 @@ async def aexecute(graph: Pregel[Any, Any, Any, Any], segment: Segment) -> None:
         raise
     except BaseException as error:
         segment.fail(error)
-    finally:
-        segment.leave()
 
 
 def inline_reason(kwargs: Mapping[str, Any]) -> str | None:

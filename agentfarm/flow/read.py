@@ -26,6 +26,7 @@ from agentfarm.errors import (
     HeadMoved,
     InvalidInput,
     NotFound,
+    StateUnreadable,
     ThreadBusy,
 )
 from agentfarm.flow.farm import Farm
@@ -215,7 +216,7 @@ def thread_view(farm: Farm, tenant: Tenant, row: ThreadRow) -> dict[str, Any]:
     if row.graph_id is not None:
         try:
             snapshot = use_graph(farm, row.graph_id, _access(farm, tenant, row, "threads.read"), look)
-        except (GraphNotFound, GraphLoadFailed):
+        except (GraphNotFound, GraphLoadFailed, StateUnreadable):
             snapshot = None  # served by another build: the row is still true
         if snapshot is not None and snapshot.metadata is not None:
             values = snapshot.values

@@ -84,6 +84,8 @@ def _commit(farm: Farm, claimed: Claimed, result: SegmentResult) -> Committed:
 
 def _run_segment(farm: Farm, claimed: Claimed, sink: "_Sink") -> SegmentResult:
     """Execute, sending events as they are made. The node's own errors are in the result."""
+    if claimed.unreadable is not None:
+        return _failed(claimed.unreadable)
     request = SegmentRequest(
         kind=claimed.kind,
         run=claimed.run,

@@ -31,7 +31,7 @@ from langgraph.checkpoint.serde.base import SerializerProtocol
 from langgraph.checkpoint.serde.types import TASKS
 
 from agentfarm.ids import ZERO
-from agentfarm.persistence.serde import dump_channel
+from agentfarm.persistence.serde import dump_channel, load_channel
 
 #: Values up to this size live in the body. Without inlining, WAL grew by 17 % a node.
 INLINE_BYTES: Final = 256
@@ -52,16 +52,16 @@ def dump_value(serde: SerializerProtocol, value: Any, *, channel: str = "") -> b
     return _TAGS[kind] + data
 
 
-def load_value(serde: SerializerProtocol, data: bytes, *, packet: int | None = None) -> Any:
-    """packet: of Sends, only this one is wanted; None stands in for each of the others."""
+def load_value(serde: SerializerProtocol, data: bytes, *, channel: str = "", packet: int | None = None) -> Any:
+    """packet: of Sends, only this one is wanted; None stands in for each of the others. Raises StateUnreadable."""
     if data[:1] != _PACKETS:
-        return serde.loads_typed((_KINDS[data[0]], data[1:]))
+        return load_channel(serde, channel, (_KINDS[data[0]], data[1:]))
     packets: list[bytes] = ormsgpack.unpackb(data[1:])
     if packet is None:
-        return [load_value(serde, each) for each in packets]
+        return [load_value(serde, each, channel=channel) for each in packets]
     values: list[Any] = [None] * len(packets)
     if packet < len(packets):
-        values[packet] = load_value(serde, packets[packet])
+        values[packet] = load_value(serde, packets[packet], channel=channel)
     return values
 
 
@@ -207,7 +207,7 @@ def decode_checkpoint(
     *,
     packet: int | None = None,
 ) -> CheckpointTuple:
-    """The checkpoint as LangGraph's savers answer it, made of fresh objects.
+    """The checkpoint as LangGraph's savers answer it, made of fresh objects. Raises StateUnreadable.
 
     packet  of its Sends, only the one at this place is read (load_value)
     """
@@ -215,9 +215,9 @@ def decode_checkpoint(
     checkpoint: Any = opened["c"]
     values = dict(opened["p"])
     for channel, data in opened["i"].items():
-        values[channel] = load_value(serde, data, packet=packet)
+        values[channel] = load_value(serde, data, channel=channel, packet=packet)
     for channel, key in opened["r"].items():
-        values[channel] = load_value(serde, head.blobs[key], packet=packet)
+        values[channel] = load_value(serde, head.blobs[key], channel=channel, packet=packet)
     checkpoint["channel_values"] = values
     return CheckpointTuple(
         config=config_of(thread_id, ns, checkpoint["id"]),
@@ -280,7 +280,7 @@ def decode_writes(serde: SerializerProtocol, rows: Iterable[WriteRow]) -> list[t
     """(task id, channel, value) in the order in which a live superstep applies them."""
     ordered = sorted(rows, key=lambda row: _sort_key(row.path, str(row.task_id), row.idx))
     return [
-        (str(row.task_id), channel, load_value(serde, data))
+        (str(row.task_id), channel, load_value(serde, data, channel=channel))
         for row in ordered
         for channel, data in ormsgpack.unpackb(row.body)
     ]

@@ -264,9 +264,9 @@ def _read_value(connection: Connection, tenant_id: UUID, found: Found, channel: 
     if channel in plain:
         return plain[channel]
     if channel in inline:
-        return load_value(serde, inline[channel])
+        return load_value(serde, inline[channel], channel=channel)
     wanted = (found.place.thread_id, found.place.ns, refs[channel])
-    return load_value(serde, _read_blobs(connection, tenant_id, [wanted])[wanted])
+    return load_value(serde, _read_blobs(connection, tenant_id, [wanted])[wanted], channel=channel)
 
 
 def _ancestors(connection: Connection, tenant_id: UUID, place: Place) -> Iterable[Found]:

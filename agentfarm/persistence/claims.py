@@ -16,7 +16,7 @@ from langgraph.checkpoint.serde.base import SerializerProtocol
 
 from agentfarm.conf import Settings
 from agentfarm.engine.steps import NodeCall, RunSpec
-from agentfarm.errors import StoreUnavailable
+from agentfarm.errors import StateUnreadable, StoreUnavailable
 from agentfarm.messages import ExecuteNode
 from agentfarm.persistence import wire
 from agentfarm.persistence.bodies import Head, WriteRow, make_head
@@ -112,11 +112,16 @@ class Claims:
         head: Head | None,
     ) -> Claimed:
         serde = self.serde_for(answer.text("graph"))
-        if run is None:
-            spec = answer.data("run_spec")
-            run = load_spec(spec, serde)
-            self._runs.put(run_key(message), run, len(spec))
-        call = load_call(answer.data("spec"), serde)
+        call, unreadable = None, None
+        try:
+            if run is None:
+                spec = answer.data("run_spec")
+                run = load_spec(spec, serde)
+                self._runs.put(run_key(message), run, len(spec))
+            call = load_call(answer.data("spec"), serde)
+        except StateUnreadable as error:
+            # Not this message's fault, and no other worker of this build will do better: the run ends and says why.
+            run, unreadable = run or _unreadable_run(message, answer), error
         if message.kind == "node" and call is not None and answer.flag("taken"):
             call = replace(call, answered=False)  # a sibling has got the answer that has no id
         at_id = answer.find_uuid("head") if message.kind == "start" else message.checkpoint_id
@@ -126,7 +131,9 @@ class Claims:
             database, held, answer.uuid("thread"), serde, at_id=at_id, head=head, writes=writes_of(answer)
         )
         settled = settled_of(answer) if message.kind == "advance" else {}
-        return self.hand_out(message, saver, run, call, attempt=answer.number("attempt"), settled=settled)
+        claimed = self.hand_out(message, saver, run, call, attempt=answer.number("attempt"), settled=settled)
+        claimed.unreadable = unreadable
+        return claimed
 
     def hand_out(
         self,
@@ -251,6 +258,11 @@ class Claims:
 
 def saver_of(claimed: Claimed) -> ExecutionSaver:
     return cast("ExecutionSaver", claimed.saver)
+
+
+def _unreadable_run(message: ExecuteNode, answer: wire.Answer) -> RunSpec:
+    """What is known of a run without its spec."""
+    return RunSpec(str(message.run_id), str(answer.uuid("thread")), answer.text("graph"), None, {}, {})
 
 
 # --------------------------------------------------------------------------- answers

@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Collection, Iterable, Iterator, Mappi
 from typing import Any, Final, Self
 from uuid import UUID
 
+import orjson
 from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.base import (
     BaseCheckpointSaver,
@@ -41,12 +42,16 @@ from agentfarm.persistence.checkpoints import TenantSaver
 from agentfarm.persistence.database import Database
 from agentfarm.persistence.leases import Held
 from agentfarm.persistence.segment_rows import WRITE_TYPES, write_params
+from agentfarm.persistence.serde import FaithfulSerializer
 
 _HELD: Final = "uuid uuid uuid uuid int8 int8"
 PUT_CHECKPOINT: Final = wire.function(
     "put_checkpoint", f"{_HELD} uuid uuid text uuid uuid int4 text[] bytea text[] bytea[]"
 )
 PUT_WRITES: Final = wire.function("put_writes", f"{_HELD} uuid {WRITE_TYPES} bool[]")
+
+
+NOTE_WARNINGS: Final = wire.function("note_warnings", "uuid uuid jsonb")
 
 
 class ExecutionSaver(BaseCheckpointSaver[str]):
@@ -149,6 +154,7 @@ class ExecutionSaver(BaseCheckpointSaver[str]):
             parent=self._parts_of(ns, parent_id),
         )
         self.database.call(PUT_CHECKPOINT, self._checkpoint_params(ns, encoded))
+        self.note_warnings()
         self._parts[ns, checkpoint["id"]] = encoded.parts
         if ns == "":
             self.head_id, self._moved = encoded.checkpoint_id, True
@@ -186,6 +192,17 @@ class ExecutionSaver(BaseCheckpointSaver[str]):
         kept = wire.put_bools(not row.replaces for row in rows)
         params = write_params([(place, row) for row in rows])
         self.database.call(PUT_WRITES, [*held_params(self.held), self.thread_id.bytes, *params, kept])
+        self.note_warnings()
+
+    @property
+    def is_lossy(self) -> bool:
+        return isinstance(self.serde, FaithfulSerializer) and self.serde.softens
+
+    def note_warnings(self) -> None:
+        """Keep in the run's record which values this thread has just saved as plain data. Nothing for most graphs."""
+        if isinstance(self.serde, FaithfulSerializer) and (places := self.serde.softened.take()):
+            params = [self.held.tenant_id.bytes, self.held.run_id.bytes, wire.put_jsonb(orjson.dumps(places))]
+            self.database.call(NOTE_WARNINGS, params, again=True)
 
     def _owner_of(self, task_id: str) -> UUID:
         """The node execution; in a run that is executed whole each task is its own, and the run's are the run's."""

@@ -4,6 +4,7 @@ Two round trips a node. The claim (claims.py) takes the lease and answers with a
 for the fence and makes everything durable that the segment wrote, or nothing.
 """
 
+import logging
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, Final
@@ -29,6 +30,8 @@ from agentfarm.persistence.serde import serde_of
 from agentfarm.persistence.specs import load_call
 from agentfarm.records import Claimed, Committed, Ended, Refused
 
+logger = logging.getLogger(__name__)
+
 LOAD_STEP: Final = wire.function("load_step", "uuid uuid uuid uuid uuid")
 OPEN_AT_HEAD: Final = wire.function("open_at_head", "uuid uuid")
 
@@ -53,7 +56,8 @@ class PostgresExecutions:
 
     def know_types(self, claimed: Claimed, graph: Any) -> None:
         """The graph was made for this claim: its values are read and written as the classes that this graph names."""
-        saver_of(claimed).use_serde(serde_of(graph))
+        saver = saver_of(claimed)
+        saver.use_serde(serde_of(graph, lossy=saver.is_lossy))
 
     def release(self, claimed: Claimed) -> None:
         """Give a claim back without a commit: another worker may have it at once. Never raises."""
@@ -80,6 +84,7 @@ class PostgresExecutions:
             self.claims.done(claimed)
             raise
         self.claims.done(claimed)
+        _note_warnings(saver)
         return committed
 
     def _commit_or_end(
@@ -232,3 +237,11 @@ class PostgresExecutions:
             )
             for at in range(answer.rows)
         )
+
+
+def _note_warnings(saver: ExecutionSaver) -> None:
+    """What is committed is committed: a record that is late to tell of plain data must not undo it."""
+    try:
+        saver.note_warnings()
+    except StoreUnavailable:
+        logger.warning("the warnings of a run are lost", extra={"run_id": str(saver.held.run_id)})

@@ -25,7 +25,7 @@ from redis.retry import Retry
 
 from agentfarm.conf import redis_py_url
 from agentfarm.errors import CacheUnavailable, ValueLost
-from agentfarm.persistence.serde import serde_of
+from agentfarm.persistence.serde import FaithfulSerializer, serde_of
 
 logger = logging.getLogger(__name__)
 
@@ -52,7 +52,7 @@ class RedisNodeCaches:
     def __init__(
         self,
         url: str,
-        serde_for: Callable[[str], SerializerProtocol],
+        serde_for: Callable[[str], FaithfulSerializer],
         *,
         max_bytes: int,
         max_seconds: int,
@@ -80,7 +80,9 @@ class RedisNodeCaches:
         fingerprint  of the graph: results of one with other nodes or channels are not this one's
         made         the graph, where a factory made it for this request: whose classes the results are of
         """
-        serde = self._serde_for(graph_id) if made is None else serde_of(made)
+        serde = self._serde_for(graph_id)
+        if made is not None:
+            serde = serde_of(made, lossy=serde.softens)
         return NodeCache(self, tenant_id, graph_id, fingerprint, serde)
 
     def clear(self, tenant_id: UUID, graph_id: str | None = None) -> None:

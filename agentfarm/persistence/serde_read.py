@@ -1,13 +1,15 @@
 """The reading half of the serializer: bytes to values. What may be called is decided here, and nowhere else.
 
 A stored value names a class and what to make it of. It is made only if the class is one that the graph names, or one
-of the safe types, or on the allowlist; else the bare payload comes back, as in stock, and the listeners of
-langgraph.checkpoint.serde.event_hooks hear of it.
+of the safe types, or on the allowlist. Otherwise reading fails and says which class is missing: a node that found a
+dict where its state had an object would go on with it. Stock hands out the bare payload there; so does this where the
+graph asked for it (`"lossy_state": true`), or where there is no graph to ask. Listeners of
+langgraph.checkpoint.serde.event_hooks hear of it either way. How each kind of value is made is serde_build.py's.
 """
 
-import collections
-import dataclasses
+import builtins
 import importlib
+import sys
 import threading
 from datetime import datetime
 from functools import reduce
@@ -17,70 +19,102 @@ import ormsgpack
 
 from agentfarm.engine._langgraph_serde import (
     DELTA,
-    KEYWORDS,
     METHOD,
     NUMPY,
-    POSITIONAL,
     PYDANTIC_2,
     SAFE_MSGPACK_TYPES,
-    SINGLE,
     Allowlist,
     DeltaSnapshot,
     payload_instead,
     read_numpy,
-    send_from_args,
     stock_judges,
 )
+from agentfarm.persistence.serde_build import LackingFields, build
 
 READ_OPTIONS = ormsgpack.OPT_NON_STR_KEYS
 
 #: Constructors without side effects that stock's list of safe types lacks.
 SAFE_TYPES = SAFE_MSGPACK_TYPES | {
-    ("builtins", "tuple"),
-    ("builtins", "int"),
-    ("builtins", "complex"),
-    ("builtins", "range"),
-    ("collections", "OrderedDict"),
-    ("collections", "Counter"),
-    ("collections", "defaultdict"),
-    ("pydantic.types", "SecretStr"),
-    ("pydantic.types", "SecretBytes"),
+    *(("builtins", name) for name in ("tuple", "int", "complex", "range", "slice", "dict", "bytearray", "memoryview")),
+    *(("collections", name) for name in ("OrderedDict", "Counter", "defaultdict")),
+    ("fractions", "Fraction"),
+    *(("pydantic.types", name) for name in ("SecretStr", "SecretBytes")),
+    *(("pydantic.networks", name) for name in ("AnyUrl", "HttpUrl", "AnyHttpUrl", "WebsocketUrl", "FileUrl", "FtpUrl")),
     *((m, n) for m in ("pathlib", "pathlib._local") for n in ("PurePosixPath", "PureWindowsPath", "PurePath")),
+    ("langchain_core.messages.base", "TextAccessor"),
+    ("langchain_core.runnables.utils", "AddableDict"),
+    *(("langchain_core.agents", name) for name in ("AgentAction", "AgentActionMessageLog", "AgentFinish", "AgentStep")),
+    *(("langchain_core.prompt_values", name) for name in ("StringPromptValue", "ChatPromptValue")),
+    ("langgraph.store.base", "SearchItem"),
 }
-
-#: What a defaultdict may make by itself when it is read back.
-FACTORIES: dict[str, type] = {cls.__name__: cls for cls in (int, list, dict, set, str, float, tuple, bool)}
 
 _LOCALS = "<locals>"
 
+Known = dict[tuple[str, str], type]
 
-class _Refused(threading.local):
-    """How many values came back as their bare payload so far, in this thread."""
 
-    count = 0
+class Unreadable(Exception):
+    """A stored value that this process cannot make: `type` (module and name), and `why`. Neither tells the value."""
+
+    def __init__(self, type: str, why: str) -> None:
+        super().__init__(type)
+        self.type, self.why = type, why
+
+
+class _Here(threading.local):
+    """What this thread met while reading.
+
+    unreadable  why it stopped: ormsgpack drops the exception
+    plain       how many values came back as their bare payload so far
+    """
+
+    unreadable: Unreadable | None = None
+    plain = 0
 
 
 class Reader:
-    def __init__(self, known: dict[tuple[str, str], type], allowed: Allowlist) -> None:
+    """known    the graph's classes by (module, name)
+    allowed  further names, as stock takes them
+    lenient  a value that cannot be made comes back as its bare payload
+    """
+
+    def __init__(self, known: Known, allowed: Allowlist, *, lenient: bool) -> None:
         self.known = known
         self.names = SAFE_TYPES | (allowed if isinstance(allowed, set) else set())
         self.may_call, self.may_call_method = stock_judges(allowed)
-        self.refused = _Refused()
+        self.lenient = lenient
+        self.here = _Here()
 
-    def knows(self, module: str, name: str) -> bool:
-        """Whether a value of this class comes back as one. Asks nobody who would report it."""
-        if (module, name) in self.known or (module, name) in self.names:
+    def knows(self, module: str, name: str, cls: type = object) -> bool:
+        """Whether a value of this class comes back as one. Asks nobody who would report it.
+
+        cls  the class itself, where it is at hand: another one of the same name would come back as this one
+        """
+        if (known := self.known.get((module, name))) is not None:
+            return cls is object or known is cls
+        if (module, name) in self.names:
             return True
         return _LOCALS not in name and (module, name.rpartition(".")[2]) in self.names
+
+    def load(self, data: bytes) -> Any:
+        """Raises Unreadable."""
+        here = self.here
+        here.unreadable, here.plain = None, 0
+        try:
+            return self.read(data)
+        except ValueError:
+            if here.unreadable is None:
+                raise
+            raise here.unreadable from None
 
     def read(self, data: bytes) -> Any:
         return ormsgpack.unpackb(data, ext_hook=self.revive, option=READ_OPTIONS)
 
     def revive(self, code: int, data: bytes) -> Any:
-        """ormsgpack's hook: one extension back to its value, or to its bare payload where that is all one may have."""
+        """ormsgpack's hook: one extension back to its value."""
         if code == NUMPY:
-            return read_numpy(code, data)
-        parts, refused = None, self.refused.count
+            return self.array(code, data)
+        parts, before = None, self.here.plain
         try:
             parts = self.read(data)
             if code == DELTA:
@@ -90,21 +124,47 @@ class Reader:
                 return tuple(payload)
             if code == METHOD:
                 return self.call_method(module, name, payload, more)
+            if module == "numpy" and more:
+                return read_number(name, *more)
             cls = self.resolve(module, name)
             if cls is None:
-                self.refused.count += 1
-                return payload
-            if code == PYDANTIC_2 and self.refused.count != refused:
+                return self.refuse(module, name, payload, "this build's graph names no such class")
+            if code == PYDANTIC_2 and self.here.plain != before:
                 more = []  # something in it is not what it was: let the model look at it
-            return _build(code, cls, payload, more)
-        except Exception as error:  # whatever a constructor raises: as stock, the payload and a warning
-            self.refused.count += 1
-            return payload_instead(parts, error)
+            return build(code, cls, payload, more, self.resolve)
+        except Exception as error:  # whatever a constructor raises
+            if self.here.unreadable is not None:
+                raise
+            return self.gone(parts, error)
+
+    def refuse(self, module: object, name: object, payload: Any, why: str) -> Any:
+        if self.lenient:
+            self.here.plain += 1
+            return payload
+        self.here.unreadable = Unreadable(f"{module}.{name}", why)
+        raise self.here.unreadable
+
+    def gone(self, parts: Any, error: Exception) -> Any:
+        if self.lenient:
+            self.here.plain += 1
+            return payload_instead(parts, error)  # as stock: with a warning
+        if not isinstance(parts, list) or len(parts) < 3:
+            raise error
+        lacks = isinstance(error, AttributeError | ImportError | LookupError)
+        why = str(error) if isinstance(error, LackingFields) else type(error).__name__
+        return self.refuse(
+            parts[0],
+            parts[1],
+            parts[2],
+            "this build has no such class" if lacks else f"it does not take what was stored ({why})",
+        )
 
     def resolve(self, module: str, name: str) -> Any:
         """The class or function of that name, or None: it is not allowed. Raises where there is no such name."""
         if (cls := self.known.get((module, name))) is not None:
             return cls
+        if is_standard_error(module, name):
+            return getattr(builtins, name)
         if not self.knows(module, name):
             self.may_call(module, name)  # refuses, and tells the listeners
             return None
@@ -116,51 +176,24 @@ class Reader:
         """datetime.fromisoformat: the only one that stock allows. Behind it, ours: time zone and fold."""
         method, *zone = more
         if not self.may_call_method(module, name, method):
-            return payload
+            return self.refuse(module, name, payload, f"its method {method!r} may not be called")
         value = datetime.fromisoformat(payload)
         return value.replace(tzinfo=zone[0], fold=zone[1]) if zone else value
 
-
-def _build(code: int, cls: Any, payload: Any, more: list[Any]) -> Any:
-    if code == SINGLE:
-        if cls is collections.deque and more:
-            return cls(payload, more[0])
-        if cls is collections.defaultdict:
-            return cls(FACTORIES.get(more[0]) if more else None, payload)
-        return cls(payload)
-    if code == POSITIONAL:
-        return send_from_args(payload) if cls.__name__ == "Send" else cls(*payload)
-    if code == KEYWORDS:
-        return _dataclass(cls, payload) if dataclasses.is_dataclass(cls) else cls(**payload)
-    return _model(code, cls, payload, more)
+    def array(self, code: int, data: bytes) -> Any:
+        """An array of numpy: one's own, where stock's is a view that nobody may write to."""
+        view = read_numpy(code, data)
+        if view is None:
+            return self.refuse("numpy", "ndarray", None, "numpy is not installed here, or does not know its dtype")
+        return view.copy(order="K")
 
 
-def _model(code: int, cls: Any, payload: dict[str, Any], more: list[Any]) -> Any:
-    if code == PYDANTIC_2 and len(more) == 4 and payload.keys() == cls.model_fields.keys():
-        value = cls.__new__(cls)  # as it was: not validated again, defaults not made anew
-        value.__setstate__(
-            {
-                "__dict__": payload,
-                "__pydantic_fields_set__": set(more[1]),
-                "__pydantic_extra__": more[2],
-                "__pydantic_private__": more[3],
-            }
-        )
-        return value
-    try:  # stock's, or a model that has changed since
-        return cls(**payload)
-    except Exception:  # a validator may raise anything; as stock, the model without its validation
-        return (cls.model_construct if code == PYDANTIC_2 else cls.construct)(**payload)
+def read_number(name: str, dtype: str, data: bytes) -> Any:
+    numpy: Any = sys.modules.get("numpy") or importlib.import_module("numpy")
+    return numpy.frombuffer(data, dtype=numpy.dtype(dtype))[0]
 
 
-def _dataclass(cls: Any, payload: dict[str, Any]) -> Any:
-    """By the constructor, so that fields added since get their defaults; then the rest, as it was.
-
-    The rest: fields with init=False, and what __post_init__ changed.
-    """
-    fields = {field.name: field for field in dataclasses.fields(cls)}
-    value = cls(**{name: part for name, part in payload.items() if name not in fields or fields[name].init})
-    for name, part in payload.items():
-        if name in fields and getattr(value, name, payload) is not part:
-            object.__setattr__(value, name, part)
-    return value
+def is_standard_error(module: str, name: str) -> bool:
+    """Python's own exceptions: kept like values, though stock keeps none."""
+    found = getattr(builtins, name, None) if module == "builtins" else None
+    return isinstance(found, type) and issubclass(found, BaseException)

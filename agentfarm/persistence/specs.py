@@ -11,25 +11,26 @@ from langgraph.checkpoint.serde.base import SerializerProtocol
 
 from agentfarm.engine.steps import NodeCall, RunSpec
 from agentfarm.persistence.bodies import dump_value, load_value
+from agentfarm.persistence.serde import CALL, RUN
 
 _RUN_FIELDS = tuple(field.name for field in fields(RunSpec))
 
 
 def dump_spec(spec: RunSpec, serde: SerializerProtocol) -> bytes:
     """farm.run.spec. Raises ValueLost for an input that would not come back."""
-    return dump_value(serde, {name: getattr(spec, name) for name in _RUN_FIELDS}, channel="input")
+    return dump_value(serde, {name: getattr(spec, name) for name in _RUN_FIELDS}, channel=RUN)
 
 
 def load_spec(data: bytes, serde: SerializerProtocol) -> RunSpec:
-    given: dict[str, Any] = load_value(serde, data)
+    given: dict[str, Any] = load_value(serde, data, channel=RUN)
     return RunSpec(**{name: given[name] for name in _RUN_FIELDS if name in given})
 
 
 def dump_call(call: NodeCall, serde: SerializerProtocol) -> bytes:
     """farm.node_execution.spec."""
-    return dump_value(serde, call.to_dict(), channel=call.name)
+    return dump_value(serde, call.to_dict(), channel=CALL)
 
 
 def load_call(data: bytes, serde: SerializerProtocol) -> NodeCall | None:
     """None for a start, whose spec is empty."""
-    return NodeCall.from_dict(load_value(serde, data)) if data else None
+    return NodeCall.from_dict(load_value(serde, data, channel=CALL)) if data else None

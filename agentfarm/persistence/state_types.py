@@ -1,20 +1,24 @@
 """The classes that a graph's state may be made of: what its serializer may write and call.
 
-A class is known because the operator's graph names it, never because stored bytes do. Three places are looked at:
-the schemas and channels, the modules in which the node functions were written, and what these functions close over
-(`create_agent` keeps its response format there). Only classes of data count: models, dataclasses, named tuples, enums.
+A class is known because the operator's graph names it, never because stored bytes do. Three places are looked at: the
+schemas and channels; the modules in which the node functions were written, and what they call of their own package; and
+what these functions close over (`create_agent` keeps its response format there). Only classes of data count: models,
+dataclasses, attrs, named tuples, enums, exceptions, and subclasses of the built-in types of data.
 """
 
 import dataclasses
 import functools
+from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from enum import Enum
+from inspect import getattr_static
 from itertools import islice
 from types import FunctionType, MethodType
-from typing import Any
+from typing import Any, is_typeddict
 
 from langchain_core.runnables import Runnable
 from pydantic import BaseModel
+from pydantic.v1 import BaseModel as OldModel
 
 from agentfarm.engine._langgraph_serde import classes_in, type_hints
 
@@ -26,6 +30,12 @@ CLOSURE_WIDTH = 200
 
 #: Where a runnable or a tool keeps the functions that it calls.
 _FUNCTIONS = ("func", "afunc", "coroutine", "steps", "tools_by_name", "bound")
+
+#: What a class of data may be made from.
+_DATA = (
+    *(BaseModel, OldModel, Enum, BaseException),
+    *(str, int, float, bytes, list, dict, tuple, set, frozenset, deque),
+)
 
 #: Whose modules are full of classes that no state holds. A graph that puts one into its state says so in its schema.
 _LIBRARIES = frozenset({"langgraph", "langchain", "langchain_core"})
@@ -46,10 +56,18 @@ def is_named_tuple(cls: object) -> bool:
     return isinstance(cls, type) and issubclass(cls, tuple) and hasattr(cls, "_fields")
 
 
+def attributes_of(cls: type) -> list[tuple[str, str | None]] | None:
+    """[(attribute, argument of the constructor or None)] of a class made by attrs; None for others."""
+    made: Any = cls.__dict__.get("__attrs_attrs__")
+    return None if made is None else [(one.name, one.alias if one.init else None) for one in made]
+
+
 def is_data_class(cls: object) -> bool:
-    if not isinstance(cls, type):
+    if not isinstance(cls, type) or is_typeddict(cls):
         return False
-    return issubclass(cls, BaseModel | Enum) or dataclasses.is_dataclass(cls) or is_named_tuple(cls)
+    if issubclass(cls, _DATA) or dataclasses.is_dataclass(cls):
+        return True
+    return attributes_of(cls) is not None
 
 
 # --------------------------------------------------------------------------- schemas
@@ -66,13 +84,14 @@ def _from_schemas(graph: Any) -> set[Any]:
 
 
 def _walk(schemas: Iterable[Any]) -> set[Any]:
-    """Stock's walk, which enters neither named tuples nor the subclasses that a field of a base class may hold."""
+    """Stock's walk, and what it does not enter: named tuples, attrs, models of pydantic.v1, and the subclasses that a
+    field of a base class may hold."""
     seen: set[Any] = set()
     todo = list(schemas)
     while todo:
         new = {found for schema in todo for found in _hashable(classes_in(schema)) if found not in seen}
         seen |= new
-        todo = [hint for cls in new if is_named_tuple(cls) for hint in type_hints(cls).values()]
+        todo = [hint for cls in new if _is_not_entered(cls) for hint in type_hints(cls).values()]
         todo += [sub for cls in new if _is_model(cls) for sub in cls.__subclasses__() if sub not in seen]
     return seen
 
@@ -81,8 +100,12 @@ def _hashable(found: Iterable[Any]) -> Iterator[Any]:
     return (one for one in found if isinstance(one, type))
 
 
+def _is_not_entered(cls: Any) -> bool:
+    return is_named_tuple(cls) or issubclass(cls, OldModel) or attributes_of(cls) is not None
+
+
 def _is_model(cls: Any) -> bool:
-    return isinstance(cls, type) and issubclass(cls, BaseModel) and cls is not BaseModel
+    return issubclass(cls, BaseModel | OldModel) and cls not in (BaseModel, OldModel)
 
 
 # --------------------------------------------------------------------------- functions
@@ -126,7 +149,8 @@ def _reach(thing: Any, depth: int, seen: set[int]) -> Iterator[FunctionType | ty
 
 def _inside(thing: Any) -> Iterable[Any]:
     if isinstance(thing, FunctionType):
-        return [*_cells(thing), *(thing.__defaults__ or ()), *vars(thing).values()]  # the last: what it wraps
+        beside = [*_cells(thing), *(thing.__defaults__ or ()), *vars(thing).values()]  # the last: what it wraps
+        return [*beside, *_called(thing)]
     if isinstance(thing, MethodType):
         return (thing.__func__, thing.__self__)
     if isinstance(thing, functools.partial):
@@ -137,9 +161,23 @@ def _inside(thing: Any) -> Iterable[Any]:
         return list(islice(thing, CLOSURE_WIDTH))
     if isinstance(thing, Runnable):
         return [value for name in _FUNCTIONS if (value := getattr(thing, name, None)) is not None]
+    if (wrapped := getattr_static(thing, "__wrapped__", None)) is not None:  # a @task, and whatever else decorates
+        return (wrapped,)
     if dataclasses.is_dataclass(thing):
         return [getattr(thing, field.name, None) for field in dataclasses.fields(thing)]
     return ()
+
+
+def _called(function: FunctionType) -> Iterator[Any]:
+    """What it may call of its own package: functions, and what decorates one."""
+    names, package = function.__globals__, _package(function.__module__ or "")
+    if package in _LIBRARIES:
+        return
+    for name in function.__code__.co_names:
+        found = names.get(name)
+        wrapped = getattr_static(found, "__wrapped__", found) if found is not None else None
+        if isinstance(wrapped, FunctionType) and _package(wrapped.__module__ or "") == package:
+            yield wrapped
 
 
 def _cells(function: FunctionType) -> list[Any]:

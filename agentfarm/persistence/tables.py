@@ -86,6 +86,7 @@ run = Table(
     Column("ended_head", Uuid),
     Column("root_run_id", Uuid),
     Column("error", JSONB),
+    Column("warnings", JSONB),
     _time("created_at", now=True),
     _time("started_at"),
     _time("updated_at", now=True),

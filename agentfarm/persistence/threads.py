@@ -145,7 +145,9 @@ class PostgresThreads:
         made        the graph, where a factory made it for this request: whose classes the values are of
         guard_idle  a put raises ThreadBusy when a run of the thread is not over, in the same transaction
         """
-        serde = self.serde_for(graph_id) if made is None else serde_of(made)
+        serde = self.serde_for(graph_id)
+        if made is not None:
+            serde = serde_of(made, lossy=serde.softens)
         return TenantSaver(self.databases.of(tenant), tenant.id, serde, guard_idle=guard_idle)
 
 

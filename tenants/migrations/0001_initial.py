@@ -72,6 +72,7 @@ class Migration(migrations.Migration):
                 ("strategy", models.TextField()),
                 ("inline_reason", models.TextField(null=True)),
                 ("error", models.JSONField(null=True)),
+                ("warnings", models.JSONField(null=True)),
                 ("created_at", models.DateTimeField()),
                 ("started_at", models.DateTimeField(null=True)),
                 ("finished_at", models.DateTimeField(null=True)),

@@ -44,6 +44,7 @@ class Run(_OfTenant):
     strategy = models.TextField()
     inline_reason = models.TextField(null=True)
     error = models.JSONField(null=True)  # its message is the tenant's: only its type is shown
+    warnings = models.JSONField(null=True)
     created_at = models.DateTimeField()
     started_at = models.DateTimeField(null=True)
     finished_at = models.DateTimeField(null=True)

@@ -12,7 +12,7 @@ DECLARE v_function regprocedure;
 BEGIN
   FOR v_function IN SELECT p.oid::regprocedure FROM pg_proc p WHERE p.pronamespace = 'farm'::regnamespace AND p.proname = ANY (ARRAY[
       'is_lost', 'losses', 'note_loss', 'times', 'read_checkpoint', 'claim', 'load_step', 'claim_advance', 'save_own', 'save_writes', 'save_checkpoints', 'end_run',
-      'commit', 'settle', 'retry_later', 'give_back', 'leased_to', 'hold', 'put_checkpoint', 'put_writes', 'open_at_head', 'bury', 'start_waiting', 'mark_announced',
+      'commit', 'settle', 'retry_later', 'give_back', 'leased_to', 'hold', 'put_checkpoint', 'put_writes', 'open_at_head', 'bury', 'start_waiting', 'note_warnings', 'mark_announced',
       'register', 'beat', 'leave']) LOOP
     EXECUTE format('DROP ROUTINE %s', v_function);
   END LOOP;
@@ -535,6 +535,17 @@ BEGIN
 END $$;
 
 -- ------------------------------------------------------------------------------------------------ once a run, after its end
+
+-- Values of this run that were passed on as plain data: [[where, type]], each once, the first hundred.
+CREATE FUNCTION farm.note_warnings(p_tenant uuid, p_run uuid, p_warnings jsonb) RETURNS boolean LANGUAGE plpgsql AS $$
+BEGIN
+  PERFORM set_config('farm.tenant', p_tenant::text, true), set_config('synchronous_commit', 'off', true);
+  UPDATE farm.run r
+     SET warnings = (SELECT jsonb_agg(DISTINCT w) FROM jsonb_array_elements(coalesce(r.warnings, '[]') || p_warnings) w)
+   WHERE r.tenant_id = p_tenant AND r.run_id = p_run
+     AND NOT coalesce(r.warnings, '[]') @> p_warnings AND jsonb_array_length(coalesce(r.warnings, '[]')) < 100;
+  RETURN FOUND;
+END $$;
 
 -- Its end is in its stream. Not synchronous: a mark that Postgres loses in a crash is made again by the healer.
 CREATE FUNCTION farm.mark_announced(p_tenant uuid, p_run uuid) RETURNS boolean LANGUAGE plpgsql AS $$

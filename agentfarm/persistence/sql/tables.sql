@@ -51,6 +51,7 @@ CREATE TABLE farm.run (
   ended_head    uuid,                              -- the thread's head when the run ended: where its answer is read, since the next run moves the head on
   root_run_id   uuid,                              -- callbacks' id of the whole graph
   error         jsonb,                             -- {error: type, message, node, attempts}
+  warnings      jsonb,                             -- [[where, type]]: values passed on as plain data, since the graph asked for it
   created_at    timestamptz NOT NULL DEFAULT clock_timestamp(),
   started_at    timestamptz,
   updated_at    timestamptz NOT NULL DEFAULT clock_timestamp(),

@@ -47,7 +47,7 @@ GRANT SELECT (tenant_id, expires_at) ON farm.store_item TO farm_ops;
 
 GRANT SELECT ON farm.thread, farm.thread_head, farm.superstep, farm.worker TO farm_admin;
 GRANT SELECT (tenant_id, run_id, thread_id, assistant_id, graph_id, status, strategy, metadata, inline_reason, forget_thread, started_head,
-              ended_head, root_run_id, error, created_at, started_at, updated_at, finished_at, announced_at) ON farm.run TO farm_admin;
+              ended_head, root_run_id, warnings, error, created_at, started_at, updated_at, finished_at, announced_at) ON farm.run TO farm_admin;
 GRANT SELECT (tenant_id, thread_id, ns, checkpoint_id, parent_id, run_id, step, refs, created_at) ON farm.checkpoint TO farm_admin;
 GRANT SELECT (tenant_id, thread_id, ns, key) ON farm.checkpoint_blob TO farm_admin;
 GRANT SELECT (tenant_id, thread_id, ns, checkpoint_id, execution_id, task_id, idx, run_id, fence, task_path) ON farm.checkpoint_write TO farm_admin;

@@ -261,7 +261,7 @@ def test_what_cannot_be_kept_names_its_channel_and_saves_nothing(saver_of: MakeS
     with pytest.raises(ValueLost) as refused:
         put(saver, config, {"fine": 1, "session": object()})
 
-    assert refused.value.facts["channel"] == "session"
+    assert refused.value.facts["place"] == "Channel 'session'"
     assert saver.get_tuple(config) is None
 
 

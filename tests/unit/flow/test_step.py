@@ -96,7 +96,8 @@ def test_what_cannot_be_saved_ends_the_run_instead(
     farm: Farm, world: World, message: ExecuteNode, claimed: Claimed, ended: Ended
 ) -> None:
     world.claims = [claimed]
-    world.commits = [ValueLost(channel="c", type="T"), Committed(ended=replace(ended, status="error"))]
+    lost = ValueLost(place="Channel 'c'", type="T", todo="Do something.")
+    world.commits = [lost, Committed(ended=replace(ended, status="error"))]
 
     assert execute_node(farm, message) == "committed"
     assert [call[2] for call in world.did("commit")] == [None, "error"]
