@@ -60,16 +60,15 @@ def _execute_and_commit(farm: Farm, claimed: Claimed) -> Committed | None:
     sink = _Sink(farm, claimed)
     try:
         result = _run_segment(farm, claimed, sink)
-        committed = _commit(farm, claimed, result)
+        if sink.has_spoken:
+            _publish_events(farm)
+        return _commit(farm, claimed, result)
     except LeaseLost as error:
         logger.warning("fenced out", extra={"code": error.code, **_ids(claimed)})
         return None
     except Unavailable:
         farm.executions.release(claimed)
         raise
-    if sink.has_spoken:
-        _publish_events(farm)
-    return committed
 
 
 def _commit(farm: Farm, claimed: Claimed, result: SegmentResult) -> Committed:
@@ -155,7 +154,8 @@ class _Sink:
 
 
 def _publish_events(farm: Farm) -> None:
-    """Before anybody else writes to the run's stream, what this segment said must be in it."""
+    """Before the commit: what a worker had not sent when it died after it, nobody would say again. So a stream has all
+    that committed segments said, in their order; of one that did not commit, at times a part."""
     try:
         farm.log.flush()
     except Unavailable as error:

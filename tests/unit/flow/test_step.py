@@ -51,7 +51,7 @@ def claimed(message: ExecuteNode) -> Claimed:
     return Claimed(message, "start", message.run_id, run, None, fence=1, attempt=1, saver=saver)
 
 
-def test_what_comes_next_is_sent_after_the_commit_and_its_events(
+def test_what_a_segment_said_is_in_its_stream_before_the_commit_and_what_comes_next_is_sent_after_it(
     farm: Farm, world: World, message: ExecuteNode, claimed: Claimed
 ) -> None:
     world.claims, world.commits = [claimed], [Committed(ready=(message,))]
@@ -59,7 +59,7 @@ def test_what_comes_next_is_sent_after_the_commit_and_its_events(
     outcome = execute_node(farm, message)
 
     assert outcome == "committed"
-    assert [call[0] for call in world.calls] == ["commit", "flush", "publish"]
+    assert [call[0] for call in world.calls] == ["flush", "commit", "publish"]
     assert [event.name for event in world.events] == ["metadata", "values"]
 
 
@@ -78,7 +78,7 @@ def test_who_was_fenced_out_sends_nothing(farm: Farm, world: World, message: Exe
     world.claims, world.commits = [claimed], [LeaseLost(execution_id="e")]
 
     assert execute_node(farm, message) == "fenced"
-    assert [call[0] for call in world.calls] == ["commit"]
+    assert [call[0] for call in world.calls] == ["flush", "commit"]
 
 
 def test_a_database_that_is_away_gets_its_claim_back_and_the_message_comes_again(
@@ -89,7 +89,7 @@ def test_a_database_that_is_away_gets_its_claim_back_and_the_message_comes_again
     with pytest.raises(StoreUnavailable):
         execute_node(farm, message)
 
-    assert [call[0] for call in world.calls] == ["commit", "release"]
+    assert [call[0] for call in world.calls] == ["flush", "commit", "release"]
 
 
 def test_what_cannot_be_saved_ends_the_run_instead(
