@@ -75,7 +75,7 @@ lock: $(UV) ## Write the requirements*.txt from the .in files. ARGS="--upgrade" 
 
 ##@ Check
 
-.PHONY: check static format-check lint imports types test test-fast test-rest upstream bench format
+.PHONY: check static format-check lint imports types test test-fast test-rest crash upstream bench format
 check: static test-fast test-rest ## What CI runs, cheapest first (CI adds `make upstream`)
 
 static: format-check lint imports types ## All that needs no test: format, lint, imports, types
@@ -100,6 +100,9 @@ test-rest: setup-dev
 
 test: setup-dev ## Every test, on PostgreSQL, Valkey and RabbitMQ that it starts itself. ARGS="-k name"
 	@$(BIN)/pytest -n $(JOBS) $(ARGS)
+
+crash: setup-dev ## A death at every point of every message in every way (tests/integration/crash), where `test` tries a sample
+	@AGENTFARM_CRASH=all $(BIN)/pytest -n $(JOBS) --dist=load --timeout 3600 -s tests/integration/crash $(ARGS)
 
 upstream: setup-dev ## LangGraph's own tests, of exactly the locked release, through our engine
 	@PYTHONPATH=. $(BIN)/python tests/upstream/run.py $(ARGS)
