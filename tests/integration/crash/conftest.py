@@ -8,6 +8,8 @@ import redis
 from pydantic import SecretStr
 
 from agentfarm.conf import Settings
+from agentfarm.persistence.node_cache import RedisNodeCaches
+from agentfarm.persistence.serde import FaithfulSerializer
 from agentfarm.streaming.log import RedisEventLog
 from tests.integration.crash.stories import Farm
 from tests.services import OwnDatabase
@@ -23,13 +25,15 @@ def farm(database: OwnDatabase, redis_url: str) -> Iterator[Farm]:
         secret_key=SecretStr("of the tests"),
     )
     log = RedisEventLog(redis_url)
+    caches = RedisNodeCaches(redis_url, lambda graph_id: FaithfulSerializer(), max_bytes=1 << 20, max_seconds=60)
     with (
         psycopg.connect(database.root_url, autocommit=True) as root,
         redis.Redis.from_url(redis_url) as streams,
     ):
-        made = Farm(settings, root, streams, log)
+        made = Farm(settings, root, streams, log, caches)
         try:
             yield made
         finally:
             made.stop()
             log.close()
+            caches.close()

@@ -29,6 +29,7 @@ from agentfarm.persistence.database import Database, Databases
 from agentfarm.persistence.executions import PostgresExecutions
 from agentfarm.persistence.healing import PostgresHealing
 from agentfarm.persistence.leases import WorkerLease
+from agentfarm.persistence.node_cache import RedisNodeCaches
 from agentfarm.persistence.runs import PostgresRuns
 from agentfarm.persistence.serde import serde_of
 from agentfarm.persistence.threads import PostgresThreads
@@ -229,6 +230,7 @@ class Outside:
     settings: Settings
     graphs: GraphRegistry
     log: RedisEventLog
+    caches: RedisNodeCaches
     send: Callable[[ExecuteNode], None]
     queue_length: Callable[[], int]
 
@@ -263,6 +265,7 @@ class Process:
             healing=PostgresHealing(self.ops, self.app, settings),
             publisher=MortalPublisher(outside.send, outside.queue_length, fate),
             log=log,
+            caches=outside.caches,
             keys=None,  # type: ignore[arg-type]  # the API's business
             run_async=_run_async,
         )

@@ -28,6 +28,7 @@ from agentfarm.flow import step
 from agentfarm.flow.admit import admit_run, build_run
 from agentfarm.flow.heal import sweep_once
 from agentfarm.messages import ExecuteNode
+from agentfarm.persistence.node_cache import RedisNodeCaches
 from agentfarm.persistence.serde import FaithfulSerializer
 from agentfarm.records import NewRun, RunRequest
 from agentfarm.streaming.log import RedisEventLog
@@ -36,7 +37,7 @@ from agentfarm.tenancy import Tenant
 from tests.integration.crash.cases import CASES, TASKS, Answers, Case
 from tests.integration.crash.mortal import Died, Outside, Process
 
-Role = Literal["web", "worker", "healer"]
+Role = Literal["web", "worker", "other worker", "healer"]
 
 #: Sweeps after which what is not over never will be.
 MAX_SWEEPS = 12
@@ -60,16 +61,17 @@ class Farm:
     root: psycopg.Connection[Any]
     streams: redis.Redis
     log: RedisEventLog
+    caches: RedisNodeCaches
     inbox: deque[Delivery] = field(default_factory=deque)
-    executed: Counter[UUID] = field(default_factory=Counter)  # node executions, by id: how often a node was begun
+    executed: Counter[tuple[str, str]] = field(default_factory=Counter)  # (run, execution): how often it was begun
     survivors: dict[Role, Process] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.graphs = GraphRegistry({name: describe_graph(name, case.graph) for name, case in CASES.items()})
 
     def start(self, role: Role, *, dies_at: int = 0, is_lazy: bool = False) -> Process:
-        outside = Outside(self.settings, self.graphs, self.log, self.send, lambda: len(self.inbox))
-        return Process(outside, role, dies_at=dies_at, is_worker=role == "worker", is_lazy=is_lazy)
+        outside = Outside(self.settings, self.graphs, self.log, self.caches, self.send, lambda: len(self.inbox))
+        return Process(outside, role, dies_at=dies_at, is_worker="worker" in role, is_lazy=is_lazy)
 
     def survivor(self, role: Role) -> Process:
         if role not in self.survivors:
@@ -95,9 +97,9 @@ def counting(farm: Farm) -> Iterator[None]:
 
     def note(request: SegmentRequest) -> None:
         if request.kind == "node" and request.call:
-            farm.executed[UUID(request.call.execution_id)] += 1
+            farm.executed[request.run.run_id, request.call.execution_id] += 1
         elif request.run.inline:
-            farm.executed[UUID(request.run.run_id)] += 1
+            farm.executed[request.run.run_id, ""] += 1
 
     def run_segment(graph: Any, request: SegmentRequest, **more: Any) -> SegmentResult:
         note(request)
@@ -160,7 +162,7 @@ class Story:
             fault.role: farm.start(fault.role, dies_at=fault.dies_at, is_lazy=fault.is_lazy) for fault in faults
         }
         self.points = {role: mortal.fate.points for role, mortal in self.mortals.items()}
-        self.executed: Counter[UUID] = Counter()
+        self.executed: Counter[tuple[str, str]] = Counter()
         self.tasks: Counter[str] = Counter()
 
     def tell(self) -> Self:
