@@ -1,6 +1,6 @@
 """Workers and runs for the tests of the hot path: segments made by hand, so that each says exactly what it writes."""
 
-import time
+import threading
 from collections.abc import Callable, Mapping
 from typing import Any
 from uuid import UUID, uuid4
@@ -185,12 +185,23 @@ def count(home: Home, table: str) -> int:
 
 def make_silent(home: Home, hand: Hand, *, seconds: int = 60) -> None:
     """As if the process were frozen: its lock is held, its row grows old."""
-    hand.lease._beat_seconds = 3600
-    time.sleep(0)
+    lease = hand.lease
+    worker = lease.worker_id()
+    resting = threading.Event()
+    beat_seconds, lease._beat_seconds = lease._beat_seconds, 3600
+    wait = lease._wake.wait
+
+    def rest(seconds: float | None = None) -> bool:
+        if seconds == 3600:  # the beat before it, if there was one under way, is over
+            resting.set()
+        return wait(seconds)
+
+    lease._wake.wait = rest  # type: ignore[method-assign]
+    assert resting.wait(beat_seconds * 20 + 10), "the lease's thread does not come to rest"
     home.query(
         "UPDATE farm.worker SET beat_at = clock_timestamp() - make_interval(secs => %s) WHERE worker = %s RETURNING 1",
         seconds,
-        hand.lease.worker_id(),
+        worker,
     )
 
 
