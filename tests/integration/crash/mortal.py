@@ -268,6 +268,7 @@ class Process:
             caches=outside.caches,
             keys=None,  # type: ignore[arg-type]  # the API's business
             run_async=_run_async,
+            retry_message_seconds=0.0,  # each further try is a message, and so dies on its own
         )
         fate.when_dead = self._die
         if is_worker:

@@ -63,7 +63,7 @@ class Farm:
     log: RedisEventLog
     caches: RedisNodeCaches
     inbox: deque[Delivery] = field(default_factory=deque)
-    executed: Counter[tuple[str, str]] = field(default_factory=Counter)  # (run, execution): how often it was begun
+    executed: Counter[tuple[str, str, int]] = field(default_factory=Counter)  # by run, execution, try of a RetryPolicy
     survivors: dict[Role, Process] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -97,9 +97,9 @@ def counting(farm: Farm) -> Iterator[None]:
 
     def note(request: SegmentRequest) -> None:
         if request.kind == "node" and request.call:
-            farm.executed[request.run.run_id, request.call.execution_id] += 1
+            farm.executed[request.run.run_id, request.call.execution_id, request.call.tries] += 1
         elif request.run.inline:
-            farm.executed[request.run.run_id, ""] += 1
+            farm.executed[request.run.run_id, "", 0] += 1
 
     def run_segment(graph: Any, request: SegmentRequest, **more: Any) -> SegmentResult:
         note(request)
@@ -162,7 +162,7 @@ class Story:
             fault.role: farm.start(fault.role, dies_at=fault.dies_at, is_lazy=fault.is_lazy) for fault in faults
         }
         self.points = {role: mortal.fate.points for role, mortal in self.mortals.items()}
-        self.executed: Counter[tuple[str, str]] = Counter()
+        self.executed: Counter[tuple[str, str, int]] = Counter()
         self.tasks: Counter[str] = Counter()
 
     def tell(self) -> Self:
