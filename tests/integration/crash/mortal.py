@@ -32,6 +32,7 @@ from agentfarm.persistence.leases import WorkerLease
 from agentfarm.persistence.node_cache import RedisNodeCaches
 from agentfarm.persistence.runs import PostgresRuns
 from agentfarm.persistence.serde import serde_of
+from agentfarm.persistence.store import PostgresStores
 from agentfarm.persistence.threads import PostgresThreads
 from agentfarm.records import Event
 from agentfarm.streaming.log import RedisEventLog
@@ -262,6 +263,7 @@ class Process:
             executions=PostgresExecutions(databases, serde_for, self.lease, settings),
             runs=PostgresRuns(databases, serde_for),
             threads=PostgresThreads(databases, serde_for),
+            stores=PostgresStores(databases, outside.graphs.store, max_value_bytes=settings.store_max_value_bytes),
             healing=PostgresHealing(self.ops, self.app, settings),
             publisher=MortalPublisher(outside.send, outside.queue_length, fate),
             log=log,
