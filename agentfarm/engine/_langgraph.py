@@ -76,6 +76,7 @@ coerce_context = _main._coerce_context
 #: What the loop's subclass overrides or calls.
 _LOOP_METHODS = (
     "_first",
+    "_prepare_tasks_and_emit_checkpoint",
     "_put_checkpoint",
     "_reapply_writes_to_succeeded_nodes",
     "_resume_error_handlers_if_applicable",

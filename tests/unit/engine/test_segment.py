@@ -11,7 +11,7 @@ from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.graph import START, StateGraph
 from langgraph.runtime import Runtime
 from langgraph.store.memory import InMemoryStore
-from langgraph.types import Command, interrupt
+from langgraph.types import Command, Send, interrupt
 
 from agentfarm.engine import _langgraph as lg
 from agentfarm.engine.checkpoint_ids import id_after
@@ -229,6 +229,49 @@ def test_a_call_comes_back_from_json_as_it_was() -> None:
 
     assert NodeCall.from_dict(json.loads(json.dumps(call.to_dict()))) == call
     assert NodeCall.from_dict({**call.to_dict(), "of a newer release": 1}) == call
+
+
+class Compared(str):
+    """A task's id that counts how often it is compared."""
+
+    times = 0
+    __slots__ = ()
+    __hash__ = str.__hash__
+
+    def __eq__(self, other: object) -> bool:
+        Compared.times += 1
+        return str.__eq__(self, other)
+
+    def __str__(self) -> str:  # LangGraph asks for it, and would get a plain one
+        return self
+
+
+def comparisons_of_an_advance(width: int) -> int:
+    builder = StateGraph(State)
+    builder.add_node("item", lambda state: {"log": ["x"]})
+    builder.add_conditional_edges(START, lambda state: [Send("item", {})] * width, ["item"])
+    graph, saver, spec = builder.compile(), InMemorySaver(), spec_of({"log": []})
+    calls = run_segment(graph, SegmentRequest("start", spec), saver=saver)
+    save(saver, calls.ops)
+    for call in calls.next:
+        save(saver, [PutWrites("", call.checkpoint_id, call.execution_id, "", (("log", ["x"]),))])
+    found = saver.get_tuple(CONFIG)
+    assert found is not None
+    counted = [(Compared(owner), channel, value) for owner, channel, value in found.pending_writes or ()]
+    saver.get_tuple = lambda config: found._replace(pending_writes=list(counted))  # type: ignore[method-assign]
+    settled = {call.execution_id: "done" for call in calls.next}
+
+    Compared.times = 0
+    result = run_segment(graph, SegmentRequest("advance", spec, calls.next[-1], settled=settled), saver=saver)
+
+    assert result.status == "success"
+    return Compared.times
+
+
+def test_what_an_advance_costs_grows_with_its_siblings_and_not_with_their_square() -> None:
+    narrow, wide = comparisons_of_an_advance(20), comparisons_of_an_advance(80)
+
+    assert 0 < wide <= 5 * narrow
 
 
 # --------------------------------------------------------------------------- ids
