@@ -251,7 +251,7 @@ class GraphChanged(Conflict):
     code = "graph_changed"
     says = (
         "The thread was begun under another build of graph {graph_id!r}, and this one cannot go on with it: {why}. "
-        "Serve it with the build that began it, or bring back what it needs (docs/how-to/roll-out-a-graph.md)."
+        "Serve it with the build that began it, or bring back what it needs; then retry the run."
     )
 
 

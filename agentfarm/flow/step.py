@@ -16,7 +16,7 @@ from agentfarm.engine.graphs import LoadedGraph
 from agentfarm.engine.jsonable import to_json
 from agentfarm.engine.segment import SegmentRequest, arun_segment, run_segment
 from agentfarm.engine.steps import SegmentResult
-from agentfarm.errors import GraphLoadFailed, LeaseLost, Stale, Unavailable
+from agentfarm.errors import GraphChanged, GraphLoadFailed, LeaseLost, Stale, Unavailable
 from agentfarm.flow.dispatch import dispatch
 from agentfarm.flow.farm import Farm
 from agentfarm.flow.graph_use import executing, use_graph
@@ -98,6 +98,7 @@ def _run_segment(farm: Farm, claimed: Claimed, sink: "_Sink") -> SegmentResult:
     store = farm.stores.of(_tenant(claimed))
 
     def stores(loaded: LoadedGraph) -> dict[str, Any]:
+        _check_node(loaded, claimed)
         made = loaded.graph if loaded.is_made else None
         if made is not None:  # with classes of its own, which nobody knew when the claim was made
             farm.executions.know_types(claimed, made)
@@ -119,7 +120,7 @@ def _run_segment(farm: Farm, claimed: Claimed, sink: "_Sink") -> SegmentResult:
         return use_graph(farm, claimed.run.graph_id, access, run, arun, failure=lambda result: result.error)
     except (LeaseLost, Unavailable):
         raise
-    except Stale as error:  # the graph that this worker serves has lost the node
+    except (Stale, GraphChanged) as error:  # the graph that this worker serves has lost the node, or its place
         return _failed(error)
     except GraphLoadFailed as error:
         if error.__cause__ is not None:  # its factory's own, which ends the run as a node's would
@@ -129,6 +130,15 @@ def _run_segment(farm: Farm, claimed: Claimed, sink: "_Sink") -> SegmentResult:
     except Exception as error:  # a bug of ours
         logger.exception("a segment failed outside of its node", extra=_ids(claimed))
         return _failed(error)
+
+
+def _check_node(loaded: LoadedGraph, claimed: Claimed) -> None:
+    """Raises GraphChanged where another build of the graph has made this execution ready."""
+    if claimed.call is None:
+        return
+    name = claimed.call.chain()[0].name  # of the graph itself: what is inside of a subgraph's node, that node knows
+    if name not in loaded.graph.nodes:
+        raise GraphChanged(graph_id=loaded.graph_id, why=f"node {name!r}, which is next, is gone")
 
 
 class _Sink:

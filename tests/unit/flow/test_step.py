@@ -10,8 +10,8 @@ from typing_extensions import TypedDict
 
 from agentfarm.engine.graph_loading import describe_graph
 from agentfarm.engine.graphs import GraphRegistry
-from agentfarm.engine.steps import RunSpec
-from agentfarm.errors import LeaseLost, StoreUnavailable, ValueLost
+from agentfarm.engine.steps import NodeCall, RunSpec
+from agentfarm.errors import GraphChanged, LeaseLost, StoreUnavailable, ValueLost
 from agentfarm.flow.farm import Farm
 from agentfarm.flow.step import execute_node
 from agentfarm.messages import ExecuteNode
@@ -131,3 +131,17 @@ def test_a_message_that_comes_again_sends_what_its_first_delivery_may_not_have_s
     execute_node(farm, message, redelivered=True)
 
     assert world.calls == [("publish", message)]
+
+
+def test_a_node_that_this_build_of_the_graph_has_lost_ends_the_run_which_names_it(
+    farm: Farm, world: World, message: ExecuteNode, claimed: Claimed, ended: Ended
+) -> None:
+    call = NodeCall("gone", ("__pregel_pull", "gone"), True, 25, "", "c", "e", False, None, False, True)
+    world.claims = [replace(claimed, kind="node", call=call)]
+    world.commits = [Committed(ended=replace(ended, status="error"))]
+
+    execute_node(farm, message)
+
+    (result,) = world.results
+    assert type(result.error) is GraphChanged
+    assert "node 'gone', which is next, is gone" in str(result.error)

@@ -25,6 +25,7 @@ class World:
     calls: list[tuple[Any, ...]] = field(default_factory=list)
     claims: list[Any] = field(default_factory=list)
     commits: list[Committed | Exception] = field(default_factory=list)
+    results: list[Any] = field(default_factory=list)  # what was committed
     open_messages: tuple[ExecuteNode, ...] = ()
     events: list[Event] = field(default_factory=list)
     runs: dict[UUID, RunRow] = field(default_factory=dict)
@@ -106,6 +107,7 @@ class FakeExecutions:
 
     def commit(self, claimed: Any, result: Any, *, lease_next: bool = False) -> Committed:
         self.world.calls.append(("commit", claimed.kind, result.status, lease_next))
+        self.world.results.append(result)
         answer = self.world.commits.pop(0)
         if isinstance(answer, Exception):
             raise answer
