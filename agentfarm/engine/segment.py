@@ -152,7 +152,6 @@ def _config(segment: Segment) -> dict[str, Any]:
     run = segment.run
     conf = {"thread_id": run.thread_id, **run.config.get(lg.CONF, {})}
     config = {**run.config, lg.CONF: conf}
-    config.pop("run_id", None)
     if segment.top.kind != "start":
         given = conf.pop(lg.CONFIG_KEY_CHECKPOINT_ID, None)
         if given is not None:  # where the run began; nodes and callbacks see it in their metadata, as in stock
@@ -160,7 +159,7 @@ def _config(segment: Segment) -> dict[str, Any]:
     elif segment.attempt == 1 and (run_id := _uuid(run.run_id)) is not None:
         # The callbacks' id of the whole graph is the run's own, so that a trace is found by it. As the Agent Server
         # does it, not in a second attempt: a tracer may have been told of the first.
-        config["run_id"] = run_id
+        config.setdefault("run_id", run_id)
     conf[lg.CONFIG_KEY_CHECKPOINTER] = segment.saver
     if segment.cache is not None:
         conf[lg.CONFIG_KEY_CACHE] = segment.cache
