@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, TypedDict, cast
 
+from langgraph.channels.untracked_value import UntrackedValue
 from langgraph.func import entrypoint, task
 from langgraph.graph import START, StateGraph
 from langgraph.pregel import Pregel
@@ -158,6 +159,39 @@ nested = _nested()
 flaky = _line({"a": _writes("a"), "flaky": _flaky_node}, retry_policy=_NO_WAIT)
 
 
+class Untracked(State, total=False):
+    """count, side: in no checkpoint; see engine/untracked.py"""
+
+    count: Annotated[int, UntrackedValue]
+    side: Annotated[str, UntrackedValue(str, guard=False)]
+
+
+def _counts(name: str) -> Any:
+    def node(state: Untracked) -> Untracked:
+        count = state.get("count", 0) + 1
+        return {"log": [f"{name} {count}"], "count": count}
+
+    return node
+
+
+def _untracked() -> AnyGraph:
+    def takes_a_side(side: str) -> Any:
+        return lambda state: {"log": [f"{side} {state['count']}"], "side": side}
+
+    builder = StateGraph(Untracked)
+    builder.add_sequence([("a", _counts("a")), ("b", _counts("b"))])
+    builder.add_edge(START, "a")
+    for side in ("left", "right"):
+        builder.add_node(side, takes_a_side(side))
+        builder.add_edge("b", side)
+    builder.add_node("c", lambda state: {"log": [f"c {state['side']} {state['count']}"]})
+    builder.add_edge(["left", "right"], "c")
+    return builder.compile()
+
+
+untracked = _untracked()
+
+
 @dataclass(frozen=True, slots=True)
 class Known:
     """A graph, what to put in, and what comes out.
@@ -181,5 +215,6 @@ KNOWN: Mapping[str, Known] = {
     ),
     "nested": Known(nested, {"log": []}, {"log": ["s1", "s2", "s3", "s4", "e"]}),
     "flaky": Known(flaky, {"log": []}, {"log": ["a", "flaky in attempt 3"]}),
+    "untracked": Known(untracked, {"log": []}, {"log": ["a 1", "b 2", "left 2", "right 2", "c right 2"]}),
     "squares": Known(squares, [1, 2, 3], [1, 4, 9]),
 }

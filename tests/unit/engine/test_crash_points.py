@@ -18,7 +18,7 @@ from agentfarm.testing.graphs import KNOWN, Known
 
 from .conftest import CONFIG, Bench
 
-GRAPHS = ["line", "diamond", "fan_out", "questions", "nested", "squares"]
+GRAPHS = ["line", "diamond", "fan_out", "questions", "nested", "squares", "untracked"]
 
 
 class Died(BaseException):
