@@ -28,6 +28,15 @@ def test_every_package_is_held_to_hashes_and_no_index_is_named() -> None:
         assert "://" not in text
 
 
+def test_the_readme_names_the_versions_that_are_tested() -> None:
+    told = (ROOT / "README.md").read_text(encoding="utf-8").partition("What is tested: ")[2].partition("\n\n")[0]
+    tested = {**pins("requirements-dev.txt"), **pins("requirements-agents.txt")}
+    named = {name.lower(): version for name, version in re.findall(r"([\w-]+) (\d+(?:\.\d+)+)", told)}
+
+    assert len(named) == 5
+    assert named == {name: tested[name] for name in named}
+
+
 def test_each_wanted_package_is_locked() -> None:
     wanted = re.findall(r"^([A-Za-z0-9._-]+)", (ROOT / "requirements.in").read_text(encoding="utf-8"), re.MULTILINE)
 

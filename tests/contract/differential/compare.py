@@ -11,11 +11,17 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from agentfarm.engine.jsonable import to_json
 from tests.contract.differential.scenario import Record, StepRecord
 
 _ID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}|(?<![0-9a-f])[0-9a-f]{32}(?![0-9a-f])")
-_TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d+)?(?:\+00:00|Z)")
-_VERSION = re.compile(r"\d{8}(?:\d{24})?\.[0-9a-f.]+")
+_TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d+)?(?:\+00:00|Z)|(?<=elapsed: )\d+\.\d+s")
+_VERSION = re.compile(r"\d{8}(?:\d{24})?\.[0-9a-f.+-]+")
+
+#: Events of what nodes are given and write.
+_OF_NODES = frozenset({"tasks", "updates", "debug"})
+
+_TOOL_MESSAGE = "langchain_core.messages.tool.ToolMessage"
 
 #: What stands between two supersteps of a stream.
 _BETWEEN = frozenset({"values", "checkpoints"})
@@ -35,23 +41,47 @@ def normalised(record: Record, *, parallel: bool = False) -> dict[str, Any]:
 
     ids        each becomes a name: those that the drivers know by their role, the others by where they are first met
                (history, then what is stored, then states, then events), the same name wherever the id is met again
-    times      a timestamp becomes <time>
+    times      a timestamp becomes <time>, and how long a node ran before its timeout
     versions   of channels: their number, without the random part behind it
     edges      of a node, which are a set: the order in which it writes along them
     order      between the events of different nodes that run at the same time, where the scenario says that there are
                such, and between the pending writes of different nodes; each node's own keep their order
-    duplicates of nothing. Types, places, metadata, errors, writes are compared as they are
+    tool ids   of tool messages, in what a node was given and what it wrote (tasks, updates, results, pending writes):
+               reducers give a missing id in place, so stock's objects have it or not by when one looks at them. Values
+               and messages are compared with them, and so is everything else that a tool message says
+    metadata   of stored checkpoints: as JSON, which is how stock's savers for databases keep it
+
+    Types, places, errors, writes and numbers of events are compared as they are.
     """
     names = _Names(record.ids)
-    history = names.told(record.history)
+    history = names.told([_without_tool_ids_in_tasks(state) for state in record.history])
     stored = _stored(record.stored, names)
     steps = []
     for step in record.steps:
-        told = names.told([step.answer, step.run_status, step.thread_status, step.state])
+        state = _without_tool_ids_in_tasks(step.state)
+        told = names.told([step.answer, step.run_status, step.thread_status, state])
         steps.append({**dict(zip(("answer", "run_status", "thread_status", "state"), told, strict=True))})
     for told, step in zip(steps, record.steps, strict=True):
         told["events"] = events_of(step, names, parallel=parallel)
     return {"steps": steps, "history": history, "stored": stored}
+
+
+def _without_tool_ids(value: Any) -> Any:
+    """JSON, or what `typed` makes of messages."""
+    if isinstance(value, list):
+        return [_without_tool_ids(one) for one in value]
+    if not isinstance(value, dict):
+        return value
+    value = {key: _without_tool_ids(one) for key, one in value.items()}
+    if value.get("type") == "tool" and "tool_call_id" in value:
+        return {key: one for key, one in value.items() if key != "id"}
+    if value.get("type") == _TOOL_MESSAGE:
+        return {**value, "set": [key for key in value["set"] if key != "id"]}
+    return value
+
+
+def _without_tool_ids_in_tasks(state: Any) -> Any:
+    return {**state, "tasks": [_without_tool_ids(task) for task in state["tasks"]]}
 
 
 class _Names:
@@ -96,16 +126,16 @@ def _checkpoint(one: Any, names: _Names) -> Any:
     checkpoint["channel_values"] = typed(checkpoint["channel_values"])
     by_execution: dict[str, list[Any]] = {}
     for execution_id, channel, value in one.pending_writes or ():
-        by_execution.setdefault(execution_id, []).append([channel, typed(value)])
+        by_execution.setdefault(execution_id, []).append([channel, _without_tool_ids(typed(value))])
     by_execution = {execution_id: _edges_sorted(writes) for execution_id, writes in by_execution.items()}
-    told = names.told([checkpoint, typed(one.metadata), one.config, one.parent_config])
+    told = names.told([checkpoint, json.loads(to_json(one.metadata)), one.config, one.parent_config])
     writes = [names.told(pair) for pair in sorted(by_execution.items(), key=names.known)]
     return dict(zip(("checkpoint", "metadata", "config", "parent"), told, strict=True)) | {"writes": writes}
 
 
 def _edges_sorted(writes: list[Any]) -> list[Any]:
-    """A graph's edges are a set: the writes along those of one node stay together, but their order is Python's hash's."""
-    edges = sorted(write for write in writes if write[0].startswith("branch:to:"))
+    """A graph's edges are a set: the writes along those of a node stay together, their order is that of hashes."""
+    edges = sorted((write for write in writes if write[0].startswith("branch:to:")), key=json.dumps)
     if not edges:
         return writes
     first = next(index for index, write in enumerate(writes) if write in edges)
@@ -149,10 +179,14 @@ def typed(value: Any) -> Any:
 
 def events_of(step: StepRecord, names: _Names, *, parallel: bool) -> Any:
     """In their order; where nodes run at the same time, by namespace and superstep, each superstep's sorted."""
+    events = [
+        [name, _without_tool_ids(payload) if name.partition("|")[0] in _OF_NODES else payload]
+        for name, payload in step.events
+    ]
     if not parallel:
-        return names.told(step.events)
+        return names.told(events)
     by_namespace: dict[str, list[list[Any]]] = {}
-    for name, payload in step.events:
+    for name, payload in events:
         by_namespace.setdefault(name.partition("|")[2], []).append([name, payload])
     told: dict[str, Any] = {}
     for ns in sorted(by_namespace, key=lambda ns: (ns.count("|"), bool(ns), names.known(ns))):
@@ -190,7 +224,7 @@ def _owner(names: _Names) -> Callable[[list[Any]], tuple[str, str]]:
         elif mode == "custom" and isinstance(payload, dict) and "from" in payload:
             told = payload["from"]
         elif mode.startswith("messages/"):
-            told = ""
+            told = ""  # they name no node; all of a superstep stay in their order
         return mode, names.known(told)
 
     return owner
@@ -198,6 +232,8 @@ def _owner(names: _Names) -> Callable[[list[Any]], tuple[str, str]]:
 
 def _is_between(name: str, payload: Any) -> bool:
     base = name.partition("|")[0]
+    if base == "values" and isinstance(payload, dict) and "__interrupt__" in payload:
+        return False  # told by the node that asks, at once
     return base in _BETWEEN or (base == "debug" and payload["type"] == "checkpoint")
 
 

@@ -22,7 +22,8 @@ class Run:
 
     input         JSON, as a client would send it. None: go on from where the thread stands
     resume        what `Command(resume=…)` gets; NOTHING: no such key
-    answers       {question: answer}: resumes by interrupt ids. A question is an interrupt's value, or its "question"
+    answers       {question: answer}: resumes by interrupt ids. A question is an interrupt's value, its "question", or
+                  the name of the tool that is to be approved
     update, goto  of the Command; a goto may be a name, {"node": …, "input": …}, or a list of these
     at            which checkpoint the run begins at: its place in the thread's history, oldest first; None: the latest
     modes         the Agent Server's stream modes
@@ -135,5 +136,10 @@ def find_interrupts(answers: Mapping[str, Any], interrupts: Any) -> dict[str, An
     by_question: dict[str, str] = {}
     for one in interrupts:
         value = one["value"]
-        by_question[str(value["question"] if isinstance(value, dict) else value)] = one["id"]
+        by_question[str(_question(value) if isinstance(value, dict) else value)] = one["id"]
     return {by_question[question]: given for question, given in answers.items()}
+
+
+def _question(value: Mapping[str, Any]) -> Any:
+    """Of a tool that waits for an approval: its name."""
+    return value["name"] if value.get("type") == "tool_approval" else value["question"]

@@ -15,6 +15,7 @@ from collections.abc import AsyncIterator, Iterable, Mapping
 from typing import Any
 
 from langchain_core.messages import AIMessageChunk, BaseMessageChunk, message_chunk_to_message
+from langgraph.channels.untracked_value import UntrackedValue
 from langgraph.checkpoint.base import CheckpointTuple
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.errors import EmptyInputError, InvalidUpdateError
@@ -49,6 +50,7 @@ class _Drive:
         self.scenario = scenario
         self.saver = InMemorySaver(serde=serde_of(scenario.graph))
         self.graph: AnyGraph = scenario.graph.copy(update={"checkpointer": self.saver})
+        self.untracked = frozenset(name for name, one in self.graph.channels.items() if isinstance(one, UntrackedValue))
         self.is_async = describe_graph(scenario.name, scenario.graph).is_async
         self.thread_id = str(uuid.uuid4())
         self.assistant_id = str(assistant_id(scenario.name))
@@ -96,7 +98,7 @@ class _Drive:
         if error is not None:
             told = {"error": type(error).__name__, "message": str(error)}
             events.append(["error", told])
-        answer = {"__error__": told} if told else _answer(chunks, snapshot)
+        answer = {"__error__": told} if told else _answer(chunks, snapshot, self.untracked)
         return StepRecord(plain(events), plain(answer), run_status, self.thread_status, plain(thread_state(snapshot)))
 
     def _update(self, step: Update) -> StepRecord:
@@ -189,10 +191,13 @@ def _goto(goto: Any) -> Any:
     return goto if isinstance(goto, str) else Send(goto["node"], goto["input"])
 
 
-def _answer(chunks: list[Any], snapshot: StateSnapshot) -> Any:
-    """As `invoke` returns it: the last values, with what is asked."""
+def _answer(chunks: list[Any], snapshot: StateSnapshot, untracked: frozenset[str]) -> Any:
+    """As `invoke` returns it: the last values, with what is asked. A server answers what is saved, now and whenever it
+    is asked again, so the values that no checkpoint keeps are not in it; the stream has them."""
     values = [payload for ns, mode, payload in chunks if mode == "values" and not ns]
     last = values[-1] if values else snapshot.values
+    if isinstance(last, dict):
+        last = {key: value for key, value in last.items() if key not in untracked}
     asked = [one for task in snapshot.tasks for one in task.interrupts]
     if not asked:
         return last
