@@ -18,6 +18,7 @@ from agentfarm.messages import ExecuteNode
 
 RunStatus = Literal["pending", "running", "success", "error", "interrupted", "timeout"]
 ThreadStatus = Literal["idle", "busy", "interrupted", "error"]
+TtlStrategy = Literal["delete", "keep_latest"]
 Strategy = Literal["reject", "enqueue", "interrupt", "rollback"]
 
 
@@ -154,6 +155,17 @@ class ThreadRow:
     created_at: datetime
     updated_at: datetime
     state_updated_at: datetime | None
+    ttl_minutes: float | None = None
+    ttl_strategy: "TtlStrategy | None" = None
+    expires_at: datetime | None = None  # not before; a thread that is used is kept for longer
+
+
+@dataclass(frozen=True, slots=True)
+class ThreadTtl:
+    """How long a thread is kept after its last use, and what is left of it then: nothing, or its latest state."""
+
+    minutes: float
+    strategy: "TtlStrategy" = "delete"
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,6 +31,7 @@ from agentfarm.process_loop import ProcessLoop  # noqa: E402
 from agentfarm.queueing.broker import make_app  # noqa: E402
 from agentfarm.queueing.names import queue_names  # noqa: E402
 from agentfarm.queueing.publisher import CeleryPublisher  # noqa: E402
+from agentfarm.records import ThreadTtl  # noqa: E402
 from agentfarm.streaming.log import RedisEventLog  # noqa: E402
 from tenants.keys import FoundKey, KeyRing  # noqa: E402
 
@@ -95,13 +96,15 @@ class _Process:
             max_seconds=chosen.node_cache_max_seconds,
         )
         self.publisher = CeleryPublisher(celery_app(), chosen.default_queue)
+        ttl = graphs().ttl
+        default_ttl = ThreadTtl(ttl.default_minutes, ttl.strategy) if ttl.default_minutes else None
         self.farm = Farm(
             graphs=graphs(),
             executions=PostgresExecutions(self.databases, serde_for, self.lease, chosen),
-            runs=PostgresRuns(self.databases, serde_for),
-            threads=PostgresThreads(self.databases, serde_for),
+            runs=PostgresRuns(self.databases, serde_for, default_ttl=default_ttl),
+            threads=PostgresThreads(self.databases, serde_for, default_ttl=default_ttl),
             stores=PostgresStores(self.databases, graphs().store, max_value_bytes=chosen.store_max_value_bytes),
-            healing=PostgresHealing(self.ops, self.database, chosen),
+            healing=PostgresHealing(self.ops, self.database, chosen, expiry_seconds=ttl.sweep_minutes * 60),
             publisher=self.publisher,
             log=self.log,
             caches=self.caches,

@@ -12,13 +12,17 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from agentfarm.api.names import safe_name
 from agentfarm.errors import InvalidInput, UnsupportedField
-from agentfarm.records import RunRequest, UpdateRequest
+from agentfarm.records import RunRequest, ThreadTtl, UpdateRequest
 
 #: Most a list endpoint answers at once, as the Agent Server.
 MAX_LIMIT = 1000
 
 #: Rows an offset may skip: what is further needs a filter, not a million rows read and thrown away.
 MAX_OFFSET = 100_000
+
+
+#: A hundred years: what is longer is meant to be for ever, and needs no ttl.
+MAX_TTL_MINUTES = 100 * 366 * 24 * 60
 
 
 class Request(BaseModel):
@@ -133,8 +137,23 @@ class Superstep(Request):
     updates: list[Update] = Field(min_length=1, max_length=MAX_LIMIT)
 
 
+class Ttl(Request):
+    """How long a thread is kept after its last use."""
+
+    ttl: float = Field(gt=0, le=MAX_TTL_MINUTES)  # minutes
+    strategy: Literal["delete", "keep_latest"] = "delete"
+
+    @model_validator(mode="before")
+    @classmethod
+    def _minutes_alone(cls, value: Any) -> Any:
+        return {"ttl": value} if isinstance(value, int | float) and not isinstance(value, bool) else value
+
+    def to_record(self) -> ThreadTtl:
+        return ThreadTtl(self.ttl, self.strategy)
+
+
 class ThreadCreate(Request):
-    unsupported = {"ttl": ()}
+    ttl: Ttl | None = None
     thread_id: UUID | None = None
     metadata: dict[str, Any] = Field(default_factory=dict)
     if_exists: Literal["raise", "do_nothing"] = "raise"
@@ -142,7 +161,7 @@ class ThreadCreate(Request):
 
 
 class ThreadPatch(Request):
-    unsupported = {"ttl": ()}
+    ttl: Ttl | None = None
     metadata: dict[str, Any] = Field(default_factory=dict)
 
 

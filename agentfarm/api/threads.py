@@ -24,17 +24,29 @@ from agentfarm.api.schemas import (
     ThreadPatch,
     ThreadPrune,
     ThreadSearch,
+    Ttl,
 )
-from agentfarm.errors import NotFound
+from agentfarm.errors import InvalidInput, NotFound
 from agentfarm.flow import create, read
 from agentfarm.flow.settle import announce
-from agentfarm.records import ThreadQuery, ThreadRow
+from agentfarm.records import ThreadQuery, ThreadRow, ThreadTtl
 from agentfarm.tenancy import Tenant
 
 router = Router(tags=["Threads"])
 
 #: What of a thread comes from its row; the rest is read from its head.
 _FROM_HEAD = frozenset({"values", "interrupts"})
+
+
+class ThreadQueryString(BaseModel):
+    include: str = ""
+
+    @property
+    def includes_ttl(self) -> bool:
+        asked = set(filter(None, self.include.split(",")))
+        if asked - {"ttl"}:
+            raise InvalidInput(where="include", why="takes 'ttl' alone")
+        return bool(asked)
 
 
 class StateQuery(BaseModel):
@@ -57,7 +69,7 @@ def create_thread(request: HttpRequest, body: ThreadCreate) -> HttpResponse:
     supersteps = [[update.to_request() for update in superstep.updates] for superstep in body.supersteps]
     thread_id = body.thread_id or ids.new_id()
     row = create.create_thread(
-        farm(), tenant, thread_id, body.metadata, if_exists=body.if_exists, supersteps=supersteps
+        farm(), tenant, thread_id, body.metadata, if_exists=body.if_exists, supersteps=supersteps, ttl=_ttl(body.ttl)
     )
     return answer(read.thread_view(farm(), tenant, row))
 
@@ -104,16 +116,18 @@ def copy_thread(request: HttpRequest, thread_id: str) -> HttpResponse:
 
 
 @router.get("/threads/{thread_id}", response=documents.of(documents.Thread), summary="Get a thread")
-def get_thread(request: HttpRequest, thread_id: str) -> HttpResponse:
+def get_thread(request: HttpRequest, thread_id: str, query: Query[ThreadQueryString]) -> HttpResponse:
+    """`include=ttl`: and until when it is kept, {strategy, ttl_minutes, expires_at}; null: for ever."""
     tenant = tenant_of(request)
-    return answer(read.thread_view(farm(), tenant, farm().threads.get(tenant, _thread_id(thread_id))))
+    row = farm().threads.get(tenant, _thread_id(thread_id))
+    return answer(read.thread_view(farm(), tenant, row, with_ttl=query.includes_ttl))
 
 
 @router.patch("/threads/{thread_id}", response=documents.of(documents.Thread), summary="Change a thread's metadata")
 def patch_thread(request: HttpRequest, thread_id: str, body: ThreadPatch) -> HttpResponse:
-    """Metadata is merged, key by key. With `Prefer: return=minimal` nothing is answered."""
+    """Metadata is merged, key by key; `ttl` begins now. With `Prefer: return=minimal` nothing is answered."""
     tenant = tenant_of(request)
-    row = farm().threads.update(tenant, _thread_id(thread_id), body.metadata)
+    row = farm().threads.update(tenant, _thread_id(thread_id), body.metadata, ttl=_ttl(body.ttl))
     if "return=minimal" in request.headers.get("prefer", ""):
         return nothing()
     return answer(read.thread_view(farm(), tenant, row))
@@ -204,6 +218,10 @@ def _state(tenant: Tenant, thread_id: str, checkpoint: dict[str, Any] | None, *,
 
 def _thread_id(text: str) -> UUID:
     return ids.parse_uuid(text, what="thread_id")
+
+
+def _ttl(given: Ttl | None) -> ThreadTtl | None:
+    return given.to_record() if given else None
 
 
 def _query(body: ThreadSearch) -> ThreadQuery:

@@ -14,7 +14,7 @@ from typing import Self
 from agentfarm.engine.graph_access import Access
 from agentfarm.engine.graph_factories import GraphFactory, Opening, Shared, make_graph
 from agentfarm.engine.graph_loading import LoadedGraph, load_failures, load_variable
-from agentfarm.engine.graphs_config import GraphsConfig, prepare_process, read_config
+from agentfarm.engine.graphs_config import GraphsConfig, TtlConfig, prepare_process, read_config
 from agentfarm.engine.store_config import StoreConfig, load_store
 from agentfarm.errors import GraphLoadFailed, GraphNotFound
 
@@ -29,6 +29,7 @@ class GraphRegistry:
     problems  {graph id: why it could not be loaded}
     store     what the file says of the store
     lossy     ids of graphs whose values go on as plain data where they cannot be kept
+    ttl       for how long threads are kept, as the file says
     """
 
     def __init__(
@@ -37,10 +38,13 @@ class GraphRegistry:
         problems: Mapping[str, str] | None = None,
         store: StoreConfig | None = None,
         lossy: Collection[str] = (),
+        *,
+        ttl: TtlConfig | None = None,
     ) -> None:
         self.store = store or StoreConfig()
         self._graphs = dict(graphs)
         self._lossy = frozenset(lossy)
+        self.ttl = ttl or TtlConfig()
         self.problems: Mapping[str, str] = MappingProxyType(dict(problems or {}))
 
     @classmethod
@@ -67,7 +71,7 @@ class GraphRegistry:
                 problems[graph_id] = str(error)
                 logger.exception("a graph could not be loaded", extra={"graph_id": graph_id})
         lossy = [graph_id for graph_id, entry in config.graphs.items() if entry.lossy_state]
-        return cls(graphs, problems, load_store(config), lossy)
+        return cls(graphs, problems, load_store(config), lossy, ttl=config.ttl)
 
     def open(self, graph_id: str, access: Callable[[], Access]) -> Opening | Shared:
         """The graph, for one request: a context manager, and an async one where `is_async`.

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from dotenv import dotenv_values
 
@@ -20,7 +20,7 @@ from agentfarm.errors import Misconfigured
 logger = logging.getLogger(__name__)
 
 #: What we act on.
-_READ = frozenset({"graphs", "dependencies", "env", "store"})
+_READ = frozenset({"graphs", "dependencies", "env", "store", "checkpointer"})
 
 #: For `langgraph build` and `langgraph up`: how an image is made.
 _BUILD = frozenset(
@@ -56,6 +56,19 @@ class GraphEntry:
 
 
 @dataclass(frozen=True, slots=True)
+class TtlConfig:
+    """`checkpointer.ttl`: for how long threads are kept that do not say so themselves.
+
+    default_minutes  None: for ever
+    sweep_minutes    between two looks for threads whose time is over
+    """
+
+    default_minutes: float | None = None
+    strategy: Literal["delete", "keep_latest"] = "delete"
+    sweep_minutes: float = 5.0
+
+
+@dataclass(frozen=True, slots=True)
 class GraphsConfig:
     """A langgraph.json, read.
 
@@ -69,6 +82,7 @@ class GraphsConfig:
     search_paths: tuple[Path, ...]
     env: Mapping[str, str]
     store: Any = field(default_factory=dict)
+    ttl: TtlConfig = field(default_factory=TtlConfig)
 
 
 def read_config(path: Path) -> GraphsConfig:
@@ -91,6 +105,7 @@ def read_config(path: Path) -> GraphsConfig:
         search_paths=_search_paths(raw.get("dependencies", ["."]), path),
         env=_env(raw.get("env") or {}, path),
         store=raw.get("store") or {},
+        ttl=_ttl(raw.get("checkpointer") or {}, path),
     )
 
 
@@ -138,6 +153,28 @@ def _search_paths(dependencies: Any, path: Path) -> tuple[Path, ...]:
             *([folder.parent] if is_package else []),
         ]
     return tuple(dict.fromkeys(found))
+
+
+def _ttl(checkpointer: Any, path: Path) -> TtlConfig:
+    if not isinstance(checkpointer, dict):
+        raise Misconfigured(f'{path}: "checkpointer" is an object, for example {{"ttl": {{"default_ttl": 43200}}}}.')
+    _warn_of({f"checkpointer.{key}" for key in checkpointer if key != "ttl"}, path)
+    ttl = checkpointer.get("ttl") or {}
+    if not isinstance(ttl, dict):
+        raise Misconfigured(f'{path}: "checkpointer.ttl" is an object, for example {{"default_ttl": 43200}}.')
+    # sweep_limit: batches here are small and follow each other until nothing is due.
+    _warn_of({f"checkpointer.ttl.{k}" for k in ttl if k not in _TTL_KEYS}, path)
+    strategy = ttl.get("strategy", "delete")
+    if strategy not in ("delete", "keep_latest"):
+        raise Misconfigured(f'{path}: "checkpointer.ttl.strategy" is "delete" or "keep_latest".')
+    for key in ("default_ttl", "sweep_interval_minutes"):
+        minutes = ttl.get(key)
+        if minutes is not None and (isinstance(minutes, bool) or not isinstance(minutes, int | float) or minutes <= 0):
+            raise Misconfigured(f'{path}: "checkpointer.ttl.{key}" is a number of minutes above 0.')
+    return TtlConfig(ttl.get("default_ttl"), strategy, ttl.get("sweep_interval_minutes") or 5.0)
+
+
+_TTL_KEYS = frozenset({"default_ttl", "sweep_interval_minutes", "strategy", "sweep_limit"})
 
 
 def _env(env: Any, path: Path) -> Mapping[str, str]:

@@ -22,7 +22,7 @@ from agentfarm.flow.admit import parse_command
 from agentfarm.flow.farm import Farm
 from agentfarm.flow.graph_use import looking, use_graph
 from agentfarm.flow.read import WRITERS, refusing_updates
-from agentfarm.records import History, ThreadRow, UpdateRequest
+from agentfarm.records import History, ThreadRow, ThreadTtl, UpdateRequest
 from agentfarm.tenancy import Tenant
 
 
@@ -34,6 +34,7 @@ def create_thread(
     *,
     if_exists: str,
     supersteps: Sequence[Sequence[UpdateRequest]] = (),
+    ttl: ThreadTtl | None = None,
 ) -> ThreadRow:
     """A new thread; or, with if_exists "do_nothing", the one that is there, to which nothing is applied.
 
@@ -41,7 +42,7 @@ def create_thread(
             channels refuse) for supersteps
     """
     history = _history(farm, tenant, thread_id, metadata.get("graph_id"), supersteps) if supersteps else None
-    return farm.threads.create(tenant, thread_id, metadata, if_exists=if_exists, history=history)
+    return farm.threads.create(tenant, thread_id, metadata, if_exists=if_exists, history=history, ttl=ttl)
 
 
 def _history(

@@ -33,6 +33,7 @@ class Healed:
     announced: int = 0
     forgotten: int = 0
     expired: int = 0
+    expired_threads: int = 0
     soon: tuple[Delayed, ...] = field(default=(), compare=False)
 
     @property
@@ -64,6 +65,7 @@ def sweep_once(farm: Farm) -> Healed:
         announced=announced,
         forgotten=_forget(farm),
         expired=sum(farm.stores.sweep(tenant, limit=EXPIRED_A_TENANT) for tenant in farm.healing.expired()),
+        expired_threads=_expire(farm),
         soon=late.soon,
     )
     if not healed.is_quiet:
@@ -87,3 +89,11 @@ def _forget(farm: Farm) -> int:
             farm.threads.delete(Tenant(id=run.tenant_id, slug="", home=run.home), run.thread_id)
             forgotten += 1
     return forgotten
+
+
+def _expire(farm: Farm) -> int:
+    """See to the threads whose time is over."""
+    found = farm.healing.expired_threads()
+    for tenant_id, home, thread_id in found:
+        farm.threads.expire(Tenant(id=tenant_id, slug="", home=home), thread_id)
+    return len(found)

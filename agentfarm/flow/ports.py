@@ -32,6 +32,7 @@ from agentfarm.records import (
     Sweep,
     ThreadQuery,
     ThreadRow,
+    ThreadTtl,
 )
 from agentfarm.tenancy import Tenant
 
@@ -102,6 +103,7 @@ class Threads(Protocol):
         *,
         if_exists: str,
         history: History | None = None,
+        ttl: ThreadTtl | None = None,
     ) -> ThreadRow:
         """A new thread, with its history in the same transaction; or ("do_nothing") the one that is there, as it is.
 
@@ -111,11 +113,19 @@ class Threads(Protocol):
     def get(self, tenant: Tenant, thread_id: UUID) -> ThreadRow:
         """Raises NotFound: the same for a thread of another tenant."""
 
-    def update(self, tenant: Tenant, thread_id: UUID, metadata: Mapping[str, Any]) -> ThreadRow:
-        """Metadata is merged, key by key."""
+    def update(
+        self, tenant: Tenant, thread_id: UUID, metadata: Mapping[str, Any], *, ttl: ThreadTtl | None = None
+    ) -> ThreadRow:
+        """Metadata is merged, key by key; a ttl begins now."""
 
     def copy(self, tenant: Tenant, thread_id: UUID, *, target: UUID) -> ThreadRow:
         """A new thread with the state and the history of this one, and none of its runs. Raises NotFound."""
+
+    def expire(self, tenant: Tenant, thread_id: UUID) -> None:
+        """Delete a thread whose time is over, or its past, as it is told to; one that was used meanwhile is kept on.
+
+        Nothing happens to a thread that is gone, or whose time is not over.
+        """
 
     def keep_latest(self, tenant: Tenant, thread_id: UUID) -> None:
         """Forget the history before the latest state, but for what a run under way may return to. Raises NotFound."""
@@ -180,6 +190,9 @@ class Healing(Protocol):
 
     def expired(self, *, limit: int = 500) -> tuple[Tenant, ...]:
         """Whose store holds items that are over; of the so many most overdue."""
+
+    def expired_threads(self) -> Sequence[tuple[UUID, str, UUID]]:
+        """(tenant, home, thread) of threads whose time may be over: a small batch, as often as there is to look."""
 
 
 class Publisher(Protocol):

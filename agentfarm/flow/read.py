@@ -205,7 +205,7 @@ class _SaverAt(BaseCheckpointSaver[str]):
         return self._saver.get_next_version(current, channel)
 
 
-def thread_view(farm: Farm, tenant: Tenant, row: ThreadRow) -> dict[str, Any]:
+def thread_view(farm: Farm, tenant: Tenant, row: ThreadRow, *, with_ttl: bool = False) -> dict[str, Any]:
     """The Thread of the API: the row, with values and interrupts of its head; null where no graph reads them."""
     values: Any = None
     interrupts: dict[str, list[Any]] = {}
@@ -232,7 +232,14 @@ def thread_view(farm: Farm, tenant: Tenant, row: ThreadRow) -> dict[str, Any]:
         "values": values,
         "interrupts": interrupts,
         "error": row.error,
+        **({"ttl": _ttl(row)} if with_ttl else {}),
     }
+
+
+def _ttl(row: ThreadRow) -> dict[str, Any] | None:
+    if row.expires_at is None:
+        return None
+    return {"strategy": row.ttl_strategy, "ttl_minutes": row.ttl_minutes, "expires_at": row.expires_at}
 
 
 # --------------------------------------------------------------------------- LangGraph's side

@@ -40,6 +40,9 @@ QUEUE_SHARE: Final = 100
 #: A run is announced by the worker that ended it. Only what it left undone for this long is the healer's.
 UNANNOUNCED_SECONDS: Final = 2.0
 
+#: Threads whose time is over, a sweep: deleting one takes milliseconds, and dead workers' nodes wait meanwhile.
+EXPIRY_BATCH: Final = 50
+
 BURY: Final = wire.function("bury", "uuid uuid uuid uuid interval int4")
 START_WAITING: Final = wire.function("start_waiting", "uuid uuid")
 
@@ -55,23 +58,27 @@ _STALLED = _ops("ops_stalled(make_interval(secs => :lease), :max, make_interval(
 _UNANNOUNCED = _ops("ops_unannounced(make_interval(secs => :age), :limit)")
 _FORGETTABLE = _ops("ops_forgettable(make_interval(secs => :age), :limit)")
 _EXPIRED = _ops("ops_expired(:limit)")
+_EXPIRED_THREADS = _ops("ops_expired_threads(:limit)")
 _PUBLISH = _ops("ops_publish(:tenants, :runs, :checkpoints, :executions, :due)").bindparams(
     *(bindparam(name, type_=ARRAY(Uuid())) for name in ("tenants", "runs", "checkpoints", "executions"))
 )
 
 
 class PostgresHealing:
-    """ops  the home as farm_ops
-    app  the same home as farm_app
+    """ops             the home as farm_ops
+    app             the same home as farm_app
+    expiry_seconds  between two looks for threads whose time is over, when the last look saw them all
     """
 
-    def __init__(self, ops: Database, app: Database, settings: Settings) -> None:
+    def __init__(self, ops: Database, app: Database, settings: Settings, *, expiry_seconds: float = 300.0) -> None:
         self.ops = ops
         self.app = app
         self.home = app.home
         self.lease_seconds = settings.lease_seconds
         self.max_attempts = settings.max_attempts
         self.lost_seconds = settings.lost_message_seconds
+        self.expiry_seconds = expiry_seconds
+        self._look_at = 0.0  # monotonic: when threads whose time is over are looked for again
         self.ahead_seconds = 2 * settings.heal_seconds  # the next sweep begins before that
 
     # ----------------------------------------------------------------------- dead workers
@@ -174,6 +181,15 @@ class PostgresHealing:
     def expired(self, *, limit: int = 500) -> tuple[Tenant, ...]:
         """Tenants whose store holds items that are over; of the so many most overdue."""
         return tuple(Tenant(row.tenant_id, slug="", home=self.home) for row in self._find(_EXPIRED, limit=limit))
+
+    def expired_threads(self) -> Sequence[tuple[UUID, str, UUID]]:
+        """(tenant, home, thread) of threads whose time may be over: a small batch, as often as there is to look."""
+        if time.monotonic() < self._look_at:
+            return ()
+        found = self._find(_EXPIRED_THREADS, limit=EXPIRY_BATCH)
+        if len(found) < EXPIRY_BATCH:
+            self._look_at = time.monotonic() + self.expiry_seconds
+        return [(row.tenant_id, self.home, row.thread_id) for row in found]
 
     def _ended(self, row: Row[Any], error: Any) -> Ended:
         return Ended(row.tenant_id, self.home, row.run_id, row.thread_id, row.status, error, row.forget_thread)

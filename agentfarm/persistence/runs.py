@@ -23,8 +23,8 @@ from agentfarm.persistence.retrials import plan_retrial
 from agentfarm.persistence.serde import FaithfulSerializer
 from agentfarm.persistence.specs import dump_spec, load_spec
 from agentfarm.persistence.tables import checkpoint, node_execution, run, superstep, thread, worker
-from agentfarm.persistence.threads import forget_thread
-from agentfarm.records import Admitted, Ended, ExecutionRow, NewRun, RunRow, RunStatus
+from agentfarm.persistence.threads import forget_thread, keep_if_new
+from agentfarm.records import Admitted, Ended, ExecutionRow, NewRun, RunRow, RunStatus, ThreadTtl
 from agentfarm.tenancy import Tenant
 
 #: The largest page of a list of runs.
@@ -37,11 +37,20 @@ Then = Literal["wait", "stop", "undo"]
 
 
 class PostgresRuns:
-    """serde_for  the serializer of a graph's threads, by the graph's id."""
+    """serde_for    the serializer of a graph's threads, by the graph's id
+    default_ttl  of threads that a run makes
+    """
 
-    def __init__(self, databases: Databases, serde_for: Callable[[str | None], FaithfulSerializer]) -> None:
+    def __init__(
+        self,
+        databases: Databases,
+        serde_for: Callable[[str | None], FaithfulSerializer],
+        *,
+        default_ttl: ThreadTtl | None = None,
+    ) -> None:
         self.databases = databases
         self.serde_for = serde_for
+        self.default_ttl = default_ttl
 
     # ----------------------------------------------------------------------- begin
 
@@ -64,6 +73,8 @@ class PostgresRuns:
             raise NotFound(what="Thread")
         if answer.verdict == "exists":
             raise AlreadyExists("A run with this id exists already.")
+        if new.create_thread and self.default_ttl is not None:
+            keep_if_new(connection, tenant, new.thread_id, self.default_ttl)
         ended = tuple(
             Ended(tenant.id, tenant.home, run_id, new.thread_id, "interrupted") for run_id in answer.ended or ()
         )

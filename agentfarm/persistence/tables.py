@@ -50,7 +50,11 @@ thread = Table(
     _time("created_at", now=True),
     _time("updated_at", now=True),
     _time("state_updated_at"),
+    Column("ttl_minutes", Double),
+    Column("ttl_strategy", Text),
+    _time("expires_at"),
 )
+Index("thread_expires", thread.c.expires_at, postgresql_where=thread.c.expires_at.is_not(None))
 Index("thread_created", thread.c.tenant_id, desc(thread.c.created_at), thread.c.thread_id)
 Index("thread_updated", thread.c.tenant_id, desc(thread.c.updated_at), thread.c.thread_id)
 Index(

@@ -7,7 +7,23 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Connection, Row, Select, case, func, literal, select, text, update
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Double,
+    Interval,
+    Row,
+    Select,
+    case,
+    exists,
+    func,
+    literal,
+    literal_column,
+    or_,
+    select,
+    text,
+    update,
+)
 from sqlalchemy.dialects.postgresql import insert
 
 from agentfarm.errors import AlreadyExists, NotFound
@@ -17,8 +33,8 @@ from agentfarm.persistence.checkpoints import TenantSaver
 from agentfarm.persistence.database import Databases
 from agentfarm.persistence.jsonb import check_jsonb
 from agentfarm.persistence.serde import FaithfulSerializer, serde_of
-from agentfarm.persistence.tables import thread, thread_head
-from agentfarm.records import Ended, History, ThreadQuery, ThreadRow
+from agentfarm.persistence.tables import run, thread, thread_head
+from agentfarm.records import Ended, History, ThreadQuery, ThreadRow, ThreadTtl
 from agentfarm.tenancy import Tenant
 
 #: What count() counts to. A client that pages through more than this does not read the number.
@@ -29,11 +45,20 @@ MAX_PAGE = 1_000
 
 
 class PostgresThreads:
-    """serde_for  the serializer of a graph's threads; of None: plain values and messages."""
+    """serde_for    the serializer of a graph's threads; of None: plain values and messages
+    default_ttl  of threads that are made without one
+    """
 
-    def __init__(self, databases: Databases, serde_for: Callable[[str | None], FaithfulSerializer]) -> None:
+    def __init__(
+        self,
+        databases: Databases,
+        serde_for: Callable[[str | None], FaithfulSerializer],
+        *,
+        default_ttl: ThreadTtl | None = None,
+    ) -> None:
         self.databases = databases
         self.serde_for = serde_for
+        self.default_ttl = default_ttl
 
     def create(
         self,
@@ -43,6 +68,7 @@ class PostgresThreads:
         *,
         if_exists: str,
         history: History | None = None,
+        ttl: ThreadTtl | None = None,
     ) -> ThreadRow:
         """A new thread, with its history in the same transaction; or ("do_nothing") the one that is there, as it is.
 
@@ -58,6 +84,7 @@ class PostgresThreads:
                     thread_id=thread_id,
                     metadata=checked,
                     graph_id=graph_id if isinstance(graph_id, str) else None,
+                    **kept_for(ttl or self.default_ttl),
                 )
                 .on_conflict_do_nothing()
                 .returning(*_COLUMNS)
@@ -78,11 +105,14 @@ class PostgresThreads:
         with self.databases.transaction(tenant) as connection:
             return _get(connection, tenant, thread_id)
 
-    def update(self, tenant: Tenant, thread_id: UUID, metadata: Mapping[str, Any]) -> ThreadRow:
-        """Metadata is merged, key by key. Raises NotFound."""
+    def update(
+        self, tenant: Tenant, thread_id: UUID, metadata: Mapping[str, Any], *, ttl: ThreadTtl | None = None
+    ) -> ThreadRow:
+        """Metadata is merged, key by key; a ttl begins now. Raises NotFound."""
         checked = check_jsonb("metadata", metadata)
         graph_id = checked.get("graph_id")
         changed = {"metadata": thread.c.metadata.op("||")(checked), "updated_at": func.clock_timestamp()}
+        changed |= kept_for(ttl)
         if isinstance(graph_id, str):  # a thread that never ran learns its graph; one that ran knows better
             changed["graph_id"] = func.coalesce(thread.c.graph_id, graph_id)
         with self.databases.transaction(tenant) as connection:
@@ -97,17 +127,46 @@ class PostgresThreads:
 
         One that waits for a human waits in the copy, too; a run that is under way is not copied: the copy is idle.
         """
-        same = [thread.c[name] for name in ("tenant_id", "graph_id", "assistant_id", "metadata", "config", "error")]
+        names = ("tenant_id", "graph_id", "assistant_id", "metadata", "config", "error", "ttl_minutes", "ttl_strategy")
+        same = [*(thread.c[name] for name in names), _until(thread.c.ttl_minutes).label("expires_at")]
         status = case((thread.c.status == "busy", "idle"), else_=thread.c.status).label("status")
         source = select(*same, literal(target).label("thread_id"), status).where(_is(tenant, thread_id))
-        names = [column.name for column in source.selected_columns]
+        columns = [column.name for column in source.selected_columns]
         with self.databases.transaction(tenant) as connection:
-            made = connection.execute(insert(thread).from_select(names, source).returning(*_COLUMNS)).one_or_none()
+            made = connection.execute(insert(thread).from_select(columns, source).returning(*_COLUMNS)).one_or_none()
             if made is None:
                 raise NotFound(what="Thread")
             connection.execute(insert(thread_head).values(tenant_id=tenant.id, thread_id=target))
             copy_state(connection, tenant.id, thread_id, target)
         return _row(made)
+
+    def expire(self, tenant: Tenant, thread_id: UUID) -> None:
+        """Delete a thread whose time is over, or its past, as it is told to; one that was used meanwhile is kept on.
+
+        Nothing happens to a thread that is gone, or whose time is not over. One with a run that is not over is in use.
+        """
+        c = thread.c
+        with self.databases.transaction(tenant) as connection:
+            lock = text("SELECT farm.lock_thread(:tenant, :thread)")
+            if not connection.execute(lock, {"tenant": tenant.id, "thread": thread_id}).scalar_one():
+                return
+            used = func.greatest(c.updated_at, c.state_updated_at) + _interval(c.ttl_minutes)
+            mine = (run.c.tenant_id == tenant.id, run.c.thread_id == thread_id)
+            is_open = exists().where(*mine, run.c.status.in_(("running", "pending")))
+            now = func.clock_timestamp()
+            judged = select(
+                c.ttl_strategy, (c.expires_at < now).label("is_due"), or_(used > now, is_open).label("is_used")
+            )
+            found = connection.execute(judged.where(_is(tenant, thread_id))).one()
+            if not found.is_due:
+                return
+            if not found.is_used and found.ttl_strategy == "delete":
+                forget_thread(connection, tenant, thread_id)
+                return
+            if not found.is_used:
+                keep_latest(connection, tenant.id, thread_id)
+            until = case((used > now, used), else_=_until(c.ttl_minutes))
+            connection.execute(update(thread).where(_is(tenant, thread_id)).values(expires_at=until))
 
     def keep_latest(self, tenant: Tenant, thread_id: UUID) -> None:
         """Forget the history before the latest state, but for what a run under way may return to. Raises NotFound."""
@@ -151,6 +210,28 @@ class PostgresThreads:
         return TenantSaver(self.databases.of(tenant), tenant.id, serde, guard_idle=guard_idle)
 
 
+def kept_for(ttl: ThreadTtl | None) -> dict[str, Any]:
+    """The columns of a thread that is kept for so long from now; none, where nothing is said."""
+    if ttl is None:
+        return {}
+    minutes = literal(ttl.minutes, Double)
+    return {"ttl_minutes": minutes, "ttl_strategy": ttl.strategy, "expires_at": _until(minutes)}
+
+
+def keep_if_new(connection: Connection, tenant: Tenant, thread_id: UUID, ttl: ThreadTtl) -> None:
+    """For a thread that this transaction has made."""
+    is_new = thread.c.created_at >= func.transaction_timestamp()
+    connection.execute(update(thread).where(_is(tenant, thread_id), is_new).values(kept_for(ttl)))
+
+
+def _until(minutes: ColumnElement[Any]) -> ColumnElement[Any]:
+    return func.clock_timestamp() + _interval(minutes)
+
+
+def _interval(minutes: ColumnElement[Any]) -> ColumnElement[Any]:
+    return minutes * literal_column("interval '1 minute'", Interval)  # NULL for one that is kept for ever
+
+
 def forget_thread(connection: Connection, tenant: Tenant, thread_id: UUID) -> tuple[bool, Sequence[UUID]]:
     """(whether there was such a thread, its runs that were not over). Nothing of it remains."""
     statement = text("SELECT was_there, ended FROM farm.forget_thread(:tenant, :thread)")
@@ -190,7 +271,7 @@ _COLUMNS = [
     thread.c[name]
     for name in (
         *("thread_id", "status", "metadata", "config", "graph_id", "error"),
-        *("created_at", "updated_at", "state_updated_at"),
+        *("created_at", "updated_at", "state_updated_at", "ttl_minutes", "ttl_strategy", "expires_at"),
     )
 ]
 

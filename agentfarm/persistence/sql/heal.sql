@@ -132,3 +132,7 @@ RETURNS TABLE (tenant_id uuid, run_id uuid, thread_id uuid, status text, forget_
 -- Tenants whose store holds items that are over. Which ones is the tenant's own: farm.store_sweep. Each of the most overdue comes first.
 CREATE FUNCTION farm.ops_expired(p_limit int) RETURNS TABLE (tenant_id uuid) LANGUAGE sql STABLE AS $$
   SELECT DISTINCT s.tenant_id FROM (SELECT i.tenant_id FROM farm.store_item i WHERE i.expires_at <= clock_timestamp() ORDER BY i.expires_at LIMIT p_limit) s $$;
+
+-- Threads whose time may be over. What becomes of each is decided under its lock, as its tenant.
+CREATE FUNCTION farm.ops_expired_threads(p_limit int) RETURNS TABLE (tenant_id uuid, thread_id uuid) LANGUAGE sql STABLE AS $$
+  SELECT t.tenant_id, t.thread_id FROM farm.thread t WHERE t.expires_at < clock_timestamp() ORDER BY t.expires_at LIMIT p_limit $$;

@@ -20,7 +20,11 @@ CREATE TABLE farm.thread (
   created_at       timestamptz NOT NULL DEFAULT clock_timestamp(),
   updated_at       timestamptz NOT NULL DEFAULT clock_timestamp(),
   state_updated_at timestamptz,
+  ttl_minutes      double precision CHECK (ttl_minutes > 0),  -- how long it is kept after its last use; NULL: for ever
+  ttl_strategy     text CHECK (ttl_strategy IN ('delete', 'keep_latest')),
+  expires_at       timestamptz,                    -- not before this. Not moved by use, which would cost each run an index: who finds it due looks at updated_at
   PRIMARY KEY (tenant_id, thread_id)) WITH (fillfactor = 80);
+CREATE INDEX thread_expires ON farm.thread (expires_at) WHERE expires_at IS NOT NULL;
 CREATE INDEX thread_created ON farm.thread (tenant_id, created_at DESC, thread_id);
 CREATE INDEX thread_updated ON farm.thread (tenant_id, updated_at DESC, thread_id);
 -- Who waits for a human, who failed: few among many. Idle ones are most, and found in the order of thread_created. None for metadata:

@@ -20,7 +20,7 @@ BEGIN
     EXECUTE format('DROP POLICY IF EXISTS admin ON farm.%I', v_table);
     EXECUTE format('CREATE POLICY admin ON farm.%I FOR SELECT TO farm_admin USING (true)', v_table);
   END LOOP;
-  FOREACH v_table IN ARRAY ARRAY['thread_head', 'run', 'node_execution', 'superstep', 'store_item'] LOOP
+  FOREACH v_table IN ARRAY ARRAY['thread', 'thread_head', 'run', 'node_execution', 'superstep', 'store_item'] LOOP
     EXECUTE format('DROP POLICY IF EXISTS ops ON farm.%I', v_table);
     EXECUTE format('CREATE POLICY ops ON farm.%I TO farm_ops USING (true) WITH CHECK (true)', v_table);
   END LOOP;
@@ -36,6 +36,7 @@ GRANT SELECT, INSERT, UPDATE, DELETE ON
   TO farm_app;
 GRANT SELECT, INSERT, UPDATE ON farm.worker TO farm_app;
 
+GRANT SELECT (tenant_id, thread_id, expires_at) ON farm.thread TO farm_ops;
 GRANT SELECT (tenant_id, thread_id, head) ON farm.thread_head TO farm_ops;
 GRANT SELECT (tenant_id, run_id, thread_id, graph_id, status, forget_thread, created_at, started_at, finished_at, announced_at) ON farm.run TO farm_ops;
 GRANT SELECT (tenant_id, thread_id, run_id, checkpoint_id, execution_id, node, queue, status, outcome, alone, fence, attempts, worker,

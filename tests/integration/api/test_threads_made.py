@@ -249,3 +249,34 @@ def test_pruning_to_the_latest_keeps_the_state_and_what_may_follow(client: SyncL
 @pytest.mark.parametrize("body", [{}, {"thread_ids": ["x"]}, {"thread_ids": [], "strategy": "all"}])
 def test_what_cannot_be_pruned_is_refused(http: httpx.Client, body: dict[str, Any]) -> None:
     assert http.post("/threads/prune", json=body).status_code == 422
+
+
+# --------------------------------------------------------------------------- how long they are kept
+
+
+def test_a_thread_says_how_long_it_is_kept_where_one_asks(client: SyncLangGraphClient) -> None:
+    thread_id = client.threads.create(ttl=30)["thread_id"]
+
+    told: Any = client.threads.get(thread_id, include=["ttl"])
+    client.threads.update(thread_id, metadata={}, ttl={"ttl": 90, "strategy": "keep_latest"})
+    changed: Any = client.threads.get(thread_id, include=["ttl"])
+    plain: Any = client.threads.get(thread_id)
+    for_ever: Any = client.threads.get(client.threads.create()["thread_id"], include=["ttl"])
+
+    assert (told["ttl"]["ttl_minutes"], told["ttl"]["strategy"]) == (30, "delete")
+    assert told["ttl"]["expires_at"] > told["created_at"]
+    assert (changed["ttl"]["ttl_minutes"], changed["ttl"]["strategy"]) == (90, "keep_latest")
+    assert changed["ttl"]["expires_at"] > told["ttl"]["expires_at"]
+    assert for_ever["ttl"] is None
+    assert "ttl" not in plain
+
+
+@pytest.mark.parametrize("ttl", [0, -1, "long", True, {"ttl": 1, "strategy": "burn"}, {"strategy": "delete"}, 1e12])
+def test_a_ttl_that_cannot_be_meant_is_refused(http: httpx.Client, ttl: Any) -> None:
+    assert http.post("/threads", json={"ttl": ttl}).status_code == 422
+
+
+def test_what_a_thread_cannot_include_is_refused(client: SyncLangGraphClient, http: httpx.Client) -> None:
+    thread_id = client.threads.create()["thread_id"]
+
+    assert http.get(f"/threads/{thread_id}", params={"include": "runs"}).status_code == 422

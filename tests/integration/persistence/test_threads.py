@@ -1,20 +1,26 @@
 """Threads: made, merged, searched, forgotten; two tenants that use the same ids throughout."""
 
+from datetime import timedelta
 from typing import Any, get_args
 from uuid import UUID, uuid4
 
 import pytest
+from langgraph.checkpoint.base import empty_checkpoint
+from langgraph.checkpoint.base.id import uuid6
 
+from agentfarm import clock
 from agentfarm.errors import AlreadyExists, InvalidInput, NotFound
 from agentfarm.ids import new_id
+from agentfarm.persistence import healing
 from agentfarm.persistence import threads as module
 from agentfarm.persistence.checkpoints import TenantSaver
 from agentfarm.persistence.database import Databases
+from agentfarm.persistence.healing import PostgresHealing
 from agentfarm.persistence.runs import PostgresRuns
 from agentfarm.persistence.serde import serde_of
 from agentfarm.persistence.tables import TENANT_TABLES
 from agentfarm.persistence.threads import PostgresThreads
-from agentfarm.records import Ended, ThreadQuery, ThreadRow
+from agentfarm.records import Ended, ThreadQuery, ThreadRow, ThreadTtl
 from agentfarm.tenancy import Tenant
 from tests.integration.persistence.postgres import Home
 from tests.integration.persistence.test_runs import new_run
@@ -272,3 +278,138 @@ def test_the_common_searches_are_read_from_an_index(home: Home, acme: Tenant, qu
 
     assert f"using {index}" in plan, plan
     assert "Sort" not in plan, plan
+
+
+# --------------------------------------------------------------------------- how long they are kept
+
+
+def overdue(home: Home, thread_id: UUID, *, used_minutes_ago: float = 60) -> None:
+    home.query(
+        "UPDATE farm.thread SET expires_at = now() - interval '1 s', updated_at = now() - %s * interval '1 minute',"
+        " state_updated_at = NULL WHERE thread_id = %s RETURNING 1",
+        used_minutes_ago,
+        thread_id,
+    )
+
+
+def due(home: Home) -> list[UUID]:
+    return [thread_id for _, _, thread_id in PostgresHealing(home.ops, home.app, home.settings).expired_threads()]
+
+
+def test_a_thread_is_kept_for_as_long_as_it_says(threads: PostgresThreads, acme: Tenant) -> None:
+    made = threads.create(acme, new_id(), {}, if_exists="raise", ttl=ThreadTtl(30))
+    for_ever = make(threads, acme)
+    changed = threads.update(acme, for_ever.thread_id, {}, ttl=ThreadTtl(0.5, "keep_latest"))
+
+    assert (made.ttl_minutes, made.ttl_strategy, for_ever.expires_at) == (30, "delete", None)
+    assert made.expires_at is not None
+    assert changed.expires_at is not None
+    assert timedelta(0) <= made.expires_at - made.created_at - timedelta(minutes=30) < timedelta(seconds=5)
+    assert timedelta(0) <= changed.expires_at - changed.updated_at - timedelta(seconds=30) < timedelta(seconds=5)
+    assert threads.update(acme, made.thread_id, {"a": 1}).expires_at == made.expires_at
+
+
+def test_a_thread_without_one_gets_the_farm_s_also_when_a_run_makes_it(home: Home, acme: Tenant) -> None:
+    databases, ttl = Databases(home.app), ThreadTtl(7, "keep_latest")
+    threads = PostgresThreads(databases, lambda _: serde_of(None), default_ttl=ttl)
+    runs = PostgresRuns(databases, lambda _: serde_of(None), default_ttl=ttl)
+    old = make(PostgresThreads(databases, lambda _: serde_of(None)), acme)
+    by_run = new_id()
+
+    mine = make(threads, acme)
+    runs.admit(acme, new_run(by_run, create_thread=True))
+    runs.admit(acme, new_run(old.thread_id, create_thread=True))
+
+    kept = [threads.get(acme, one) for one in (mine.thread_id, by_run, old.thread_id)]
+    assert [(row.ttl_minutes, row.ttl_strategy) for row in kept] == [
+        (7, "keep_latest"),
+        (7, "keep_latest"),
+        (None, None),
+    ]
+
+
+def test_a_thread_whose_time_is_over_is_found_and_deleted(
+    home: Home, threads: PostgresThreads, acme: Tenant, globex: Tenant
+) -> None:
+    gone = threads.create(acme, new_id(), {}, if_exists="raise", ttl=ThreadTtl(1)).thread_id
+    fresh = threads.create(acme, new_id(), {}, if_exists="raise", ttl=ThreadTtl(1)).thread_id
+    same_id = make(threads, globex, gone)
+    home.query(
+        "UPDATE farm.thread SET expires_at = now() WHERE thread_id = %s AND ttl_minutes IS NOT NULL RETURNING 1", gone
+    )
+    home.query("UPDATE farm.thread SET updated_at = now() - interval '1 h' WHERE thread_id = %s RETURNING 1", gone)
+
+    found = due(home)
+    for thread_id in (gone, fresh, new_id()):
+        threads.expire(acme, thread_id)
+
+    assert found == [gone]
+    with pytest.raises(NotFound):
+        threads.get(acme, gone)
+    assert threads.get(acme, fresh).thread_id == fresh
+    assert threads.get(globex, gone).created_at == same_id.created_at
+    assert due(home) == []
+
+
+def test_a_thread_that_was_used_meanwhile_is_kept_for_as_long_again(
+    home: Home, threads: PostgresThreads, acme: Tenant
+) -> None:
+    made = threads.create(acme, new_id(), {}, if_exists="raise", ttl=ThreadTtl(30))
+    overdue(home, made.thread_id, used_minutes_ago=10)
+
+    threads.expire(acme, made.thread_id)
+
+    row = threads.get(acme, made.thread_id)
+    assert row.expires_at == row.updated_at + timedelta(minutes=30)
+
+
+@pytest.mark.parametrize("strategy", ["delete", "keep_latest"])
+def test_a_thread_with_a_run_that_is_not_over_is_in_use(
+    home: Home, threads: PostgresThreads, acme: Tenant, strategy: Any
+) -> None:
+    made = threads.create(acme, new_id(), {}, if_exists="raise", ttl=ThreadTtl(30, strategy))
+    PostgresRuns(Databases(home.app), lambda _: serde_of(None)).admit(acme, new_run(made.thread_id))
+    overdue(home, made.thread_id)
+
+    threads.expire(acme, made.thread_id)
+
+    assert threads.get(acme, made.thread_id).status == "busy"
+    assert due(home) == []
+
+
+def test_a_thread_that_keeps_its_latest_state_loses_its_past_and_is_looked_at_again(
+    home: Home, threads: PostgresThreads, acme: Tenant
+) -> None:
+    made = threads.create(acme, new_id(), {}, if_exists="raise", ttl=ThreadTtl(30, "keep_latest"))
+    saver = threads.saver(acme, None)
+    config: Any = {"configurable": {"thread_id": str(made.thread_id), "checkpoint_ns": ""}}
+    for step in range(3):
+        config = saver.put(config, {**empty_checkpoint(), "id": str(uuid6(clock_seq=step))}, {"step": step}, {})
+    overdue(home, made.thread_id)
+
+    threads.expire(acme, made.thread_id)
+
+    left = list(saver.list({"configurable": {"thread_id": str(made.thread_id)}}))
+    assert [one.metadata["step"] for one in left] == [2]
+    row = threads.get(acme, made.thread_id)
+    assert row.expires_at is not None
+    assert row.expires_at > clock.now() + timedelta(minutes=29)
+
+
+def test_a_healer_looks_again_at_once_only_while_its_batches_are_full(
+    home: Home, threads: PostgresThreads, acme: Tenant, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(healing, "EXPIRY_BATCH", 2)
+    for _ in range(3):
+        overdue(home, threads.create(acme, new_id(), {}, if_exists="raise", ttl=ThreadTtl(1)).thread_id)
+    healer = PostgresHealing(home.ops, home.app, home.settings, expiry_seconds=3600)
+
+    sizes = []
+    for _ in range(3):
+        found = healer.expired_threads()
+        sizes.append(len(found))
+        for _, _, thread_id in found:
+            threads.expire(acme, thread_id)
+
+    assert sizes == [2, 1, 0]
+    assert threads.count(acme, ThreadQuery()) == 0

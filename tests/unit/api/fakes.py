@@ -17,7 +17,18 @@ from agentfarm.engine.graphs import GraphRegistry
 from agentfarm.errors import AlreadyExists, NotFound, ThreadBusy
 from agentfarm.flow.farm import Farm
 from agentfarm.messages import ExecuteNode
-from agentfarm.records import Admitted, Ended, Event, History, NewRun, RunRow, RunStatus, ThreadQuery, ThreadRow
+from agentfarm.records import (
+    Admitted,
+    Ended,
+    Event,
+    History,
+    NewRun,
+    RunRow,
+    RunStatus,
+    ThreadQuery,
+    ThreadRow,
+    ThreadTtl,
+)
 from agentfarm.tenancy import Tenant
 
 ACME = Tenant(uuid4(), "acme")
@@ -55,6 +66,7 @@ class FakeThreads:
         *,
         if_exists: str,
         history: History | None = None,
+        ttl: ThreadTtl | None = None,
     ) -> ThreadRow:
         if (tenant.id, thread_id) in self.rows:
             if if_exists == "raise":
@@ -71,7 +83,9 @@ class FakeThreads:
             raise NotFound(what="Thread")
         return self.rows[tenant.id, thread_id]
 
-    def update(self, tenant: Tenant, thread_id: UUID, metadata: Mapping[str, Any]) -> ThreadRow:
+    def update(
+        self, tenant: Tenant, thread_id: UUID, metadata: Mapping[str, Any], *, ttl: ThreadTtl | None = None
+    ) -> ThreadRow:
         row = self.get(tenant, thread_id)
         return self._put(tenant, replace(row, metadata={**row.metadata, **metadata}))
 

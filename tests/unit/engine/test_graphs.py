@@ -17,6 +17,7 @@ from langgraph.store.memory import InMemoryStore
 
 from agentfarm.engine.graph_loading import describe_graph
 from agentfarm.engine.graphs import GraphRegistry
+from agentfarm.engine.graphs_config import TtlConfig
 from agentfarm.errors import GraphLoadFailed, GraphNotFound, Misconfigured
 from agentfarm.testing import graphs as known
 
@@ -203,6 +204,21 @@ def test_keys_without_effect_are_warned_of_by_name(project: Project, caplog: pyt
     assert not [message for message in warned if "python_version" in message]
 
 
+def test_how_long_threads_are_kept_is_read_and_the_rest_of_the_checkpointer_is_warned_of(
+    project: Project, caplog: pytest.LogCaptureFixture
+) -> None:
+    ttl = {"strategy": "keep_latest", "default_ttl": 43200, "sweep_interval_minutes": 10, "sweep_limit": 100}
+
+    registry = GraphRegistry.from_config(
+        project({"k.py": GRAPH}, graphs={"g": "./k.py:graph"}, checkpointer={"ttl": ttl, "backend": "mongo"})
+    )
+
+    assert registry.ttl == TtlConfig(default_minutes=43200, strategy="keep_latest", sweep_minutes=10)
+    assert [r.getMessage() for r in caplog.records] == [
+        'langgraph.json: key "checkpointer.backend" has no effect on this server'
+    ]
+
+
 @pytest.mark.parametrize(
     ("text", "says"),
     [
@@ -212,6 +228,11 @@ def test_keys_without_effect_are_warned_of_by_name(project: Project, caplog: pyt
         ('{"graphs": {}, "dependencies": ["./absent"]}', "absent"),
         ('{"graphs": {}, "env": "absent.env"}', "absent.env"),
         ('{"graphs": {}, "env": 3}', "env"),
+        ('{"graphs": {}, "checkpointer": 3}', "checkpointer"),
+        ('{"graphs": {}, "checkpointer": {"ttl": 3}}', "checkpointer.ttl"),
+        ('{"graphs": {}, "checkpointer": {"ttl": {"default_ttl": "long"}}}', "default_ttl"),
+        ('{"graphs": {}, "checkpointer": {"ttl": {"sweep_interval_minutes": 0}}}', "sweep_interval_minutes"),
+        ('{"graphs": {}, "checkpointer": {"ttl": {"strategy": "burn"}}}', "strategy"),
     ],
 )
 def test_a_file_that_cannot_be_meant_is_refused(tmp_path: Path, text: str, says: str) -> None:

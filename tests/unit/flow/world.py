@@ -139,6 +139,9 @@ class FakeHealing:
     def unannounced(self, *, limit: int = 100) -> tuple[Ended, ...]:
         return ()
 
+    def expired_threads(self) -> tuple[tuple[UUID, str, UUID], ...]:
+        return ()
+
     def forgettable(self, *, grace_seconds: float = 60.0, limit: int = 100) -> tuple[Ended, ...]:
         return ()
 
