@@ -71,7 +71,8 @@ def _history(
             await graph.abulk_update_state(config, updates)
         return notebook.history
 
-    access = partial(looking, "threads.update", tenant.id, graph_id, thread_id=str(thread_id))
+    store = farm.stores.of(tenant)
+    access = partial(looking, "threads.update", tenant.id, graph_id, store=store, thread_id=str(thread_id))
     return use_graph(farm, graph_id, access, apply, aapply)
 
 
