@@ -149,6 +149,7 @@ class FarmProcesses:
         wait_for(
             lambda: self._alive(worker) and len(self.worker_names() - before) >= (slots if pool == "prefork" else 1),
             what=f"worker {name} in farm.worker; log: {worker.log}",
+            seconds=90,  # its imports alone took 40 s on two cores that others used as well
         )
         return worker
 
