@@ -104,7 +104,7 @@ test: setup-dev ## Every test, on PostgreSQL, Valkey and RabbitMQ that it starts
 crash: setup-dev ## A death at every point of every message in every way (tests/integration/crash), where `test` tries a sample
 	@AGENTFARM_CRASH=all $(BIN)/pytest -n $(JOBS) --dist=load --timeout 3600 -s tests/integration/crash $(ARGS)
 
-upstream: setup-dev ## LangGraph's own tests, of exactly the locked release, through our engine
+upstream: setup-dev ## LangGraph's own tests, of exactly the locked release, through our engine, our saver and our store
 	@PYTHONPATH=. $(BIN)/python tests/upstream/run.py $(ARGS)
 
 bench: setup-dev ## Measure, beside named baselines in the same run. ARGS="--help"

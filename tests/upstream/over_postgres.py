@@ -47,6 +47,17 @@ OVER_POSTGRES = {
             "tests/test_conformance_delta.py",
         ),
     ),
+    "store": Part(
+        "tests of langgraph-checkpoint-postgres' store, over ours",
+        "store_plugin",
+        (
+            "tests/test_store.py",
+            "tests/test_async_store.py",
+            # 6,000 and 60,000 calls at once, of which the other one makes a few statements and ours a transaction each.
+            "--deselect=tests/test_async_store.py::test_large_batches",
+            "--deselect=tests/test_async_store.py::test_large_batches_async",
+        ),
+    ),
 }
 
 

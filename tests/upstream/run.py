@@ -5,7 +5,8 @@ and run by pytest with plugin.py. A test that fails is run by stock LangGraph to
 alone: what stock passes and the engine does not, twice, fails the gate, unless known_differences.txt names it with a
 reason.
 
-The tests of langgraph-checkpoint-postgres run as well, over our saver in place of its own (over_postgres.py).
+The tests of langgraph-checkpoint-postgres run as well, over our saver and our store in place of its own
+(over_postgres.py).
 
 Each mode of the engine takes about a minute and a half on two cores, the others seconds.
 """
