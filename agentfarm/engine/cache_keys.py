@@ -5,6 +5,7 @@ set, which differs from process to process. A message loaded from Postgres by tw
 the value alone is written out. Keys of an author's own `key_func` stay as they are.
 """
 
+import copyreg
 import hashlib
 import pickle
 from collections.abc import Callable, Mapping, Sequence
@@ -76,10 +77,10 @@ def _write_object(value: Any, out: Callable[[bytes], None], around: list[int]) -
 
 def _write_as_pickled(value: Any, out: Callable[[bytes], None], around: list[int]) -> None:
     """How pickle would make it again: by which function, from what, then filled with what."""
-    made = value.__reduce_ex__(4)
+    registered = copyreg.dispatch_table.get(type(value))  # compiled patterns, unions of types
+    made = registered(value) if registered else value.__reduce_ex__(4)
     if isinstance(made, str):
-        _write_name(type(value), out)
-        _text(b"g", made.encode(), out)
+        _text(b"g", f"{getattr(value, '__module__', '')}.{made}".encode(), out)
         return
     function, arguments, state, items, pairs = (*made, None, None, None)[:5]
     _write(function, out, around)

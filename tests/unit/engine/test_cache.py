@@ -1,8 +1,11 @@
 """A farm's cache for nodes with a CachePolicy: asked before anything is handed over, whatever the graph brought."""
 
 import asyncio
+import cmath
+import math
 import operator
 import os
+import re
 import subprocess
 import sys
 from collections import OrderedDict, deque
@@ -212,7 +215,7 @@ def values() -> list[Any]:
         deque([1, 2]), OrderedDict(b=1, a=2), Point(x=1, tags={"p", "q", "r"}), Point(x=2), Bag({"a": {"k"}}), Odd(1),
         Odd(2), HumanMessage("hi", id="1"), AIMessage("hi", id="1"),
         AIMessage("", id="2", tool_calls=[{"name": "f", "args": {"q": [1]}, "id": "c"}]), Send("a", {"n": 1}), Odd,
-        Colour,
+        Colour, re.compile("a"), re.compile("a", re.I), int | str, math.sqrt, cmath.sqrt,
     ]  # fmt: skip
 
 
