@@ -125,7 +125,8 @@ class Opening:
         self._failure: BaseException | None = None
 
     def failed_with(self, error: BaseException | None) -> None:
-        """What a node raised, which the segment has kept: the factory's context manager is left as if by it."""
+        """What a node raised, which the segment has kept: the factory's context manager is left as if by it, and what
+        becomes of it there (a task group wraps it) changes nothing: it may be about to be retried."""
         self._failure = error
 
     def __enter__(self) -> LoadedGraph:
@@ -139,8 +140,9 @@ class Opening:
         return self._there(loaded)
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        with _leaving(self.factory.graph_id, error):
-            self._stack.__exit__(*_raised(error or self._failure))
+        on_its_way = error or self._failure
+        with _leaving(self.factory.graph_id, on_its_way):
+            self._stack.__exit__(*_raised(on_its_way))
 
     async def __aenter__(self) -> LoadedGraph:
         loaded = None
@@ -159,8 +161,9 @@ class Opening:
         return replace(self._there(loaded), is_async=True)
 
     async def __aexit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        with _leaving(self.factory.graph_id, error):
-            await self._astack.__aexit__(*_raised(error or self._failure))
+        on_its_way = error or self._failure
+        with _leaving(self.factory.graph_id, on_its_way):
+            await self._astack.__aexit__(*_raised(on_its_way))
 
     def _there(self, loaded: LoadedGraph | None) -> LoadedGraph:
         if loaded is None:

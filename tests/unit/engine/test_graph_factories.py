@@ -329,6 +329,15 @@ def test_a_node_s_error_is_seen_by_the_context_manager_and_stays_the_node_s(door
     assert made.log == ["open", ValueError, "closed"]
 
 
+def test_a_node_s_error_stays_the_node_s_when_a_task_group_wraps_it(doors: Any) -> None:
+    made, registry, _ = doors
+    made.leaves_with = ExceptionGroup("unhandled errors in a TaskGroup", [ValueError("of a node")])
+
+    use(registry, failed_with=ValueError("of a node"))
+
+    assert made.log == ["open", ValueError, "closed"]
+
+
 @pytest.mark.parametrize("error", [LeaseLost(execution_id=1), KeyboardInterrupt()], ids=["fenced out", "stopped"])
 def test_what_ends_a_segment_closes_it_and_goes_on_as_it_was(doors: Any, error: BaseException) -> None:
     made, registry, _ = doors
