@@ -21,6 +21,9 @@ logger = logging.getLogger(__name__)
 #: Items of a tenant's store that one sweep removes. Nobody sees them any more, so that those left can wait.
 EXPIRED_A_TENANT = 500
 
+#: Tenants whose items one sweep removes, a transaction each: the next sweep, which finds the dead, waits for them.
+EXPIRED_TENANTS = 50
+
 
 @dataclass(frozen=True, slots=True)
 class Healed:
@@ -64,7 +67,7 @@ def sweep_once(farm: Farm) -> Healed:
         advanced=len(stalled),
         announced=announced,
         forgotten=_forget(farm),
-        expired=sum(farm.stores.sweep(tenant, limit=EXPIRED_A_TENANT) for tenant in farm.healing.expired()),
+        expired=_expire_items(farm),
         expired_threads=_expire(farm),
         soon=late.soon,
     )
@@ -89,6 +92,11 @@ def _forget(farm: Farm) -> int:
             farm.threads.delete(Tenant(id=run.tenant_id, slug="", home=run.home), run.thread_id)
             forgotten += 1
     return forgotten
+
+
+def _expire_items(farm: Farm) -> int:
+    tenants = farm.healing.expired(limit=EXPIRED_TENANTS)
+    return sum(farm.stores.sweep(tenant, limit=EXPIRED_A_TENANT) for tenant in tenants)
 
 
 def _expire(farm: Farm) -> int:

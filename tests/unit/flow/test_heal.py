@@ -1,7 +1,7 @@
 """What died, got lost or stands still goes on."""
 
 from agentfarm.flow.farm import Farm
-from agentfarm.flow.heal import EXPIRED_A_TENANT, Healed, publish_due, sweep_once
+from agentfarm.flow.heal import EXPIRED_A_TENANT, EXPIRED_TENANTS, Healed, publish_due, sweep_once
 from agentfarm.ids import new_id
 from agentfarm.messages import ExecuteNode
 from agentfarm.records import Delayed, Ended, Late, Sweep
@@ -47,3 +47,10 @@ def test_items_of_stores_that_are_over_are_removed_tenant_by_tenant(farm: Farm, 
 
     assert healed == Healed(expired=3 + EXPIRED_A_TENANT)
     assert world.did("sweep_store") == [("sweep_store", tenant), ("sweep_store", other)]
+
+
+def test_a_sweep_that_removes_items_keeps_the_next_one_waiting_for_a_bounded_time(farm: Farm, world: World) -> None:
+    world.expired = {Tenant(id=new_id(), slug=""): 1 for _ in range(EXPIRED_TENANTS + 1)}
+
+    assert sweep_once(farm).expired == EXPIRED_TENANTS
+    assert sweep_once(farm).expired == 1

@@ -146,7 +146,7 @@ class FakeHealing:
         return ()
 
     def expired(self, *, limit: int = 500) -> tuple[Tenant, ...]:
-        return tuple(self.world.expired)
+        return tuple(self.world.expired)[:limit]
 
 
 class FakeStores:
