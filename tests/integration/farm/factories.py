@@ -3,7 +3,6 @@
 import contextlib
 import operator
 import os
-import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Annotated, Any
@@ -13,6 +12,8 @@ from langgraph.graph import START, StateGraph
 from langgraph_sdk.runtime import ServerRuntime
 from pydantic import BaseModel
 from typing_extensions import TypedDict
+
+from tests.integration.farm.policy_graphs import hang_once
 
 
 @contextlib.contextmanager
@@ -42,7 +43,7 @@ def _graph(config: RunnableConfig, runtime: Any) -> Any:
         word: str
 
     class State(TypedDict, total=False):
-        delay_seconds: float
+        hangs_in: str
         fails: bool
         item: Item
         log: Annotated[list[str], operator.add]
@@ -51,7 +52,8 @@ def _graph(config: RunnableConfig, runtime: Any) -> Any:
         return {"item": Item(word=told.get("word", "none")), "log": [f"first for {runtime.user.identity}"]}
 
     def second(state: State) -> State:
-        time.sleep(state.get("delay_seconds") or 0)
+        if folder := state.get("hangs_in"):
+            hang_once(folder, "second")
         if state.get("fails"):
             raise ValueError("this node always fails")
         kind = "an Item" if isinstance(state["item"], Item) else type(state["item"]).__name__
