@@ -106,8 +106,8 @@ def _index(raw: Mapping[str, Any], config: GraphsConfig) -> StoreIndex:
 
 def _embed(embed: str, config: GraphsConfig) -> Any:
     where, _, name = embed.rpartition(":")
-    if not where.endswith(".py") and "/" not in where and "." not in where:
-        return embed  # provider:model, which langchain knows
+    if ":" in where or not ("/" in where or "." in where):
+        return embed  # provider:model, which langchain knows; a model's own name may have colons
     found = functools.reduce(getattr, name.split("."), import_module(where, config))
     if not isinstance(found, Embeddings) and not callable(found):
         raise TypeError(f"{name} is a {type(found).__name__}, neither a function nor Embeddings")

@@ -63,7 +63,8 @@ async def test_an_embedding_is_a_function_an_async_one_or_an_object(load: Load, 
     assert len((await found.embeddings.aembed_documents(["abc"]))[0]) == 2
 
 
-def test_an_embedding_may_be_a_providers_model(load: Load, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("embed", ["provider:model-3", "bedrock:amazon.titan-embed-text-v2:0", "ollama:a/b:1.5"])
+def test_an_embedding_may_be_a_providers_model(load: Load, monkeypatch: pytest.MonkeyPatch, embed: str) -> None:
     asked: list[str] = []
 
     def init_embeddings(model: str) -> Any:
@@ -72,8 +73,8 @@ def test_an_embedding_may_be_a_providers_model(load: Load, monkeypatch: pytest.M
 
     monkeypatch.setattr("langgraph.store.base.embed._get_init_embeddings", lambda: init_embeddings)
 
-    assert load(index(embed="provider:model-3")).index is not None
-    assert asked == ["provider:model-3"]
+    assert load(index(embed=embed)).index is not None
+    assert asked == [embed]
 
 
 def test_fields_are_paths(load: Load) -> None:
