@@ -42,9 +42,7 @@ def kill_holder(farm: FarmProcesses, run_id: str, node: str, *, when: Path) -> N
 # --------------------------------------------------------------------------- wide and long
 
 
-def test_no_more_nodes_run_at_once_than_max_concurrency_says(
-    client: SyncLangGraphClient, farm: FarmProcesses, tmp_path: Path
-) -> None:
+def test_no_more_nodes_run_at_once_than_max_concurrency_says(client: SyncLangGraphClient, tmp_path: Path) -> None:
     thread_id = new_thread(client)
     wide = given(tmp_path, "farm", count=9, seconds=0.2)
 
@@ -54,8 +52,6 @@ def test_no_more_nodes_run_at_once_than_max_concurrency_says(
     spans = [tuple(map(float, line.split())) for line in lines(tmp_path / "farm")]
     at_once = [sum(began <= moment < ended for began, ended in spans) for moment, _ in spans]
     assert 1 < max(at_once) <= 3
-    workers = farm.query("SELECT DISTINCT worker FROM farm.node_execution WHERE thread_id = %s", thread_id)
-    assert len(workers) == 2
 
 
 def test_three_hundred_sends_are_joined_in_order(client: SyncLangGraphClient, farm: FarmProcesses) -> None:
