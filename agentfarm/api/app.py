@@ -32,6 +32,6 @@ api = NinjaAPI(
 )
 problems.install(api)
 api.add_decorator(in_tenant_scope)
-# absent first: /threads/prune is no thread's id
+# absent first: the crons of /threads/{thread_id}/runs/crons are no run's id
 for router in (system.router, absent.router, assistants.router, threads.router, runs.router, store.router):
     api.add_router("", router)

@@ -52,6 +52,7 @@ class Thread(BaseModel):
     values: Any
     interrupts: dict[str, list[Json]]
     error: str | None
+    ttl: Json | None = Field(None, description="Only with include=ttl; null: it is kept for ever.")
 
 
 class Pruned(BaseModel):

@@ -29,7 +29,10 @@ def put_item(request: HttpRequest, body: StorePut) -> HttpResponse:
     """Made, or written over. `ttl`: minutes from the last write or read on. `index`: what of it a search by meaning
     finds: paths, false for nothing, null for what the server's configuration says."""
     ttl: Any = NOT_PROVIDED if body.ttl is None else body.ttl
-    _store(request).put(_namespace(body.namespace, own=True), body.key, body.value, body.index, ttl=ttl)
+    namespace = _namespace(body.namespace, needed=True)
+    if namespace[0] == "langgraph":
+        raise InvalidInput(where="namespace", why="begins with 'langgraph', which is LangGraph's own")
+    _store(request).put(namespace, body.key, body.value, body.index, ttl=ttl)
     return nothing()
 
 
@@ -43,7 +46,7 @@ def get_item(request: HttpRequest, query: Query[ItemQuery]) -> HttpResponse:
 @router.delete("/store/items", response=documents.empty(), summary="Delete an item")
 def delete_item(request: HttpRequest, body: StoreDelete) -> HttpResponse:
     """Also where there is none."""
-    _store(request).delete(_namespace(body.namespace), body.key)
+    _store(request).delete(_namespace(body.namespace, needed=True), body.key)
     return nothing()
 
 
@@ -82,15 +85,15 @@ def _store(request: HttpRequest) -> BaseStore:
     return farm().stores.of(tenant_of(request))
 
 
-def _namespace(labels: Sequence[str], *, own: bool = False) -> tuple[str, ...]:
+def _namespace(labels: Sequence[str], *, needed: bool = False) -> tuple[str, ...]:
     """Refused here in a sentence of ours: LangGraph's repeats what was sent.
 
-    own  of an item that is put
+    needed  of an item that is changed, which no item without a label is
     """
     if not all(label and "." not in label for label in labels):
         raise InvalidInput(where="namespace", why="is of labels that are not empty and have no dot")
-    if own and (not labels or labels[0] == "langgraph"):
-        raise InvalidInput(where="namespace", why="has at least one label, and the first is not 'langgraph'")
+    if needed and not labels:
+        raise InvalidInput(where="namespace", why="has at least one label")
     return tuple(labels)
 
 

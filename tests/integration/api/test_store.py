@@ -149,6 +149,7 @@ BAD: dict[str, tuple[str, str, Any, str]] = {
     "a get of an empty label": ("GET", "/store/items?namespace=a..b&key=k", None, "namespace"),
     "a get of NUL": ("GET", "/store/items?namespace=a&key=%00", None, "NUL"),
     "a delete without a namespace": ("DELETE", "/store/items", {"key": "k"}, "namespace"),
+    "a delete of an empty namespace": ("DELETE", "/store/items", {"namespace": [], "key": "k"}, "at least one label"),
     "a page of 2,000": ("POST", "/store/items/search", {"limit": 2000}, "limit"),
     "a filter that is none": ("POST", "/store/items/search", {"filter": [1]}, "filter"),
     "an order of nulls": ("POST", "/store/items/search", {"filter": {"a": {"$gt": None}}}, "number or a text"),
