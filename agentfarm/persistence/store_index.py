@@ -20,6 +20,9 @@ from agentfarm.persistence.store_keys import field_text
 #: Vectors of one item. Each is a call's worth of text to embed, and a row to compare at each search.
 MAX_VECTORS: Final = 256
 
+#: Paths that one put may name, each name in braces being one. Each may stand for all of a large item, as JSON.
+MAX_PATHS: Final = 64
+
 #: (field, text)
 Texts = Sequence[tuple[str, str]]
 
@@ -33,7 +36,7 @@ def texts_of(index: StoreIndex, value: Mapping[str, Any], wanted: Literal[False]
         return ()
     if isinstance(wanted, str) or (wanted is not None and not isinstance(wanted, list | tuple)):
         raise InvalidInput(where="index", why="is False or a list of paths, which are text")
-    paths = index.fields if wanted is None else [(field_text(path), tokens_of(path)) for path in wanted]
+    paths = index.fields if wanted is None else _paths(wanted)
     found: dict[str, str] = {}
     for path, tokens in paths:
         texts = get_text_at_path(dict(value), tokens)
@@ -41,6 +44,13 @@ def texts_of(index: StoreIndex, value: Mapping[str, Any], wanted: Literal[False]
     if len(found) > MAX_VECTORS:
         raise InvalidInput(where="index", why=f"finds {len(found)} texts in the item, and {MAX_VECTORS} are the most")
     return tuple(found.items())
+
+
+def _paths(wanted: Sequence[str]) -> Sequence[tuple[str, list[str]]]:
+    fields = dict.fromkeys(map(field_text, wanted))
+    if sum(1 + field.count(",") for field in fields) > MAX_PATHS:
+        raise InvalidInput(where="index", why=f"names more than {MAX_PATHS} paths")
+    return [(field, tokens_of(field)) for field in fields]
 
 
 def embed(embeddings: Embeddings, documents: Sequence[str], queries: Sequence[str]) -> list[list[float]]:

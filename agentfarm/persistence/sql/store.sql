@@ -28,6 +28,7 @@ BEGIN
     v_now := clock_timestamp();
     IF v.value IS NULL THEN
       DELETE FROM farm.store_item i WHERE i.tenant_id = v_tenant AND i.namespace = v.namespace AND i.key = v.key;
+      CONTINUE WHEN NOT FOUND;  -- vectors that are seen from here on are of a put that came later
     ELSE
       INSERT INTO farm.store_item AS i (tenant_id, namespace, key, value, value_bytes, ttl_minutes, created_at, updated_at, expires_at)
       VALUES (v_tenant, v.namespace, v.key, v.value::jsonb, octet_length(v.value), v.ttl, v_now, v_now, farm.store_expiry(v.ttl))

@@ -27,7 +27,7 @@ from agentfarm.persistence.healing import PostgresHealing
 from agentfarm.persistence.store import PostgresStores, TenantStore
 from agentfarm.tenancy import Tenant
 from tests.integration.persistence.conftest import home_of
-from tests.integration.persistence.postgres import Home
+from tests.integration.persistence.postgres import Home, wait_for
 
 MAX_VALUE_BYTES = 10_000
 
@@ -254,6 +254,27 @@ def test_puts_of_one_key_at_the_same_time_leave_one_of_them_whole(home: Home, ac
     assert {row[0] for row in rows} >= set(names) - {"k4", "k5"}
     for key, text, vector in rows:
         assert vector == pytest.approx(letters([text])[0]), key  # of the same put as the value
+
+
+def test_a_delete_that_came_first_leaves_the_vectors_of_a_put_that_came_then(home: Home, acme: Tenant) -> None:
+    """Vectors are locked while the delete is between the item, which is not there yet, and its vectors."""
+    store = stores(home, by_letters()).of(acme)
+    with home.connect() as root, ThreadPoolExecutor(1) as pool:
+        root.execute("BEGIN; LOCK TABLE farm.store_vector IN EXCLUSIVE MODE")
+        deleted = pool.submit(store.delete, NS, "k")
+        waits = """SELECT FROM pg_locks l JOIN pg_database d ON d.oid = l.database AND d.datname = current_database()
+                    WHERE l.relation = 'farm.store_vector'::regclass AND NOT l.granted"""
+        wait_for(lambda: deleted.done() or home.query(waits), what="the delete to be at the vectors")
+        place = (acme.id, ".".join(NS))
+        root.execute(
+            "INSERT INTO farm.store_item (tenant_id, namespace, key, value, value_bytes) VALUES (%s, %s, 'k', '{}', 2)",
+            place,
+        )
+        root.execute("INSERT INTO farm.store_vector VALUES (%s, %s, 'k', 'text', '{1,0,0,0,0,0,0,0}')", place)
+        root.execute("COMMIT")
+        deleted.result()
+
+    assert keys(store.search(NS, query="a")) == ["k"]
 
 
 # --------------------------------------------------------------------------- search
@@ -687,6 +708,13 @@ def test_an_index_that_is_none_is_refused(library: TenantStore, index: Any) -> N
 def test_an_item_of_too_many_texts_is_refused(library: TenantStore) -> None:
     with pytest.raises(InvalidInput, match="300 texts"):
         library.put(NS, "k", {"many": ["a"] * 300}, index=["many[*]"])
+
+
+@pytest.mark.parametrize("index", [[f"a{n}" for n in range(65)], ["{" + ",".join("a" * 65) + "}"]])
+def test_a_put_that_names_more_paths_than_an_item_needs_is_refused(library: TenantStore, index: list[str]) -> None:
+    """Each may stand for the whole of a large item."""
+    with pytest.raises(InvalidInput, match="64 paths"):
+        library.put(NS, "k", {"text": "a"}, index=index)
 
 
 async def test_an_async_embedding_serves_both_ways_and_holds_no_connection(home: Home, acme: Tenant) -> None:
