@@ -7,6 +7,7 @@ fence and is refused in the same statement when another worker has taken over.
 """
 
 import asyncio
+import logging
 import weakref
 from collections.abc import AsyncIterator, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final, Self
@@ -24,6 +25,7 @@ from langgraph.checkpoint.base import (
 )
 from langgraph.checkpoint.serde.base import SerializerProtocol
 
+from agentfarm.errors import StoreUnavailable
 from agentfarm.ids import ZERO
 from agentfarm.persistence import wire
 from agentfarm.persistence.bodies import (
@@ -44,13 +46,13 @@ from agentfarm.persistence.leases import Held
 from agentfarm.persistence.segment_rows import WRITE_TYPES, write_params
 from agentfarm.persistence.serde import FaithfulSerializer
 
+logger = logging.getLogger(__name__)
+
 _HELD: Final = "uuid uuid uuid uuid int8 int8"
 PUT_CHECKPOINT: Final = wire.function(
     "put_checkpoint", f"{_HELD} uuid uuid text uuid uuid int4 text[] bytea text[] bytea[]"
 )
 PUT_WRITES: Final = wire.function("put_writes", f"{_HELD} uuid {WRITE_TYPES} bool[]")
-
-
 NOTE_WARNINGS: Final = wire.function("note_warnings", "uuid uuid jsonb")
 
 
@@ -144,6 +146,7 @@ class ExecutionSaver(BaseCheckpointSaver[str]):
         """Save a checkpoint at once. Raises LeaseLost, HeadMoved, ValueLost, StoreUnavailable."""
         given = config.get("configurable", {})
         ns, parent_id = given.get("checkpoint_ns") or "", given.get("checkpoint_id") or None
+        self.forget_warnings()
         encoded = encode_checkpoint(
             self.serde,
             config,
@@ -154,10 +157,10 @@ class ExecutionSaver(BaseCheckpointSaver[str]):
             parent=self._parts_of(ns, parent_id),
         )
         self.database.call(PUT_CHECKPOINT, self._checkpoint_params(ns, encoded))
-        self.note_warnings()
         self._parts[ns, checkpoint["id"]] = encoded.parts
         if ns == "":
             self.head_id, self._moved = encoded.checkpoint_id, True
+        self.note_warnings()
         return config_of(str(self.thread_id), ns, checkpoint["id"])
 
     def _parts_of(self, ns: str, parent_id: str | None) -> Parts | None:
@@ -188,6 +191,7 @@ class ExecutionSaver(BaseCheckpointSaver[str]):
         """Save writes at once. Raises LeaseLost, ValueLost, StoreUnavailable."""
         given = config["configurable"]
         place = (given.get("checkpoint_ns") or "", given["checkpoint_id"])
+        self.forget_warnings()
         rows = encode_writes(self.serde, self._owner_of(task_id), task_id, task_path, writes)
         kept = wire.put_bools(not row.replaces for row in rows)
         params = write_params([(place, row) for row in rows])
@@ -198,11 +202,22 @@ class ExecutionSaver(BaseCheckpointSaver[str]):
     def is_lossy(self) -> bool:
         return isinstance(self.serde, FaithfulSerializer) and self.serde.softens
 
+    def forget_warnings(self) -> None:
+        """What this thread wrote before may have been another run's, which was not saved."""
+        if isinstance(self.serde, FaithfulSerializer) and self.serde.softens:
+            self.serde.softened.take()
+
     def note_warnings(self) -> None:
-        """Keep in the run's record which values this thread has just saved as plain data. Nothing for most graphs."""
+        """Keep in the run's record which values this thread has just saved as plain data. Nothing for most graphs.
+
+        What is saved is saved: a record that is late to tell of plain data must not undo it.
+        """
         if isinstance(self.serde, FaithfulSerializer) and (places := self.serde.softened.take()):
             params = [self.held.tenant_id.bytes, self.held.run_id.bytes, wire.put_jsonb(orjson.dumps(places))]
-            self.database.call(NOTE_WARNINGS, params, again=True)
+            try:
+                self.database.call(NOTE_WARNINGS, params, again=True)
+            except StoreUnavailable:
+                logger.warning("the warnings of a run are lost", extra={"run_id": str(self.held.run_id)})
 
     def _owner_of(self, task_id: str) -> UUID:
         """The node execution; in a run that is executed whole each task is its own, and the run's are the run's."""

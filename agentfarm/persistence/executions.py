@@ -4,7 +4,6 @@ Two round trips a node. The claim (claims.py) takes the lease and answers with a
 for the fence and makes everything durable that the segment wrote, or nothing.
 """
 
-import logging
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, Final
@@ -29,8 +28,6 @@ from agentfarm.persistence.segment_rows import SegmentRows
 from agentfarm.persistence.serde import serde_of
 from agentfarm.persistence.specs import load_call
 from agentfarm.records import Claimed, Committed, Ended, Refused
-
-logger = logging.getLogger(__name__)
 
 LOAD_STEP: Final = wire.function("load_step", "uuid uuid uuid uuid uuid")
 OPEN_AT_HEAD: Final = wire.function("open_at_head", "uuid uuid")
@@ -74,6 +71,7 @@ class PostgresExecutions:
                     it has leased to this worker
         """
         saver = saver_of(claimed)
+        saver.forget_warnings()
         try:
             with self.claims.committing(claimed):
                 committed = self._commit_or_end(claimed, saver, result, lease_next=lease_next)
@@ -84,7 +82,7 @@ class PostgresExecutions:
             self.claims.done(claimed)
             raise
         self.claims.done(claimed)
-        _note_warnings(saver)
+        saver.note_warnings()
         return committed
 
     def _commit_or_end(
@@ -237,11 +235,3 @@ class PostgresExecutions:
             )
             for at in range(answer.rows)
         )
-
-
-def _note_warnings(saver: ExecutionSaver) -> None:
-    """What is committed is committed: a record that is late to tell of plain data must not undo it."""
-    try:
-        saver.note_warnings()
-    except StoreUnavailable:
-        logger.warning("the warnings of a run are lost", extra={"run_id": str(saver.held.run_id)})

@@ -99,7 +99,7 @@ class FaithfulSerializer(JsonPlusSerializer):
         except Refused as refused:
             raise ValueLost(place=place, type=refused.name, todo=refused.todo) from None
         if self.softens:
-            self.softened.places += [(place, name) for name in self._writer.softened()]
+            self.softened.add(place, self._writer.softened())
         return "msgpack", data
 
     def loads_typed(self, data: tuple[str, bytes]) -> Any:
@@ -115,15 +115,25 @@ class FaithfulSerializer(JsonPlusSerializer):
             raise StateUnreadable(place=place, type=error.type, why=error.why) from None
 
 
+#: As many as a run's record tells. Threads that write for no run never empty theirs.
+MAX_SOFTENED = 100
+
+
 class _Softened(threading.local):
-    """What this thread has written as plain data: (place, type). Whoever keeps a run's record empties it."""
+    """What this thread has written as plain data: (place, type), each once. Whoever keeps a run's record empties it,
+    before what it writes for that run and after."""
 
     def __init__(self) -> None:
-        self.places: list[tuple[str, str]] = []
+        self.places: dict[tuple[str, str], None] = {}
+
+    def add(self, place: str, names: Iterable[str]) -> None:
+        for name in names:
+            if len(self.places) < MAX_SOFTENED:
+                self.places[place, name] = None
 
     def take(self) -> list[tuple[str, str]]:
-        places, self.places = self.places, []
-        return list(dict.fromkeys(places))
+        places, self.places = self.places, {}
+        return list(places)
 
 
 def _by_name(types: Iterable[type]) -> Known:

@@ -4,7 +4,7 @@ import contextlib
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -16,8 +16,10 @@ from agentfarm.errors import LeaseLost
 from agentfarm.ids import ZERO
 from agentfarm.messages import ExecuteNode
 from agentfarm.persistence.bodies import INLINE_BYTES
+from agentfarm.persistence.serde import FaithfulSerializer
 from agentfarm.records import Claimed
 from agentfarm.tenancy import Tenant
+from tests.integration.persistence import farmhands
 from tests.integration.persistence.farmhands import (
     BIG,
     Hand,
@@ -38,6 +40,13 @@ from tests.integration.persistence.farmhands import (
 from tests.integration.persistence.postgres import Home, wait_for
 
 NULL_TASK = str(ZERO)
+
+
+@dataclass
+class NotKept:
+    """Of no graph's state: it is refused, or made plain."""
+
+    text: str
 
 
 def fan_out(hand: Hand, message: ExecuteNode, width: int, **config: object) -> tuple[ExecuteNode, ...]:
@@ -235,6 +244,25 @@ def test_a_head_moved_by_somebody_else_ends_the_run_with_a_reason(home: Home, ha
     assert count(home, "checkpoint") == 1
 
 
+def test_what_a_lost_commit_made_plain_is_not_told_of_the_next_run(
+    home: Home, hands: Callable[..., Hand], acme: Tenant, globex: Tenant, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lossy = FaithfulSerializer(softens=True, lenient=True)
+    monkeypatch.setattr(farmhands, "serde_for", lambda _: lossy)
+    hand = hands()
+    first = hand.claim(start(home, acme))
+    (to_one,) = hand.commit(first, begin(first, "one")).ready
+    one = hand.claim(to_one)
+    home.query("UPDATE farm.node_execution SET fence = fence + 1 RETURNING 1")
+    with pytest.raises(LeaseLost):
+        hand.commit(one, go_on(one, text=NotKept("of acme")))
+
+    theirs = hand.claim(start(home, globex))
+    hand.commit(theirs, begin(theirs, "one"))
+
+    assert home.query("SELECT DISTINCT warnings FROM farm.run") == [(None,)]
+
+
 def test_a_claim_that_nobody_used_is_given_back(
     home: Home, hand: Hand, hands: Callable[..., Hand], acme: Tenant
 ) -> None:
@@ -261,7 +289,7 @@ def test_a_lost_answer_to_a_claim_does_not_lose_the_lease(home: Home, hand: Hand
 
     claimed = hand.claim(message)
 
-    assert (claimed.fence, claimed.attempt) == (2, 2)
+    assert (claimed.fence, claimed.attempt) == (2, 1)
     assert execution(home, message)["lost_to"] is None
 
 
