@@ -86,10 +86,8 @@ def _of_subgraphs(
         .order_by(c.ns, c.checkpoint_id.desc())
     )
     found = {(row.ns, row.checkpoint_id): _made_from(row.body) for row in connection.execute(newest)}
-    roots = {root for root in found.values() if root is not None}
-    saved = select(c.checkpoint_id).where(
-        *_of(checkpoint, tenant_id, thread_id), c.ns == "", c.checkpoint_id.in_(roots)
-    )
+    # All of the graph's, not those of `found` by name: there may be more of them than parameters of a statement.
+    saved = select(c.checkpoint_id).where(*_of(checkpoint, tenant_id, thread_id), c.ns == "")
     gone = set(connection.execute(saved).scalars()) - set(kept_roots)
     return {place for place, root in found.items() if ":" not in place[0] or root not in gone}
 

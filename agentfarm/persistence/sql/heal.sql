@@ -129,7 +129,7 @@ RETURNS TABLE (tenant_id uuid, run_id uuid, thread_id uuid, status text, forget_
      AND NOT EXISTS (SELECT FROM farm.run o WHERE o.tenant_id = r.tenant_id AND o.thread_id = r.thread_id AND o.status IN ('pending', 'running'))
    ORDER BY r.finished_at LIMIT p_limit $$;
 
--- Tenants whose store holds items that are over. Which ones is the tenant's own: farm.store_sweep. Each of the most overdue comes first.
+-- Tenants whose store holds items that are over, of so many items that are over longest. Which ones is the tenant's own: farm.store_sweep.
 CREATE FUNCTION farm.ops_expired(p_limit int) RETURNS TABLE (tenant_id uuid) LANGUAGE sql STABLE AS $$
   SELECT DISTINCT s.tenant_id FROM (SELECT i.tenant_id FROM farm.store_item i WHERE i.expires_at <= clock_timestamp() ORDER BY i.expires_at LIMIT p_limit) s $$;
 

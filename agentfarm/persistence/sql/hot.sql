@@ -363,7 +363,7 @@ BEGIN
 END $$;
 
 -- The node failed and its RetryPolicy wants another try, later: nothing is saved but that. p_spec: the call, with its tries counted.
--- Due later: published by the healer at its time (heal.sql: ops_due), which goes by available_at and published_at.
+-- Due later: published by the healer at its time (heal.sql: ops_lost, ops_publish), which goes by available_at and published_at.
 CREATE FUNCTION farm.retry_later(
   p_tenant uuid, p_run uuid, p_ckpt uuid, p_exec uuid, p_fence bigint, p_worker bigint, p_error_type text, p_spec bytea, p_tries int, p_delay interval)
 RETURNS void LANGUAGE plpgsql AS $$
