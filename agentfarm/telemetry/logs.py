@@ -27,6 +27,7 @@ QUIETER: Final = {
     "asyncio": "WARNING",
     "httpx": "WARNING",
     "httpcore": "WARNING",
+    "langgraph.pregel._retry": "WARNING",  # a line a retry, with what the node's error says: prompts, keys
 }
 
 

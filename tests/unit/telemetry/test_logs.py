@@ -6,8 +6,10 @@ import sys
 from uuid import uuid4
 
 import pytest
+from langgraph.graph import START, StateGraph
+from langgraph.types import RetryPolicy
 
-from agentfarm.telemetry.logs import log_fields, make_formatter
+from agentfarm.telemetry.logs import log_fields, logging_config, make_formatter
 from agentfarm.tenancy import Tenant, tenant_scope
 
 SECRET = "the-prompt"
@@ -72,3 +74,19 @@ def test_what_json_does_not_know_is_named_by_type(log: logging.Logger, written: 
     log.info("odd", extra={"thing": object()})
 
     assert json.loads(written[0])["thing"] == "<object>"
+
+
+def test_what_a_node_s_error_says_is_not_told_when_it_is_tried_again(caplog: pytest.LogCaptureFixture) -> None:
+    def node(state: dict[str, int]) -> None:
+        raise ConnectionError(SECRET)
+
+    policy = RetryPolicy(max_attempts=2, initial_interval=0, jitter=False)
+    graph = StateGraph(dict).add_node("node", node, retry_policy=policy).add_edge(START, "node").compile()
+    for name, configured in logging_config(level="INFO", as_json=True)["loggers"].items():
+        caplog.set_level(configured.get("level", "INFO"), logger=name)
+    caplog.set_level("INFO")
+
+    with pytest.raises(ConnectionError):
+        graph.invoke({"n": 1})
+
+    assert SECRET not in caplog.text
