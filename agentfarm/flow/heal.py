@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 
-from agentfarm.errors import NotFound
+from agentfarm.errors import NotFound, Unavailable
 from agentfarm.flow.dispatch import dispatch
 from agentfarm.flow.farm import Farm
 from agentfarm.flow.settle import announce
@@ -100,8 +100,19 @@ def _expire_items(farm: Farm) -> int:
 
 
 def _expire(farm: Farm) -> int:
-    """See to the threads whose time is over."""
-    found = farm.healing.expired_threads()
-    for tenant_id, home, thread_id in found:
-        farm.threads.expire(Tenant(id=tenant_id, slug="", home=home), thread_id)
-    return len(found)
+    """See to the threads whose time is over. One that takes longer than a statement may keeps none of the others.
+
+    raises  Unavailable when the database did not answer for two in a row
+    """
+    done, missed = 0, False
+    for tenant_id, home, thread_id in farm.healing.expired_threads():
+        try:
+            farm.threads.expire(Tenant(id=tenant_id, slug="", home=home), thread_id)
+        except Unavailable as error:
+            if missed:
+                raise
+            missed = True
+            logger.warning("a thread outlives its time", extra={"thread_id": str(thread_id), "code": error.code})
+        else:
+            done, missed = done + 1, False
+    return done

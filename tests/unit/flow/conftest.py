@@ -12,7 +12,17 @@ from agentfarm.ids import new_id
 from agentfarm.messages import ExecuteNode
 from agentfarm.records import Ended, RunRow
 from agentfarm.tenancy import Tenant
-from tests.unit.flow.world import NOW, FakeExecutions, FakeHealing, FakeLog, FakePublisher, FakeRuns, FakeStores, World
+from tests.unit.flow.world import (
+    NOW,
+    FakeExecutions,
+    FakeHealing,
+    FakeLog,
+    FakePublisher,
+    FakeRuns,
+    FakeStores,
+    FakeThreads,
+    World,
+)
 
 
 @pytest.fixture
@@ -27,7 +37,7 @@ def farm(world: World) -> Farm:
         graphs=nothing,
         executions=FakeExecutions(world),
         runs=cast("Any", FakeRuns(world)),
-        threads=nothing,
+        threads=cast("Any", FakeThreads(world)),
         stores=FakeStores(world),
         healing=FakeHealing(world),
         publisher=FakePublisher(world),

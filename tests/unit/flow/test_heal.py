@@ -1,5 +1,8 @@
 """What died, got lost or stands still goes on."""
 
+import pytest
+
+from agentfarm.errors import StoreUnavailable
 from agentfarm.flow.farm import Farm
 from agentfarm.flow.heal import EXPIRED_A_TENANT, EXPIRED_TENANTS, Healed, publish_due, sweep_once
 from agentfarm.ids import new_id
@@ -54,3 +57,20 @@ def test_a_sweep_that_removes_items_keeps_the_next_one_waiting_for_a_bounded_tim
 
     assert sweep_once(farm).expired == EXPIRED_TENANTS
     assert sweep_once(farm).expired == 1
+
+
+def test_a_thread_that_cannot_be_expired_keeps_no_other_from_it(farm: Farm, world: World) -> None:
+    threads = [new_id() for _ in range(4)]
+    world.expired_threads = {one: StoreUnavailable() if one in threads[::2] else None for one in threads}
+
+    assert sweep_once(farm) == Healed(expired_threads=2)
+    assert [call[1] for call in world.did("expire")] == threads
+
+
+def test_a_database_that_is_away_is_not_asked_for_each_thread(farm: Farm, world: World) -> None:
+    world.expired_threads = {new_id(): StoreUnavailable() for _ in range(50)}
+
+    with pytest.raises(StoreUnavailable):
+        sweep_once(farm)
+
+    assert len(world.did("expire")) == 2

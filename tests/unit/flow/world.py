@@ -11,6 +11,7 @@ from uuid import UUID
 from langgraph.store.memory import InMemoryStore
 
 from agentfarm.errors import BrokerUnavailable, NotFound, StreamUnavailable
+from agentfarm.ids import ZERO
 from agentfarm.messages import ExecuteNode
 from agentfarm.records import Committed, Delayed, Ended, Event, Late, Refused, RunRow, Sweep
 from agentfarm.tenancy import Tenant
@@ -33,6 +34,7 @@ class World:
     late: Late = field(default_factory=Late)
     due: tuple[ExecuteNode, ...] = ()
     expired: dict[Tenant, int] = field(default_factory=dict)  # items of stores that are over
+    expired_threads: dict[UUID, Exception | None] = field(default_factory=dict)  # and what comes of expiring them
     broker_is_up: bool = True
     streams_are_up: bool = True
 
@@ -140,13 +142,23 @@ class FakeHealing:
         return ()
 
     def expired_threads(self) -> tuple[tuple[UUID, str, UUID], ...]:
-        return ()
+        return tuple((ZERO, "main", thread_id) for thread_id in self.world.expired_threads)
 
     def forgettable(self, *, grace_seconds: float = 60.0, limit: int = 100) -> tuple[Ended, ...]:
         return ()
 
     def expired(self, *, limit: int = 500) -> tuple[Tenant, ...]:
         return tuple(self.world.expired)[:limit]
+
+
+class FakeThreads:
+    def __init__(self, world: World) -> None:
+        self.world = world
+
+    def expire(self, tenant: Tenant, thread_id: UUID) -> None:
+        self.world.calls.append(("expire", thread_id))
+        if (failure := self.world.expired_threads[thread_id]) is not None:
+            raise failure
 
 
 class FakeStores:
