@@ -95,10 +95,22 @@ class Head:
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """The serialised values of a checkpoint, by channel: what its child takes over unchanged."""
+    """The serialised values of a checkpoint, by channel: what its child takes over unchanged.
+
+    versions  of all its channels, where they were read with it
+    """
 
     inline: Mapping[str, bytes] = field(default_factory=dict)
     refs: Mapping[str, str] = field(default_factory=dict)
+    versions: ChannelVersions = field(default_factory=dict)
+
+    def of_versions(self, versions: ChannelVersions) -> "Parts":
+        """Without the channels that have other versions here."""
+        same = {channel for channel, version in versions.items() if self.versions.get(channel) == version}
+        return Parts(
+            {channel: data for channel, data in self.inline.items() if channel in same},
+            {channel: key for channel, key in self.refs.items() if channel in same},
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,7 +202,7 @@ def open_body(body: bytes) -> dict[str, Any]:
 
 def read_parts(body: bytes) -> Parts:
     opened = open_body(body)
-    return Parts(opened["i"], opened["r"])
+    return Parts(opened["i"], opened["r"], opened["c"]["channel_versions"])
 
 
 def make_head(body: bytes, blobs: Sequence[bytes]) -> Head:

@@ -35,11 +35,10 @@ class Place:
     def of(cls, config: RunnableConfig) -> Self:
         """Raises InvalidId."""
         given = config.get("configurable", {})
-        checkpoint_id = given.get("checkpoint_id") or None
         return cls(
             parse_uuid(given.get("thread_id"), what="thread_id"),
             given.get("checkpoint_ns") or "",
-            None if checkpoint_id is None else parse_uuid(checkpoint_id, what="checkpoint_id"),
+            checkpoint_id_of(config),
         )
 
     @classmethod
@@ -54,6 +53,12 @@ class Place:
         if self.checkpoint_id is not None:
             configurable["checkpoint_id"] = str(self.checkpoint_id)
         return {"configurable": configurable}
+
+
+def checkpoint_id_of(config: RunnableConfig) -> UUID | None:
+    """Which checkpoint a config names. Raises InvalidId."""
+    checkpoint_id = config.get("configurable", {}).get("checkpoint_id") or None
+    return None if checkpoint_id is None else parse_uuid(checkpoint_id, what="checkpoint_id")
 
 
 @dataclass(slots=True)
@@ -184,7 +189,7 @@ class Cursor:
             thread_id=None if place is None else place.thread_id,
             ns=place.ns if place and "checkpoint_ns" in given else None,
             only=None if place is None else place.checkpoint_id,
-            before=None if before is None else Place.of(before).checkpoint_id,
+            before=None if before is None else checkpoint_id_of(before),  # LangGraph names no thread beside it
             page=page,
         )
 

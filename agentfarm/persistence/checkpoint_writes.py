@@ -166,12 +166,14 @@ def _encode(connection: Connection, tenant_id: UUID, put: Put, serde: Serializer
         put.metadata,
         put.new_versions,
         parent_id=None if parent_id is None else str(parent_id),
-        parent=None if parent_id is None else _read_parent(connection, tenant_id, put.place),
+        parent=None if parent_id is None else _read_parent(connection, tenant_id, put),
     )
 
 
-def _read_parent(connection: Connection, tenant_id: UUID, place: Place) -> Parts | None:
-    c = checkpoint.c
+def _read_parent(connection: Connection, tenant_id: UUID, put: Put) -> Parts | None:
+    """Of the channels that are the same there. `new_versions` alone does not tell: a copy (`__copy__`) is saved below
+    its original's parent, with nothing new."""
+    c, place = checkpoint.c, put.place
     mine = (c.tenant_id == tenant_id, c.thread_id == place.thread_id, c.ns == place.ns)
     body = connection.execute(select(c.body).where(*mine, c.checkpoint_id == place.checkpoint_id)).scalar_one_or_none()
-    return None if body is None else read_parts(body)
+    return None if body is None else read_parts(body).of_versions(put.checkpoint["channel_versions"])

@@ -325,6 +325,34 @@ def test_a_list_goes_through_all_pages_and_stops_at_its_limit(saver_of: MakeSave
     assert listed(filter={"step": "1"}) == []
 
 
+def test_a_list_ends_before_a_checkpoint_that_is_named_by_its_id_alone(saver_of: MakeSaver, acme: Tenant) -> None:
+    saver, config, thread_id = saver_of(acme), None, uuid4()
+    for step in range(3):
+        config = put(saver, config or config_of(thread_id), {"n": step}, step=step)
+    assert config is not None
+
+    # So LangGraph asks for a subgraph's past when a run begins at an older checkpoint.
+    before: RunnableConfig = {"configurable": {"checkpoint_id": config["configurable"]["checkpoint_id"]}}
+
+    assert [one.metadata["step"] for one in saver.list(config_of(thread_id), before=before)] == [1, 0]
+
+
+def test_a_copy_of_a_checkpoint_has_its_values_and_not_those_of_the_one_before(
+    saver_of: MakeSaver, acme: Tenant
+) -> None:
+    saver, config = saver_of(acme), config_of(uuid4())
+    first = put(saver, config, {"log": ["a"], "same": ["s"]}, version="00000001.aaaaaaaa")
+    versions = {"log": "00000002.aaaaaaaa", "same": "00000001.aaaaaaaa"}
+    second = checkpoint_of({"log": ["a", "b"], "same": ["s"]}) | {"channel_versions": versions}
+    saver.put(first, second, {"source": "loop", "step": 1}, {"log": "00000002.aaaaaaaa"})  # type: ignore[arg-type]
+
+    # As update_state(None, "__copy__") does it: beside the second, below the first, and nothing is new.
+    copy = second | {"id": str(uuid6(clock_seq=-1))}
+    saver.put(first, copy, {"source": "fork", "step": 2}, {})  # type: ignore[arg-type]
+
+    assert values_of(saver, config) == {"log": ["a", "b"], "same": ["s"]}
+
+
 async def test_what_is_read_async_is_what_is_read(saver_of: MakeSaver, acme: Tenant) -> None:
     saver, config = saver_of(acme), config_of(uuid4())
     saved = await saver.aput(
