@@ -18,6 +18,7 @@ from langgraph.types import StateSnapshot
 
 from agentfarm import ids
 from agentfarm.engine.graph_access import Access, Purpose
+from agentfarm.engine.graph_reading import for_reading
 from agentfarm.engine.graphs import LoadedGraph
 from agentfarm.errors import (
     AgentFarmError,
@@ -111,7 +112,7 @@ def update_state(
     def ready(loaded: LoadedGraph) -> Pregel[Any, Any, Any, Any]:
         if as_node is not None and as_node not in loaded.graph.nodes and as_node not in WRITERS:
             raise InvalidInput(where="as_node", why="the graph has no such node")
-        return _bound(farm, tenant, loaded, guard_idle=True)
+        return _bound(farm, tenant, loaded, to_change=True)
 
     def change(loaded: LoadedGraph) -> RunnableConfig:
         return ready(loaded).update_state(config, values, as_node)
@@ -261,11 +262,12 @@ def _access(
     return access
 
 
-def _bound(farm: Farm, tenant: Tenant, loaded: LoadedGraph, *, guard_idle: bool = False) -> Pregel[Any, Any, Any, Any]:
-    """The graph over the tenant's saver and store."""
+def _bound(farm: Farm, tenant: Tenant, loaded: LoadedGraph, *, to_change: bool = False) -> Pregel[Any, Any, Any, Any]:
+    """The graph over the tenant's saver and store, to be read by alone where nothing is to be changed."""
     made = loaded.graph if loaded.is_made else None
-    saver = farm.threads.saver(tenant, loaded.graph_id, guard_idle=guard_idle, made=made)
-    graph = loaded.graph.copy(update={"checkpointer": saver, "store": farm.stores.of(tenant)})
+    saver = farm.threads.saver(tenant, loaded.graph_id, guard_idle=to_change, made=made)
+    graph = loaded.graph if to_change else for_reading(loaded.graph)
+    graph = graph.copy(update={"checkpointer": saver, "store": farm.stores.of(tenant)})
     assert isinstance(graph, Pregel)
     return graph
 

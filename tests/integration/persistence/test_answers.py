@@ -8,6 +8,7 @@ from uuid import UUID, uuid4
 import pytest
 from langgraph.graph import START, StateGraph
 from langgraph.types import Command, interrupt
+from pydantic import BaseModel
 
 from agentfarm.engine.graph_factories import Shared
 from agentfarm.engine.graph_loading import describe_graph
@@ -15,7 +16,7 @@ from agentfarm.engine.segment import SegmentRequest, run_segment
 from agentfarm.engine.store_config import StoreConfig
 from agentfarm.errors import NotFound, ThreadBusy
 from agentfarm.flow.farm import Farm
-from agentfarm.flow.read import get_state, read_answer, update_state
+from agentfarm.flow.read import get_history, get_state, read_answer, thread_view, update_state
 from agentfarm.persistence.checkpoints import TenantSaver
 from agentfarm.persistence.database import Databases
 from agentfarm.persistence.store import PostgresStores
@@ -151,6 +152,29 @@ def test_an_answer_that_is_undone_leaves_the_answers_before_it(
     ended = worked.run(Command(resume="second"), thread_id)
 
     assert read_answer(farm_of(worked), acme, thread_id, ended.run_id)["seen"] == ["first", "second", "z"]
+
+
+class Counted(BaseModel):
+    """A state that does not take any input."""
+
+    count: int = 0
+
+
+def test_a_thread_whose_model_refused_an_input_stays_readable(
+    home: Home, hands: Callable[..., Hand], acme: Tenant
+) -> None:
+    builder: StateGraph[Any] = StateGraph(Counted)
+    builder.add_node("a", lambda state: {"count": state.count + 1})
+    builder.add_edge(START, "a")
+    worked, thread_id = Line(home, hands, acme, builder), uuid4()
+
+    ended = worked.run({"count": "many"}, thread_id)
+
+    assert (ended.status, ended.error and ended.error["error"]) == ("error", "ValidationError")
+    state, farm = get_state(farm_of(worked), acme, thread_id), farm_of(worked)
+    assert (state["values"], state["next"]) == ({"count": "many"}, ["a"])
+    assert [one["next"] for one in get_history(farm, acme, thread_id)] == [["a"], ["__start__"]]
+    assert thread_view(farm, acme, farm.threads.get(acme, thread_id))["values"] == {"count": "many"}
 
 
 def test_a_state_that_was_changed_at_the_same_time_is_busy(
