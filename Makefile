@@ -75,7 +75,7 @@ lock: $(UV) ## Write the requirements*.txt from the .in files. ARGS="--upgrade" 
 
 ##@ Check
 
-.PHONY: check static format-check lint imports types test test-fast test-rest crash upstream bench format
+.PHONY: check static format-check lint imports types test test-fast test-rest crash upstream differential bench format
 check: static test-fast test-rest ## What CI runs, cheapest first (CI adds `make upstream`)
 
 static: format-check lint imports types ## All that needs no test: format, lint, imports, types
@@ -106,6 +106,9 @@ crash: setup-dev ## A death at every point of every message in every way (tests/
 
 upstream: setup-dev ## LangGraph's own tests, of exactly the locked release, through our engine, our saver and our store
 	@PYTHONPATH=. $(BIN)/python tests/upstream/run.py $(ARGS)
+
+differential: setup-dev ## Every graph of the corpus at the farm and at stock LangGraph, then again while workers are killed; a table by feature
+	@DIFFERENTIAL_SAMPLE=$(or $(SAMPLE),all) $(BIN)/pytest -q tests/contract/differential $(ARGS)
 
 bench: setup-dev ## Measure, beside named baselines in the same run. ARGS="--help"
 	@$(BIN)/python -m benchmarks $(ARGS)

@@ -21,6 +21,9 @@ import psycopg
 
 ROOT = Path(__file__).resolve().parent.parent
 
+#: A process imports all of the product and its graphs; on a machine that has much else to do, that takes a while.
+START_SECONDS = 180.0
+
 T = TypeVar("T")
 
 
@@ -135,7 +138,8 @@ class FarmProcesses:
 
     def start_web(self) -> Process:
         web = self.start("web", "manage.py", "serve", "--host", "127.0.0.1", "--port", str(self.port))
-        wait_for(lambda: self._alive(web) and self._answers(), what=f"an answer of {self.url}/ok; log: {web.log}")
+        answers = f"an answer of {self.url}/ok; log: {web.log}"
+        wait_for(lambda: self._alive(web) and self._answers(), what=answers, seconds=START_SECONDS)
         return web
 
     def start_worker(
@@ -149,7 +153,7 @@ class FarmProcesses:
         wait_for(
             lambda: self._alive(worker) and len(self.worker_names() - before) >= (slots if pool == "prefork" else 1),
             what=f"worker {name} in farm.worker; log: {worker.log}",
-            seconds=90,  # its imports alone took 40 s on two cores that others used as well
+            seconds=START_SECONDS,
         )
         return worker
 

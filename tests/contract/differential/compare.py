@@ -5,6 +5,7 @@
 
 import json
 import re
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import fields, is_dataclass
 from typing import Any
@@ -34,6 +35,33 @@ def differences(stock: Record, farm: Record, *, parallel: bool = False) -> list[
               each namespace for itself keeps the order of its supersteps
     """
     return list(_differ("", normalised(stock, parallel=parallel), normalised(farm, parallel=parallel)))
+
+
+def differences_after_kills(stock: Record, farm: Record) -> list[str]:
+    """The same where workers died while they executed nodes of the thread.
+
+    All but the events is as it would be. Of the events nothing is missing: in each namespace stock's are there, in
+    their order where nodes run one after the other. What is there beside them is what a lost attempt had told before
+    it died, so each is one that stock tells, too; ids that only lost attempts gave (of messages) are not compared.
+    """
+    one, two = normalised(stock, parallel=True), normalised(farm, parallel=True)
+    events = [step.pop("events") for side in (one, two) for step in side["steps"]]
+    told = list(_differ("", one, two))
+    half = len(events) // 2
+    for index, (of_stock, of_farm) in enumerate(zip(events[:half], events[half:], strict=True)):
+        for ns in {**of_stock, **of_farm}:
+            left, right = (Counter(map(_anonymous, side.get(ns, ()))) for side in (of_stock, of_farm))
+            where = f"steps[{index}].events.{ns}"
+            told += [f"{where}: lost in the farm: {_short(json.loads(event))}" for event in left - right]
+            told += [
+                f"{where}: never told by stock: {_short(json.loads(event))}" for event in right if event not in left
+            ]
+    return told
+
+
+def _anonymous(event: Any) -> str:
+    """Ids by number are those that neither the history nor what is stored names."""
+    return re.sub(r"<\d+>", "<id>", json.dumps(event, sort_keys=True))
 
 
 def normalised(record: Record, *, parallel: bool = False) -> dict[str, Any]:

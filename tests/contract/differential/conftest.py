@@ -10,7 +10,7 @@ from agentfarm.local.services import Services
 from agentfarm.local.state import State
 from agentfarm.local.valkey import Valkey
 from agentfarm.persistence.database import Database
-from tests.contract.differential import served, through_farm
+from tests.contract.differential import report, served, through_farm
 from tests.farm import FarmProcesses, running
 from tests.services import OwnDatabase, emptied, number_of
 
@@ -50,3 +50,10 @@ def store(database: OwnDatabase) -> Iterator[Database]:
     made = Database(settings)
     yield made
     made.dispose()
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    if lines := report.lines():
+        terminalreporter.section("the farm and stock LangGraph")
+        for line in lines:
+            terminalreporter.line(line)

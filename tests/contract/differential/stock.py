@@ -51,6 +51,9 @@ class _Drive:
         self.saver = InMemorySaver(serde=serde_of(scenario.graph))
         self.graph: AnyGraph = scenario.graph.copy(update={"checkpointer": self.saver})
         self.untracked = frozenset(name for name, one in self.graph.channels.items() if isinstance(one, UntrackedValue))
+        # Stock shows no state at all that a model of pydantic refuses as the input of the node that is next.
+        nodes = {name: node.copy({"mapper": None}) for name, node in self.graph.nodes.items()}
+        self.readable: AnyGraph = self.graph.copy(update={"nodes": nodes})
         self.is_async = describe_graph(scenario.name, scenario.graph).is_async
         self.thread_id = str(uuid.uuid4())
         self.assistant_id = str(assistant_id(scenario.name))
@@ -81,8 +84,8 @@ class _Drive:
                 options[name] = nodes if nodes == "*" else list(nodes)
         chunks: list[Any] = []
         error: BaseException | None = None
+        given, config = self._input(step), self._config(step, run_id)
         try:
-            given, config = self._input(step), self._config(step, run_id)
             if self.is_async:
                 asyncio.run(_collect(self.graph.astream(given, config, **options), chunks))
             else:
@@ -112,8 +115,7 @@ class _Drive:
         except (InvalidUpdateError, EmptyInputError):
             status = "refused"
         snapshot = self._snapshot()
-        if status == "updated":
-            self.thread_status = "interrupted" if snapshot.next else "idle"
+        # How a thread is was decided by its last run; a change by hand leaves that as it is.
         return StepRecord([], None, status, self.thread_status, plain(thread_state(snapshot)))
 
     def _input(self, step: Run) -> Any:
@@ -162,15 +164,15 @@ class _Drive:
         """As far as reducers take the writes that wait; else as it was saved."""
         config = self._place(None)
         try:
-            return self.graph.get_state(config, subgraphs=True)
+            return self.readable.get_state(config, subgraphs=True)
         except Exception:
             found = self.saver.get_tuple(config)
             if found is None:
                 raise
-            return self.graph.get_state(found.config, subgraphs=True)
+            return self.readable.get_state(found.config, subgraphs=True)
 
     def _history(self) -> list[StateSnapshot]:
-        return [*self.graph.get_state_history(self._place(None))][::-1]
+        return [*self.readable.get_state_history(self._place(None))][::-1]
 
 
 async def _collect(chunks: AsyncIterator[Any], into: list[Any]) -> None:

@@ -1,0 +1,128 @@
+"""A worker may die at any instant, again and again: what a scenario comes to stays what it is by stock LangGraph.
+
+Workers are killed (SIGKILL) while they hold nodes of scenarios that were not hit before. A sample of the corpus, by
+seed: DIFFERENTIAL_SEED (today's date), DIFFERENTIAL_SAMPLE (how many; "all" in `make differential`, where each scenario
+has to be hit).
+"""
+
+import asyncio
+import contextlib
+import os
+import random
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+
+import pytest
+
+from agentfarm.persistence.database import Database
+from tests.contract.differential import report, stock
+from tests.contract.differential.accepted import ACCEPTED, TELLS_ATTEMPTS
+from tests.contract.differential.compare import differences_after_kills
+from tests.contract.differential.driving import Outcome, drive_all
+from tests.contract.differential.scenario import Record, Scenario
+from tests.contract.differential.served import SCENARIOS
+from tests.farm import FarmProcesses, Process
+
+AT_ONCE = 6
+
+#: Of one scenario with workers dying around it.
+SECONDS = 90.0
+
+SEED = os.environ.get("DIFFERENTIAL_SEED") or f"{datetime.now(UTC):%Y-%m-%d}"
+SAMPLE = os.environ.get("DIFFERENTIAL_SAMPLE") or "20"
+
+#: Seconds after which a scenario is no longer driven again for want of a hit. Without end where each must be hit.
+PATIENCE = 75.0
+
+HELD = (
+    "SELECT DISTINCT t.metadata->>'graph_id' FROM farm.node_execution e"
+    " JOIN farm.worker w ON w.worker = e.worker JOIN farm.thread t ON t.thread_id = e.thread_id"
+    " WHERE e.status = 'leased' AND w.pid = ANY(%s)"
+)
+
+
+def _chosen() -> list[str]:
+    comparable = [name for name in SCENARIOS if name not in TELLS_ATTEMPTS and name not in ACCEPTED]
+    if SAMPLE == "all":
+        return comparable
+    return sorted(random.Random(SEED).sample(comparable, int(SAMPLE)))
+
+
+CHOSEN = _chosen()
+
+
+class Killer:
+    """Kills workers that hold a node of a scenario which was not hit yet, and starts others in their place."""
+
+    def __init__(self, farm: FarmProcesses) -> None:
+        self.farm, self.random = farm, random.Random(SEED)
+        self.unhit = set(CHOSEN)
+        self.kills = 0
+        self._is_over = threading.Event()
+
+    @contextlib.contextmanager
+    def at_work(self) -> Iterator[None]:
+        """Raises at the end what it died of."""
+        with ThreadPoolExecutor(1) as pool:
+            work = pool.submit(self._run)
+            try:
+                yield
+            finally:
+                self._is_over.set()
+            work.result()
+
+    def _run(self) -> None:
+        while not self._is_over.wait(self.random.uniform(0.005, 0.05)):
+            worker = self.random.choice(self._workers())
+            worker.freeze()
+            held = {name for (name,) in self.farm.query(HELD, [worker.pid])}
+            if not held & self.unhit:
+                worker.thaw()
+                continue
+            worker.kill()
+            self.farm.processes.remove(worker)
+            self.unhit -= held
+            self.kills += 1
+            self.farm.start_worker(f"again-{self.kills}")
+
+    def _workers(self) -> list[Process]:
+        return [one for one in self.farm.processes if one.name not in ("web", "beat")]
+
+
+@pytest.fixture(scope="module")
+def after_kills(farm: FarmProcesses, store: Database) -> Mapping[str, Outcome]:
+    began, killer = time.monotonic(), Killer(farm)
+
+    def again(scenario: Scenario, record: Record) -> bool:
+        if record.lost:
+            return False
+        killer.unhit.add(scenario.name)
+        return SAMPLE == "all" or time.monotonic() - began < PATIENCE
+
+    with killer.at_work():
+        found = asyncio.run(
+            drive_all([SCENARIOS[name] for name in CHOSEN], farm, store, at_once=AT_ONCE, seconds=SECONDS, again=again)
+        )
+    print(f"seed {SEED}: {len(CHOSEN)} scenarios, {killer.kills} kills")
+    return found
+
+
+@pytest.mark.timeout(3600 if SAMPLE == "all" else 400)  # the first one waits for all of them
+@pytest.mark.parametrize("name", CHOSEN)
+def test_a_scenario_comes_to_the_same_after_kills(name: str, after_kills: Mapping[str, Outcome]) -> None:
+    found = after_kills[name]
+    if isinstance(found, Exception):
+        raise found
+
+    report.note_kills(SCENARIOS[name], found.lost)
+    assert not differences_after_kills(stock.drive(SCENARIOS[name]), found), f"seed {SEED}"
+    assert found.lost or SAMPLE != "all", "no worker died while it executed a node of this scenario"
+
+
+def test_the_sample_was_hit(after_kills: Mapping[str, Outcome]) -> None:
+    hit = [name for name, found in after_kills.items() if isinstance(found, Record) and found.lost]
+
+    assert len(hit) >= len(CHOSEN) // 2
