@@ -23,6 +23,11 @@ _ANSWER = (
 ACCEPTED: Mapping[str, Accepted] = {
     "untracked": Accepted(r"steps\[\d\]\.answer\.scratch", _ANSWER),
     "client_goes_elsewhere": Accepted(r"steps\[1\]\.answer\.log\[\d\]", _ANSWER),
+    "pydantic_refuses": Accepted(
+        r"steps\[0\]\.events",
+        "the state that the model then refuses is told the moment it is made; stock drops what it had not handed out when "
+        "the next superstep cannot be prepared",
+    ),
     "client_sends": Accepted(r"steps\[1\]\.answer\.log\[\d\]", _ANSWER),
 }
 

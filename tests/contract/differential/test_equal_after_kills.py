@@ -12,7 +12,7 @@ import random
 import threading
 import time
 from collections.abc import Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import UTC, datetime
 
 import pytest
@@ -34,8 +34,11 @@ SECONDS = 90.0
 SEED = os.environ.get("DIFFERENTIAL_SEED") or f"{datetime.now(UTC):%Y-%m-%d}"
 SAMPLE = os.environ.get("DIFFERENTIAL_SAMPLE") or "20"
 
-#: Seconds after which a scenario is no longer driven again for want of a hit. Without end where each must be hit.
-PATIENCE = 75.0
+#: Seconds after which a scenario is no longer driven again for want of a hit, if the sample has enough of them.
+PATIENCE = 60.0
+
+#: Of the scenarios, how many must be hit.
+ENOUGH = 1.0 if SAMPLE == "all" else 0.5
 
 HELD = (
     "SELECT DISTINCT t.metadata->>'graph_id' FROM farm.node_execution e"
@@ -55,41 +58,51 @@ CHOSEN = _chosen()
 
 
 class Killer:
-    """Kills workers that hold a node of a scenario which was not hit yet, and starts others in their place."""
+    """Kills workers that hold a node of a scenario which was not hit yet, and starts others in their place.
+
+    One worker is always left. Those that come are started beside it all: on a busy machine that takes a while.
+    """
 
     def __init__(self, farm: FarmProcesses) -> None:
         self.farm, self.random = farm, random.Random(SEED)
         self.unhit = set(CHOSEN)
         self.kills = 0
+        self._ready = [one for one in farm.processes if one.name not in ("web", "beat")]
         self._is_over = threading.Event()
 
     @contextlib.contextmanager
     def at_work(self) -> Iterator[None]:
         """Raises at the end what it died of."""
-        with ThreadPoolExecutor(1) as pool:
-            work = pool.submit(self._run)
+        with ThreadPoolExecutor(1) as own, ThreadPoolExecutor(2) as starting:
+            work = own.submit(self._run, starting)
             try:
                 yield
             finally:
                 self._is_over.set()
-            work.result()
+            for started in work.result():
+                started.result()
 
-    def _run(self) -> None:
+    def _run(self, starting: ThreadPoolExecutor) -> list[Future[None]]:
+        started: list[Future[None]] = []
         while not self._is_over.wait(self.random.uniform(0.005, 0.05)):
-            worker = self.random.choice(self._workers())
+            worker = self.random.choice(self._ready)
+            if len(self._ready) < 2:
+                continue
             worker.freeze()
             held = {name for (name,) in self.farm.query(HELD, [worker.pid])}
             if not held & self.unhit:
                 worker.thaw()
                 continue
             worker.kill()
+            self._ready.remove(worker)
             self.farm.processes.remove(worker)
             self.unhit -= held
             self.kills += 1
-            self.farm.start_worker(f"again-{self.kills}")
+            started.append(starting.submit(self._start, f"again-{self.kills}"))
+        return started
 
-    def _workers(self) -> list[Process]:
-        return [one for one in self.farm.processes if one.name not in ("web", "beat")]
+    def _start(self, name: str) -> None:
+        self._ready.append(self.farm.start_worker(name))
 
 
 @pytest.fixture(scope="module")
@@ -100,7 +113,7 @@ def after_kills(farm: FarmProcesses, store: Database) -> Mapping[str, Outcome]:
         if record.lost:
             return False
         killer.unhit.add(scenario.name)
-        return SAMPLE == "all" or time.monotonic() - began < PATIENCE
+        return time.monotonic() - began < PATIENCE or len(killer.unhit) > len(CHOSEN) * (1 - ENOUGH)
 
     with killer.at_work():
         found = asyncio.run(
@@ -110,7 +123,7 @@ def after_kills(farm: FarmProcesses, store: Database) -> Mapping[str, Outcome]:
     return found
 
 
-@pytest.mark.timeout(3600 if SAMPLE == "all" else 400)  # the first one waits for all of them
+@pytest.mark.timeout(7200 if SAMPLE == "all" else 900)  # the first one waits for all of them
 @pytest.mark.parametrize("name", CHOSEN)
 def test_a_scenario_comes_to_the_same_after_kills(name: str, after_kills: Mapping[str, Outcome]) -> None:
     found = after_kills[name]
@@ -119,10 +132,9 @@ def test_a_scenario_comes_to_the_same_after_kills(name: str, after_kills: Mappin
 
     report.note_kills(SCENARIOS[name], found.lost)
     assert not differences_after_kills(stock.drive(SCENARIOS[name]), found), f"seed {SEED}"
-    assert found.lost or SAMPLE != "all", "no worker died while it executed a node of this scenario"
 
 
 def test_the_sample_was_hit(after_kills: Mapping[str, Outcome]) -> None:
     hit = [name for name, found in after_kills.items() if isinstance(found, Record) and found.lost]
 
-    assert len(hit) >= len(CHOSEN) // 2
+    assert len(hit) >= len(CHOSEN) * ENOUGH
