@@ -149,6 +149,14 @@ def resume_map_of(resume: object) -> dict[str, Any] | None:
     return None
 
 
+def restore_seen(checkpoint: Any, seen: Mapping[str, Any] | None) -> None:
+    """Which versions breakpoints count as passed, as it was before stock took an entry for a resumption."""
+    if seen is None:
+        checkpoint["versions_seen"].pop(INTERRUPT, None)
+    else:
+        checkpoint["versions_seen"][INTERRUPT] = seen
+
+
 def _check() -> None:
     missing = [name for name in _LOOP_METHODS if not callable(getattr(PregelLoop, name, None))]
     missing += [name for name in ("SyncPregelLoop", "AsyncPregelLoop") if name not in vars(_main)]
@@ -223,6 +231,7 @@ __all__ = [
     "rebind",
     "replace_freeze",
     "replace_loops",
+    "restore_seen",
     "resume_map_of",
     "should_retry_on",
     "uuid6",

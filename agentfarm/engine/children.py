@@ -20,10 +20,19 @@ class _ChildLoop:
 
     def _first(self, *, input_keys: Any, updated_channels: Any) -> Any:
         conf = self.config[lg.CONF]  # type: ignore[attr-defined]
-        if conf[EXECUTION].continues and not self._was_begun_here():
+        continues = conf[EXECUTION].continues
+        if continues and not self._was_begun_here():
             # Its last checkpoint is of an earlier call, or there is none: this call's input is applied.
             conf.pop(lg.CONFIG_KEY_RESUMING, None)
-        return super()._first(input_keys=input_keys, updated_channels=updated_channels)  # type: ignore[misc]
+            continues = False
+        versions_seen = self.checkpoint["versions_seen"]  # type: ignore[attr-defined]
+        seen = versions_seen.get(lg.INTERRUPT)
+        seen = None if seen is None else dict(seen)
+        updated = super()._first(input_keys=input_keys, updated_channels=updated_channels)  # type: ignore[misc]
+        if continues:
+            # To stock, who resumes has been stopped before; nobody was: a breakpoint it comes to is still one.
+            lg.restore_seen(self.checkpoint, seen)  # type: ignore[attr-defined]
+        return updated
 
     def _was_begun_here(self) -> bool:
         """Whether its last checkpoint was made under the very checkpoints that its callers stand at now."""

@@ -75,10 +75,7 @@ class SegmentLoop(RecordingLoop):
             updated_channels = super()._first(input_keys=input_keys, updated_channels=updated_channels)
         self._graph_lifecycle_events.clear()
         if not call.resuming:
-            if seen is None:
-                self.checkpoint["versions_seen"].pop(lg.INTERRUPT, None)
-            else:
-                self.checkpoint["versions_seen"][lg.INTERRUPT] = seen
+            lg.restore_seen(self.checkpoint, seen)
         self._set_flags()
         if self.level.is_nested and "values" in self._own_stream.modes:
             # A subgraph's result is the last values its stream gave: maybe in an earlier segment, if the nodes of

@@ -191,6 +191,34 @@ def test_a_subgraph_with_a_memory_is_never_taken_for_its_last_call(dies: str) ->
     assert ran == ["one"]
 
 
+@pytest.mark.parametrize("checkpointer", [None, True])
+def test_a_subgraph_that_goes_on_still_stops_at_its_breakpoint(checkpointer: bool | None) -> None:
+    """The worker dies between the subgraph's stop and the commit that would have told of it."""
+    ran: list[str] = []
+
+    def step(name: str) -> Callable[[State], State]:
+        def node(state: State) -> State:
+            ran.append(name)
+            return {"log": [name]}
+
+        return node
+
+    builder = StateGraph(State)
+    builder.add_node("x", step("x"))
+    builder.add_node("y", step("y"))
+    builder.add_edge(START, "x")
+    builder.add_edge("x", "y")
+    worker = OneWorker(line(("sub", builder.compile(checkpointer=checkpointer, interrupt_before=["y"]))))
+    worker.start({"log": []})
+    worker.execute()
+
+    worker.die_in()
+    result = worker.execute(attempt=2)
+
+    assert result is not None
+    assert (result.status, ran) == ("interrupted", ["x"])
+
+
 def test_a_subgraph_goes_on_where_the_dead_attempt_left_it() -> None:
     ran: list[str] = []
     worker_dies = [True]
