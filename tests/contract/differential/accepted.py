@@ -25,8 +25,8 @@ ACCEPTED: Mapping[str, Accepted] = {
     "client_goes_elsewhere": Accepted(r"steps\[1\]\.answer\.log\[\d\]", _ANSWER),
     "pydantic_refuses": Accepted(
         r"steps\[0\]\.events",
-        "the state that the model then refuses is told the moment it is made; stock drops what it had not handed out when "
-        "the next superstep cannot be prepared",
+        "the state that the model then refuses is told the moment it is made; stock drops what it had not handed out "
+        "when the next superstep cannot be prepared",
     ),
     "client_sends": Accepted(r"steps\[1\]\.answer\.log\[\d\]", _ANSWER),
 }

@@ -245,7 +245,7 @@ def _owner(names: _Names) -> Callable[[list[Any]], tuple[str, str]]:
         told: Any = payload
         if mode == "tasks":
             told = payload["id"]
-        elif mode == "debug":
+        elif mode == "debug" and payload["type"] != "checkpoint":
             told = payload["payload"]["id"]
         elif mode == "messages":
             told = payload[1]["langgraph_checkpoint_ns"]

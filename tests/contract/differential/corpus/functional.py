@@ -158,7 +158,11 @@ SCENARIOS = [
     ),
     scenario("functional_fails", fails_in_a_task, Run(3), features="functional task failing"),
     scenario(
-        "functional_fails_after_retries", fails_after_retries, Run(3), features="functional task failing retry_policy"
+        "functional_fails_after_retries",
+        fails_after_retries,
+        Run(3),
+        features="functional task failing retry_policy",
+        parallel=True,
     ),
     scenario("functional_survives", survives_a_task, Run(3), features="functional task failing"),
     scenario("functional_writes", writes, Run(3), features="functional stream_writer"),
