@@ -37,31 +37,35 @@ def differences(stock: Record, farm: Record, *, parallel: bool = False) -> list[
     return list(_differ("", normalised(stock, parallel=parallel), normalised(farm, parallel=parallel)))
 
 
-def differences_after_kills(stock: Record, farm: Record) -> list[str]:
+def differences_after_kills(stock: Record, farm: Record, *, parallel: bool = False) -> list[str]:
     """The same where workers died while they executed nodes of the thread.
 
-    All but the events is as it would be. Of the events nothing is missing: in each namespace stock's are there, in
-    their order where nodes run one after the other. What is there beside them is what a lost attempt had told before
-    it died, so each is one that stock tells, too; ids that only lost attempts gave (of messages) are not compared.
+    All but the events is as it would be. Of the events nothing is missing: stock's are all there, and in their order
+    where no nodes run at the same time. What is there beside them is what a lost attempt had told before it died, so
+    each is one that stock tells, too. Ids in events are not compared: each attempt gives messages others.
     """
-    one, two = normalised(stock, parallel=True), normalised(farm, parallel=True)
-    events = [step.pop("events") for side in (one, two) for step in side["steps"]]
+    one, two = normalised(stock, parallel=parallel), normalised(farm, parallel=parallel)
+    events = [[step.pop("events") for step in side["steps"]] for side in (one, two)]
     told = list(_differ("", one, two))
-    half = len(events) // 2
-    for index, (of_stock, of_farm) in enumerate(zip(events[:half], events[half:], strict=True)):
-        for ns in {**of_stock, **of_farm}:
-            left, right = (Counter(map(_anonymous, side.get(ns, ()))) for side in (of_stock, of_farm))
-            where = f"steps[{index}].events.{ns}"
-            told += [f"{where}: lost in the farm: {_short(json.loads(event))}" for event in left - right]
-            told += [
-                f"{where}: never told by stock: {_short(json.loads(event))}" for event in right if event not in left
-            ]
+    for index, (of_stock, of_farm) in enumerate(zip(*events, strict=True)):
+        left, right = _flat(of_stock), _flat(of_farm)
+        where = f"steps[{index}].events"
+        lost = Counter(left) - Counter(right) if parallel else _out_of_order(left, right)
+        told += [f"{where}: missing in the farm, or late: {event}" for event in lost]
+        told += [f"{where}: never told by stock: {event}" for event in right if event not in left]
     return told
 
 
-def _anonymous(event: Any) -> str:
-    """Ids by number are those that neither the history nor what is stored names."""
-    return re.sub(r"<\d+>", "<id>", json.dumps(event, sort_keys=True))
+def _flat(events: Any) -> list[str]:
+    """Each as text, ids without the number that tells one from the other."""
+    every = [one for ns in events for one in events[ns]] if isinstance(events, dict) else events
+    return [re.sub(r"<\d+>", "<id>", json.dumps(one, sort_keys=True)) for one in every]
+
+
+def _out_of_order(wanted: list[str], among: list[str]) -> list[str]:
+    """The first that is not found behind the one before it."""
+    rest = iter(among)
+    return next(([one] for one in wanted if one not in rest), [])
 
 
 def normalised(record: Record, *, parallel: bool = False) -> dict[str, Any]:

@@ -131,7 +131,8 @@ def test_a_scenario_comes_to_the_same_after_kills(name: str, after_kills: Mappin
         raise found
 
     report.note_kills(SCENARIOS[name], found.lost)
-    assert not differences_after_kills(stock.drive(SCENARIOS[name]), found), f"seed {SEED}"
+    scenario = SCENARIOS[name]
+    assert not differences_after_kills(stock.drive(scenario), found, parallel=scenario.parallel), f"seed {SEED}"
 
 
 def test_the_sample_was_hit(after_kills: Mapping[str, Outcome]) -> None:
