@@ -12,6 +12,7 @@ from uuid import UUID
 from langgraph.checkpoint.base import BaseCheckpointSaver
 from langgraph.checkpoint.serde.base import SerializerProtocol
 
+from agentfarm.engine.continuation import Manifest
 from agentfarm.engine.steps import NodeCall, PutCheckpoint, PutWrites, RunSpec
 from agentfarm.errors import AgentFarmError
 from agentfarm.messages import ExecuteNode
@@ -94,6 +95,11 @@ class NewRun:
     create_thread: bool = False  # if_not_exists="create", and every stateless run
     forget_thread: bool = False  # stateless with on_completion="delete"
     is_resume: bool = False  # carries a Command: needs a thread that exists
+    fingerprint: str = ""  # of the graph that it is for; "": nobody asked
+    manifest: Manifest | None = None
+    goes_on_from: str = (
+        ""  # the fingerprint that the thread's last run was begun under, and that this was checked against
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +109,17 @@ class Admitted:
     run: "RunRow"
     ready: tuple[ExecuteNode, ...]
     ended: tuple[Ended, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class OtherBuild:
+    """Nothing was done: the thread's last run was begun under another build of the graph.
+
+    manifest  that build's; None where it is not known any more
+    """
+
+    fingerprint: str
+    manifest: Manifest | None
 
 
 @dataclass(frozen=True, slots=True)

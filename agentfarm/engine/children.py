@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 from agentfarm.engine import _langgraph as lg
+from agentfarm.engine.continuation import check_next_nodes, is_resumed
 from agentfarm.engine.loops import AsyncSegmentLoop, SyncSegmentLoop, put_checkpoint
 from agentfarm.engine.node import EXECUTION, Execution
 
@@ -25,6 +26,8 @@ class _ChildLoop:
             # Its last checkpoint is of an earlier call, or there is none: this call's input is applied.
             conf.pop(lg.CONFIG_KEY_RESUMING, None)
             continues = False
+        if is_resumed(self):
+            check_next_nodes(conf[EXECUTION].level.segment.run.graph_id, self.checkpoint, self.nodes)  # type: ignore[attr-defined]
         versions_seen = self.checkpoint["versions_seen"]  # type: ignore[attr-defined]
         seen = versions_seen.get(lg.INTERRUPT)
         seen = None if seen is None else dict(seen)

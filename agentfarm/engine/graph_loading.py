@@ -24,6 +24,7 @@ from langgraph.graph import StateGraph
 from langgraph.pregel import Pregel
 
 from agentfarm.engine import _langgraph as lg
+from agentfarm.engine.continuation import Manifest, manifest_of
 from agentfarm.engine.graphs_config import GraphEntry, GraphsConfig
 from agentfarm.engine.handover import queue_of
 from agentfarm.errors import GraphLoadFailed
@@ -42,6 +43,7 @@ class LoadedGraph:
     is_async     run it through `astream`: a node or a branch of it is, or may be, async (docs/decisions/0002)
     node_queues  {node: queue} of the nodes whose metadata names one
     fingerprint  the same for graphs of the same nodes, channels and edges, in every process
+    manifest     what of it a thread depends on that is to go on under another build
     is_made      for one request, by a factory: its classes are its own
     """
 
@@ -51,6 +53,7 @@ class LoadedGraph:
     description: str | None
     node_queues: Mapping[str, str]
     fingerprint: str
+    manifest: Manifest
     is_made: bool = False
 
 
@@ -91,6 +94,7 @@ def describe_graph(
         description=description,
         node_queues={name: queue for name, node in graph.nodes.items() if (queue := queue_of(node))},
         fingerprint=_fingerprint(graph),
+        manifest=manifest_of(graph),
         is_made=is_made,
     )
 
@@ -203,7 +207,7 @@ def _fingerprint(graph: AnyPregel) -> str:
 
 def _shape(graph: AnyPregel) -> Iterator[Any]:
     """What a checkpoint stands on: names and kinds, no code."""
-    yield sorted((name, type(channel).__name__) for name, channel in graph.channels.items())
+    yield manifest_of(graph)["channels"]
     yield [graph.input_channels, graph.output_channels]
     for name, node in sorted(graph.nodes.items()):
         reads = node.channels if isinstance(node.channels, str) else sorted(node.channels)

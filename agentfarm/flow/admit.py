@@ -6,6 +6,7 @@ run can be lost by nobody.
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 from uuid import UUID
@@ -14,15 +15,16 @@ from langgraph.types import Command, Send
 
 from agentfarm import ids
 from agentfarm.engine import run_events
+from agentfarm.engine.continuation import Manifest, decide_continuation, goes_on, pending_nodes, stored_channels
 from agentfarm.engine.graphs import LoadedGraph
 from agentfarm.engine.segment import inline_reason
 from agentfarm.engine.steps import RunSpec
-from agentfarm.errors import BadRequest, GraphNotFound, InvalidInput, UnsupportedField
+from agentfarm.errors import BadRequest, GraphChanged, GraphNotFound, InvalidInput, UnsupportedField
 from agentfarm.flow.dispatch import dispatch
 from agentfarm.flow.farm import Farm
 from agentfarm.flow.graph_use import clients_own, looking, use_graph
 from agentfarm.flow.settle import announce
-from agentfarm.records import Admitted, NewRun, RunRequest, RunRow
+from agentfarm.records import Admitted, NewRun, OtherBuild, RunRequest, RunRow
 from agentfarm.tenancy import Tenant
 
 #: How the Agent Server's stream modes are made from LangGraph's own; "events" is made by the engine.
@@ -41,9 +43,26 @@ STREAM_MODES: Mapping[str, str] = {
 def admit_run(farm: Farm, tenant: Tenant, new: NewRun) -> RunRow:
     """Make the run durable, then publish its first message.
 
-    raises  NotFound (no such thread), ThreadBusy (strategy reject, or too many wait), StoreUnavailable
+    raises  NotFound (no such thread), ThreadBusy (strategy reject, or too many wait), GraphChanged (this build of the
+            graph cannot go on with what another one left in the thread), StoreUnavailable
     """
-    return _publish(farm, farm.runs.admit(tenant, new))
+    admitted = farm.runs.admit(tenant, new)
+    while isinstance(admitted, OtherBuild):  # once; again only if another run of another build came in between
+        _check_build(farm, tenant, new, admitted)
+        admitted = farm.runs.admit(tenant, replace(new, goes_on_from=admitted.fingerprint))
+    return _publish(farm, admitted)
+
+
+def _check_build(farm: Farm, tenant: Tenant, new: NewRun, other: OtherBuild) -> None:
+    """Raises GraphChanged where the thread cannot go on with this run's graph."""
+    began = new.spec.config["configurable"].get("checkpoint_id")
+    checkpoint = farm.threads.outline(tenant, new.thread_id, began)
+    if checkpoint is None or other.manifest is None or new.manifest is None:
+        return  # nothing is stored, or nobody knows under what: the worker that enters the checkpoint looks again
+    pending = pending_nodes(other.manifest, checkpoint) if goes_on(new.spec.input) else frozenset()
+    stored = stored_channels(other.manifest, checkpoint)
+    if why := decide_continuation(other.manifest, new.manifest, pending=pending, stored=stored):
+        raise GraphChanged(graph_id=new.graph_id, why=why)
 
 
 def retry_run(farm: Farm, tenant: Tenant, thread_id: UUID, run_id: UUID) -> RunRow:
@@ -82,7 +101,11 @@ def build_run(farm: Farm, tenant: Tenant, request: RunRequest, *, thread_id: UUI
 
     # Nothing is executed here, so that a factory need not connect to anything for it.
     access = partial(looking, "assistants.read", tenant.id, graph_id, config, store=farm.stores.of(tenant))
-    kwargs = use_graph(farm, graph_id, access, partial(_stream_kwargs, request))
+
+    def look(loaded: LoadedGraph) -> tuple[dict[str, Any], str, Manifest]:
+        return _stream_kwargs(request, loaded), loaded.fingerprint, loaded.manifest
+
+    kwargs, fingerprint, manifest = use_graph(farm, graph_id, access, look)
     spec = RunSpec(
         run_id=str(run_id),
         thread_id=str(thread_id),
@@ -105,6 +128,8 @@ def build_run(farm: Farm, tenant: Tenant, request: RunRequest, *, thread_id: UUI
         create_thread=request.stateless or request.if_not_exists == "create",
         forget_thread=request.stateless and request.on_completion == "delete",
         is_resume=request.command is not None,
+        fingerprint=fingerprint,
+        manifest=manifest,
     )
 
 

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 from uuid import UUID
 
 from langgraph.cache.base import BaseCache
-from langgraph.checkpoint.base import BaseCheckpointSaver
+from langgraph.checkpoint.base import BaseCheckpointSaver, Checkpoint
 from langgraph.pregel import Pregel
 from langgraph.store.base import BaseStore
 
@@ -26,6 +26,7 @@ from agentfarm.records import (
     History,
     Late,
     NewRun,
+    OtherBuild,
     Refused,
     RunRow,
     RunStatus,
@@ -64,9 +65,11 @@ class Executions(Protocol):
 class Runs(Protocol):
     """persistence/runs.py."""
 
-    def admit(self, tenant: Tenant, new: NewRun) -> Admitted:
+    def admit(self, tenant: Tenant, new: NewRun) -> Admitted | OtherBuild:
         """One transaction under the thread's lock: thread (made if asked), run row, first execution, the strategy.
 
+        returns OtherBuild, and did nothing, where the thread's last run was begun under another build of the graph
+                than this run was checked against (goes_on_from)
         raises NotFound (no such thread), ThreadBusy (reject, or too many wait), AlreadyExists, StoreUnavailable
         """
 
@@ -137,6 +140,10 @@ class Threads(Protocol):
         """(rows, whether there are more)."""
 
     def count(self, tenant: Tenant, query: ThreadQuery) -> int: ...
+
+    def outline(self, tenant: Tenant, thread_id: UUID, checkpoint_id: str | None) -> Checkpoint | None:
+        """A checkpoint of the thread, else its head, whatever build wrote it: values may be plain data. None: there is
+        none."""
 
     def saver(
         self,

@@ -5,6 +5,7 @@ How a run ends by its own work is executions.py's.
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any, Literal
 from uuid import UUID
 
@@ -13,22 +14,27 @@ from sqlalchemy.dialects.postgresql import JSONB
 
 from agentfarm import ids
 from agentfarm.engine.contention import Refuse, Start, Wait, decide_admission
+from agentfarm.engine.continuation import Manifest
 from agentfarm.engine.steps import RunSpec
 from agentfarm.errors import AlreadyExists, Conflict, NotFound, ThreadBusy
 from agentfarm.messages import ExecuteNode
 from agentfarm.persistence import wire
+from agentfarm.persistence.caches import Cache
 from agentfarm.persistence.database import Databases
 from agentfarm.persistence.jsonb import check_jsonb
 from agentfarm.persistence.retrials import plan_retrial
 from agentfarm.persistence.serde import FaithfulSerializer
 from agentfarm.persistence.specs import dump_spec, load_spec
-from agentfarm.persistence.tables import checkpoint, node_execution, run, superstep, thread, worker
+from agentfarm.persistence.tables import checkpoint, graph_build, node_execution, run, superstep, thread, worker
 from agentfarm.persistence.threads import forget_thread, keep_if_new
-from agentfarm.records import Admitted, Ended, ExecutionRow, NewRun, RunRow, RunStatus, ThreadTtl
+from agentfarm.records import Admitted, Ended, ExecutionRow, NewRun, OtherBuild, RunRow, RunStatus, ThreadTtl
 from agentfarm.tenancy import Tenant
 
 #: The largest page of a list of runs.
 MAX_PAGE = 1_000
+
+#: So many graphs of tenants a process knows to be in farm.graph_build; the others are asked for again.
+MAX_KNOWN_BUILDS = 10_000
 
 #: What may be retried: runs that failed. An interrupted one is resumed, a successful one is done.
 FAILED: frozenset[RunStatus] = frozenset({"error", "timeout"})
@@ -51,34 +57,37 @@ class PostgresRuns:
         self.databases = databases
         self.serde_for = serde_for
         self.default_ttl = default_ttl
+        self._known_builds: Cache[bool] = Cache(MAX_KNOWN_BUILDS)  # whose manifests are stored
 
     # ----------------------------------------------------------------------- begin
 
-    def admit(self, tenant: Tenant, new: NewRun) -> Admitted:
+    def admit(self, tenant: Tenant, new: NewRun) -> Admitted | OtherBuild:
         """One transaction; on a free thread two statements.
 
+        returns OtherBuild, and did nothing, where the thread's last run was begun under another build of the graph
+                than this run was checked against
         raises  NotFound (no such thread), ThreadBusy (reject, or too many wait), AlreadyExists, InvalidInput,
                 ValueLost, StoreUnavailable
         """
         spec = dump_spec(new.spec, self.serde_for(new.graph_id))
         with self.databases.transaction(tenant) as connection:
-            return self._admit(connection, tenant, new, spec)
+            answer = self._call_admit(connection, tenant, new, spec)
+            if answer.verdict == "changed":
+                return OtherBuild(answer.begun_under, _manifest(connection, tenant, new.graph_id, answer.begun_under))
+            admitted = _admitted(tenant, new, answer)
+            if new.create_thread and self.default_ttl is not None:
+                keep_if_new(connection, tenant, new.thread_id, self.default_ttl)
+        self._known_builds.put(_build_key(tenant, new), True, 1)
+        return admitted
 
-    def _admit(self, connection: Connection, tenant: Tenant, new: NewRun, spec: bytes) -> Admitted:
-        answer = _call_admit(connection, tenant, new, spec, then=None)
+    def _call_admit(self, connection: Connection, tenant: Tenant, new: NewRun, spec: bytes) -> Row[Any]:
+        is_known = self._known_builds.get(_build_key(tenant, new))
+        given = replace(new, manifest=None) if is_known else new
+        answer = _call_admit(connection, tenant, given, spec, then=None)
         if answer.verdict == "busy":
             decided = decide_admission(new.strategy, is_busy=answer.is_busy, waiting=answer.waiting)
-            answer = _call_admit(connection, tenant, new, spec, then=_then(decided))
-        if answer.verdict == "missing":
-            raise NotFound(what="Thread")
-        if answer.verdict == "exists":
-            raise AlreadyExists("A run with this id exists already.")
-        if new.create_thread and self.default_ttl is not None:
-            keep_if_new(connection, tenant, new.thread_id, self.default_ttl)
-        ended = tuple(
-            Ended(tenant.id, tenant.home, run_id, new.thread_id, "interrupted") for run_id in answer.ended or ()
-        )
-        return Admitted(_admitted_row(new, answer), _start_messages(tenant, answer), ended)
+            answer = _call_admit(connection, tenant, given, spec, then=_then(decided))
+        return answer
 
     def retry(self, tenant: Tenant, thread_id: UUID, run_id: UUID) -> Admitted:
         """A failed run goes on from its checkpoint, as a new run: nodes that are done are not executed again.
@@ -97,7 +106,8 @@ class PostgresRuns:
             serde = self.serde_for(failed.graph_id)
             began = _has_begun(connection, tenant, failed)
             new = plan_retrial(_row(failed, load_spec(failed.spec, serde)), began=began)
-            return self._admit(connection, tenant, new, dump_spec(new.spec, serde))
+            new = replace(new, fingerprint=failed.fingerprint, goes_on_from=failed.fingerprint)  # the worker checks
+            return _admitted(tenant, new, self._call_admit(connection, tenant, new, dump_spec(new.spec, serde)))
 
     # ----------------------------------------------------------------------- end
 
@@ -214,6 +224,9 @@ def _call_admit(connection: Connection, tenant: Tenant, new: NewRun, spec: bytes
             "create": new.create_thread and not new.is_resume,  # what does not exist cannot be resumed
             "forget": new.forget_thread,
             "then": then,
+            "fingerprint": new.fingerprint,
+            "manifest": new.manifest and check_jsonb("graph", new.manifest),
+            "goes_on_from": new.goes_on_from,
         },
     ).one()
 
@@ -221,11 +234,11 @@ def _call_admit(connection: Connection, tenant: Tenant, new: NewRun, spec: bytes
 _MARK_ANNOUNCED = wire.function("mark_announced", "uuid uuid")
 _ADMIT = text(
     """
-    SELECT verdict, is_busy, waiting, started, started_graph, ended, created_at, updated_at
+    SELECT verdict, is_busy, waiting, started, started_graph, ended, created_at, updated_at, begun_under
       FROM farm.admit(:tenant, :thread, :run, :assistant, :graph, :strategy, :spec, :metadata, :inline,
-                      :create, :forget, :then)
+                      :create, :forget, :then, :fingerprint, :manifest, :goes_on_from)
     """
-).bindparams(bindparam("metadata", type_=JSONB))
+).bindparams(bindparam("metadata", type_=JSONB), bindparam("manifest", type_=JSONB(none_as_null=True)))
 
 
 def _then(decided: Start | Wait | Refuse) -> Then:
@@ -238,6 +251,27 @@ def _then(decided: Start | Wait | Refuse) -> Then:
             return "undo"
         case Start():
             return "stop"
+
+
+def _admitted(tenant: Tenant, new: NewRun, answer: Row[Any]) -> Admitted:
+    """Raises NotFound, AlreadyExists."""
+    if answer.verdict == "missing":
+        raise NotFound(what="Thread")
+    if answer.verdict == "exists":
+        raise AlreadyExists("A run with this id exists already.")
+    ended = tuple(Ended(tenant.id, tenant.home, run_id, new.thread_id, "interrupted") for run_id in answer.ended or ())
+    return Admitted(_admitted_row(new, answer), _start_messages(tenant, answer), ended)
+
+
+def _build_key(tenant: Tenant, new: NewRun) -> bytes:
+    return tenant.id.bytes + f"{new.fingerprint} {new.graph_id}".encode()
+
+
+def _manifest(connection: Connection, tenant: Tenant, graph_id: str, fingerprint: str) -> Manifest | None:
+    b = graph_build.c
+    mine = (b.tenant_id == tenant.id, b.graph_id == graph_id, b.fingerprint == fingerprint)
+    found: Manifest | None = connection.execute(select(b.manifest).where(*mine)).scalar_one_or_none()
+    return found
 
 
 def _admitted_row(new: NewRun, answer: Row[Any]) -> RunRow:
@@ -301,7 +335,7 @@ _COLUMNS = [
         *("created_at", "updated_at", "finished_at", "announced_at", "forget_thread", "ended_head"),
     )
 ]
-_SPEC = (run.c.spec, run.c.started_at)
+_SPEC = (run.c.spec, run.c.started_at, run.c.fingerprint)
 
 
 def _is(tenant: Tenant, run_id: UUID) -> Any:

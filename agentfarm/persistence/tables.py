@@ -84,6 +84,7 @@ run = Table(
     Column("strategy", Text, nullable=False, server_default="enqueue"),
     Column("spec", LargeBinary, nullable=False),
     Column("metadata", JSONB, nullable=False, server_default=_NOTHING),
+    Column("fingerprint", Text, nullable=False, server_default=""),
     Column("inline_reason", Text),
     Column("forget_thread", Boolean, nullable=False, server_default=text("false")),
     Column("started_head", Uuid),
@@ -196,6 +197,16 @@ superstep = Table(
     Column("attempts", Integer, nullable=False, server_default=text("0")),
     Column("worker", BigInteger),
     _time("published_at"),
+)
+
+graph_build = Table(
+    "graph_build",
+    metadata,
+    Column("tenant_id", Uuid, primary_key=True),
+    Column("graph_id", Text, primary_key=True),
+    Column("fingerprint", Text, primary_key=True),
+    Column("manifest", JSONB, nullable=False),
+    _time("first_seen_at", now=True),
 )
 
 _C = Text(collation="C")

@@ -7,6 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 from uuid import UUID
 
+from langchain_core.runnables import RunnableConfig
+from langgraph.checkpoint.base import Checkpoint
 from sqlalchemy import (
     ColumnElement,
     Connection,
@@ -208,6 +210,15 @@ class PostgresThreads:
         if made is not None:
             serde = serde_of(made, lossy=serde.softens)
         return TenantSaver(self.databases.of(tenant), tenant.id, serde, guard_idle=guard_idle)
+
+    def outline(self, tenant: Tenant, thread_id: UUID, checkpoint_id: str | None) -> Checkpoint | None:
+        """A checkpoint of the thread, else its head, whatever build wrote it; None where there is none. For those who
+        ask which channels it has and what is next: values of classes are plain data."""
+        place: RunnableConfig = {"configurable": {"thread_id": str(thread_id), "checkpoint_ns": ""}}
+        if checkpoint_id is not None:
+            place["configurable"]["checkpoint_id"] = checkpoint_id
+        found = TenantSaver(self.databases.of(tenant), tenant.id, serde_of(None, lossy=True)).get_tuple(place)
+        return None if found is None else found.checkpoint
 
 
 def kept_for(ttl: ThreadTtl | None) -> dict[str, Any]:

@@ -128,15 +128,18 @@ END $$;
 -- decision (engine/contention.py) that was made of that answer, in the same transaction and so under the same lock:
 --   wait       it is pending
 --   stop undo  every run before it is ended or undone, then it starts
+--  p_fingerprint  of the graph; p_manifest: to be kept with it, NULL where it is known to be there
+--  p_goes_on_from  the fingerprint of the thread's last run that this was checked against
 -- verdict: missing (no such thread) | exists (that run id is taken) | busy (nothing was done) | started | waits
+--          changed (nothing was done: its last run was begun under another build of the graph, begun_under, and nobody has checked)
 -- started: the run whose start is to be published; ended: the runs that this stopped or undid
 CREATE OR REPLACE FUNCTION farm.admit(
   p_tenant uuid, p_thread uuid, p_run uuid, p_assistant uuid, p_graph text, p_strategy text, p_spec bytea, p_metadata jsonb,
-  p_inline text, p_create boolean, p_forget boolean, p_then text,
+  p_inline text, p_create boolean, p_forget boolean, p_then text, p_fingerprint text, p_manifest jsonb, p_goes_on_from text,
   OUT verdict text, OUT is_busy boolean, OUT waiting int, OUT started uuid, OUT started_graph text, OUT ended uuid[],
-  OUT created_at timestamptz, OUT updated_at timestamptz)
+  OUT created_at timestamptz, OUT updated_at timestamptz, OUT begun_under text)
 LANGUAGE plpgsql AS $$
-DECLARE v_open uuid;
+DECLARE v_open uuid; v_graph text;
 BEGIN
   IF p_create THEN
     INSERT INTO farm.thread (tenant_id, thread_id) VALUES (p_tenant, p_thread) ON CONFLICT DO NOTHING;
@@ -146,6 +149,16 @@ BEGIN
   SELECT count(*) FILTER (WHERE r.status = 'running') > 0, count(*) FILTER (WHERE r.status = 'pending') INTO is_busy, waiting
     FROM farm.run r WHERE r.tenant_id = p_tenant AND r.thread_id = p_thread AND r.status IN ('running', 'pending');
   IF p_then IS NULL AND (is_busy OR waiting > 0) THEN verdict := 'busy'; RETURN; END IF;
+  -- On a busy thread nobody knows yet what this run will find: the worker that starts it looks again.
+  IF NOT is_busy AND p_fingerprint <> '' THEN
+    SELECT r.fingerprint, r.graph_id INTO begun_under, v_graph FROM farm.run r
+     WHERE r.tenant_id = p_tenant AND r.thread_id = p_thread ORDER BY r.created_at DESC LIMIT 1;
+    IF v_graph = p_graph AND begun_under NOT IN ('', p_fingerprint, p_goes_on_from) THEN verdict := 'changed'; RETURN; END IF;
+  END IF;
+  IF p_manifest IS NOT NULL THEN
+    INSERT INTO farm.graph_build (tenant_id, graph_id, fingerprint, manifest) VALUES (p_tenant, p_graph, p_fingerprint, p_manifest)
+      ON CONFLICT DO NOTHING;
+  END IF;
   IF p_then IN ('stop', 'undo') THEN
     -- Those that wait come first: ending the one that runs must find nobody to start.
     FOR v_open IN SELECT r.run_id FROM farm.run r WHERE r.tenant_id = p_tenant AND r.thread_id = p_thread
@@ -154,8 +167,8 @@ BEGIN
       ended := ended || v_open;
     END LOOP;
   END IF;
-  INSERT INTO farm.run (tenant_id, run_id, thread_id, assistant_id, graph_id, status, strategy, spec, metadata, inline_reason, forget_thread)
-    VALUES (p_tenant, p_run, p_thread, p_assistant, p_graph, 'pending', p_strategy, p_spec, p_metadata, p_inline, p_forget)
+  INSERT INTO farm.run (tenant_id, run_id, thread_id, assistant_id, graph_id, status, strategy, spec, metadata, fingerprint, inline_reason, forget_thread)
+    VALUES (p_tenant, p_run, p_thread, p_assistant, p_graph, 'pending', p_strategy, p_spec, p_metadata, p_fingerprint, p_inline, p_forget)
     ON CONFLICT DO NOTHING;
   IF NOT FOUND THEN verdict := 'exists'; RETURN; END IF;
   -- A thread that is used beyond a stateless run stays: else the healer would look at that run for ever. A look at the newest run before

@@ -49,6 +49,7 @@ CREATE TABLE farm.run (
   strategy      text NOT NULL DEFAULT 'enqueue' CHECK (strategy IN ('reject', 'enqueue', 'interrupt', 'rollback')),
   spec          bytea NOT NULL,                    -- input, config, kwargs, serialised: immutable, so a worker caches it by run id
   metadata      jsonb NOT NULL DEFAULT '{}',
+  fingerprint   text NOT NULL DEFAULT '',          -- of the graph that it was asked for; '' where it is not known
   inline_reason text,                              -- why one worker executes the whole run, where it cannot be cut
   forget_thread boolean NOT NULL DEFAULT false,    -- stateless: the thread goes with the run
   started_head  uuid,                              -- the thread's head when the run began: where a rollback returns to
@@ -146,6 +147,16 @@ CREATE TABLE farm.superstep (
   worker        bigint,                            -- who advances it; NULL: nobody yet
   published_at  timestamptz,                       -- the healer asked for somebody
   PRIMARY KEY (tenant_id, run_id, checkpoint_id)) WITH (fillfactor = 50);
+
+-- What of a graph a thread depends on, by the graph's fingerprint: asked for when a thread goes on under another build. Of a tenant, since
+-- a factory may make a graph of the tenant's own words.
+CREATE TABLE farm.graph_build (
+  tenant_id     uuid NOT NULL,
+  graph_id      text NOT NULL,
+  fingerprint   text NOT NULL,
+  manifest      jsonb NOT NULL,                    -- nodes with their triggers, channels with their kinds (engine/continuation.py)
+  first_seen_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+  PRIMARY KEY (tenant_id, graph_id, fingerprint));
 
 -- LangGraph's store: what a tenant's graphs and clients remember across threads (store.py, store.sql).
 -- The namespace as text, its labels joined by dots, which no label holds: comparing text is leakproof, so that row-level security lets an

@@ -34,6 +34,7 @@ GRANT SELECT, INSERT, UPDATE, DELETE ON
   farm.thread, farm.thread_head, farm.run, farm.checkpoint, farm.checkpoint_blob, farm.checkpoint_write, farm.node_execution, farm.superstep,
   farm.store_item, farm.store_vector
   TO farm_app;
+GRANT SELECT, INSERT ON farm.graph_build TO farm_app;
 GRANT SELECT, INSERT, UPDATE ON farm.worker TO farm_app;
 
 GRANT SELECT (tenant_id, thread_id, expires_at) ON farm.thread TO farm_ops;
@@ -46,8 +47,8 @@ GRANT SELECT, UPDATE (fence, worker, published_at) ON farm.superstep TO farm_ops
 GRANT SELECT, UPDATE (ended_at), DELETE ON farm.worker TO farm_ops;
 GRANT SELECT (tenant_id, expires_at) ON farm.store_item TO farm_ops;
 
-GRANT SELECT ON farm.thread, farm.thread_head, farm.superstep, farm.worker TO farm_admin;
-GRANT SELECT (tenant_id, run_id, thread_id, assistant_id, graph_id, status, strategy, metadata, inline_reason, forget_thread, started_head,
+GRANT SELECT ON farm.thread, farm.thread_head, farm.superstep, farm.worker, farm.graph_build TO farm_admin;
+GRANT SELECT (tenant_id, run_id, thread_id, assistant_id, graph_id, status, strategy, metadata, fingerprint, inline_reason, forget_thread, started_head,
               ended_head, root_run_id, warnings, error, created_at, started_at, updated_at, finished_at, announced_at) ON farm.run TO farm_admin;
 GRANT SELECT (tenant_id, thread_id, ns, checkpoint_id, parent_id, run_id, step, refs, created_at) ON farm.checkpoint TO farm_admin;
 GRANT SELECT (tenant_id, thread_id, ns, key) ON farm.checkpoint_blob TO farm_admin;

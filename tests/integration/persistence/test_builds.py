@@ -1,0 +1,206 @@
+"""Two builds of one graph over one database: what the second goes on with, and what it refuses, changing nothing."""
+
+import asyncio
+import operator
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from types import SimpleNamespace
+from typing import Annotated, Any, cast
+from uuid import UUID, uuid4
+
+import pytest
+from langgraph.cache.memory import InMemoryCache
+from langgraph.graph import START, StateGraph
+from langgraph.types import interrupt
+from typing_extensions import TypedDict
+
+from agentfarm.engine.graph_loading import describe_graph
+from agentfarm.engine.graphs import GraphRegistry
+from agentfarm.errors import GraphChanged
+from agentfarm.flow.admit import admit_run, build_run, retry_run
+from agentfarm.flow.farm import Farm
+from agentfarm.flow.step import execute_node
+from agentfarm.messages import ExecuteNode
+from agentfarm.persistence.database import Databases
+from agentfarm.persistence.runs import PostgresRuns
+from agentfarm.persistence.serde import serde_of
+from agentfarm.persistence.store import PostgresStores
+from agentfarm.persistence.threads import PostgresThreads
+from agentfarm.records import RunRequest, RunRow
+from agentfarm.tenancy import Tenant
+from tests.integration.persistence.farmhands import Hand
+from tests.integration.persistence.postgres import Home
+from tests.unit.flow.world import FakeLog, World
+
+
+class Log(TypedDict, total=False):
+    log: Annotated[list[str], operator.add]
+
+
+class Counted(TypedDict, total=False):
+    log: Annotated[int, operator.add]
+
+
+@dataclass
+class Inbox:
+    messages: deque[ExecuteNode] = field(default_factory=deque)
+
+    def publish(self, messages: Sequence[ExecuteNode]) -> None:
+        self.messages.extend(messages)
+
+
+class Build:
+    """Web and worker that serve this graph as `graph`."""
+
+    def __init__(self, home: Home, hand: Hand, tenant: Tenant, graph: Any) -> None:
+        self.tenant, self.inbox, self.home = tenant, Inbox(), home
+        databases, serde = Databases(home.app), serde_of(graph)
+        hand.executions.claims.serde_for = lambda _: serde
+        self.farm = Farm(
+            graphs=GraphRegistry({"graph": describe_graph("graph", graph)}),
+            executions=hand.executions,
+            runs=PostgresRuns(databases, lambda _: serde),
+            threads=PostgresThreads(databases, lambda _: serde),
+            stores=PostgresStores(databases, GraphRegistry({}).store, max_value_bytes=1 << 20),
+            healing=cast("Any", None),
+            publisher=cast("Any", self.inbox),
+            log=FakeLog(World()),
+            caches=cast("Any", SimpleNamespace(of=lambda *_, **__: InMemoryCache())),
+            keys=cast("Any", None),
+            run_async=asyncio.run,
+        )
+
+    def admit(self, thread_id: UUID, **fields: Any) -> RunRow:
+        request = RunRequest(assistant_id="graph", if_not_exists="create", **fields)
+        return admit_run(self.farm, self.tenant, build_run(self.farm, self.tenant, request, thread_id=thread_id))
+
+    def finish(self, run: RunRow) -> RunRow:
+        while self.inbox.messages:
+            execute_node(self.farm, self.inbox.messages.popleft())
+        return self.farm.runs.get(self.tenant, run.thread_id, run.run_id)
+
+    def run(self, thread_id: UUID, **fields: Any) -> RunRow:
+        return self.finish(self.admit(thread_id, **fields))
+
+    def rows(self) -> list[tuple[Any, ...]]:
+        return self.home.query(
+            "SELECT (SELECT count(*) FROM farm.run), (SELECT count(*) FROM farm.node_execution),"
+            " (SELECT array_agg(head) FROM farm.thread_head)"
+        )
+
+
+def ask(state: Log) -> Log:
+    return {"log": [interrupt("?")]}
+
+
+def line(schema: type = Log, **nodes: Callable[[Any], Any]) -> Any:
+    builder = StateGraph(schema)
+    builder.add_sequence(list(nodes.items()))
+    builder.add_edge(START, next(iter(nodes)))
+    return builder.compile()
+
+
+def say(word: Any) -> Callable[[Any], Any]:
+    return lambda state: {"log": word}
+
+
+@pytest.fixture
+def build(home: Home, hands: Callable[..., Hand], acme: Tenant) -> Callable[[Any], Build]:
+    return lambda graph: Build(home, hands(), acme, graph)
+
+
+RESUME = {"command": {"resume": "yes"}}
+
+
+def test_a_thread_goes_on_under_a_build_with_more_nodes_and_channels(build: Callable[[Any], Build]) -> None:
+    class More(Log, total=False):
+        extra: str
+
+    old, new = build(line(first=say(["first"]), ask=ask)), build(line(More, zero=say(["0"]), ask=ask, after=say(["z"])))
+    thread_id = uuid4()
+    assert old.run(thread_id, input={"log": []}).status == "interrupted"
+
+    assert new.run(thread_id, **RESUME).status == "success"
+
+    head = new.farm.threads.outline(new.tenant, thread_id, None)
+    assert head is not None
+    assert head["channel_values"]["log"] == ["first", "yes", "z"]
+
+
+def test_a_run_that_needs_a_lost_node_is_refused_and_leaves_nothing(build: Callable[[Any], Build]) -> None:
+    old, new = build(line(ask=ask)), build(line(other=say(["other"])))
+    thread_id = uuid4()
+    old.run(thread_id, input={"log": []})
+    before = old.rows()
+
+    for fields in (RESUME, {"input": None}):
+        with pytest.raises(GraphChanged, match="node 'ask', which is next, is gone"):
+            new.admit(thread_id, **fields)
+
+    assert old.rows() == before
+    assert old.run(thread_id, **RESUME).status == "success"
+
+
+def test_a_new_input_does_not_need_what_was_pending(build: Callable[[Any], Build]) -> None:
+    old, new = build(line(ask=ask)), build(line(other=say(["other"])))
+    thread_id = uuid4()
+    old.run(thread_id, input={"log": ["in"]})
+
+    assert new.run(thread_id, input={"log": ["again"]}).status == "success"
+
+
+def test_a_value_that_its_channel_cannot_take_any_more_is_refused(build: Callable[[Any], Build]) -> None:
+    old, new = build(line(say=say(["said"]))), build(line(Counted, say=say(1)))
+    thread_id = uuid4()
+    old.run(thread_id, input={"log": ["in"]})
+
+    with pytest.raises(GraphChanged, match=r"channel 'log' held a list, and its reducer _operator.add combines .* int"):
+        new.admit(thread_id, input={"log": 1})
+
+    assert new.run(uuid4(), input={"log": 1}).status == "success"  # another thread
+
+
+def test_a_run_that_waited_while_the_build_changed_ends_with_the_nodes_name(build: Callable[[Any], Build]) -> None:
+    old, new = build(line(ask=ask)), build(line(other=say(["other"])))
+    thread_id = uuid4()
+    first, waiting = old.admit(thread_id, input={"log": []}), old.admit(thread_id, **RESUME)
+    first = old.farm.runs.get(old.tenant, thread_id, first.run_id)
+    execute_node(old.farm, old.inbox.messages.popleft())
+    (start,) = old.inbox.messages
+
+    execute_node(new.farm, start)
+
+    ended = new.farm.runs.get(new.tenant, thread_id, waiting.run_id)
+    assert ended.status == "error"
+    assert ended.error is not None
+    assert ended.error["error"] == "GraphChanged"
+    assert "node 'ask'" in ended.error["message"]
+    old.inbox.messages.clear()
+    again = old.finish(retry_run(old.farm, old.tenant, thread_id, waiting.run_id))
+    assert again.status == "success"
+
+
+def test_a_subgraph_whose_next_node_is_gone_ends_the_run_with_its_name(build: Callable[[Any], Build]) -> None:
+    old = build(line(child=line(before=say(["before"]), ask=ask)))
+    new = build(line(child=line(before=say(["before"]), other=say(["other"]))))
+    thread_id = uuid4()
+    assert old.run(thread_id, input={"log": []}).status == "interrupted"
+
+    ended = new.run(thread_id, **RESUME)
+
+    assert ended.error is not None
+    assert ended.error["error"] == "GraphChanged"
+    assert "node 'ask', which is next, is gone" in ended.error["message"]
+
+
+def test_a_build_is_written_down_once_a_tenant(build: Callable[[Any], Build], home: Home, acme: Tenant) -> None:
+    one = build(line(say=say(["said"])))
+    thread_id = uuid4()
+
+    for _ in range(2):
+        one.run(thread_id, input={"log": []})
+
+    known = home.query("SELECT tenant_id, graph_id, fingerprint FROM farm.graph_build")
+    assert known == home.query("SELECT DISTINCT tenant_id, graph_id, fingerprint FROM farm.run")
+    assert known == [(acme.id, "graph", one.farm.graphs.get("graph").fingerprint)]
