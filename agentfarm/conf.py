@@ -58,6 +58,9 @@ class Settings(BaseSettings):
     default_queue: str = Field("io", validation_alias=_named("AGENTFARM_DEFAULT_QUEUE"))
     extra_queues: Annotated[tuple[str, ...], NoDecode] = Field((), validation_alias=_named("AGENTFARM_QUEUES"))
 
+    #: Of the graphs that this process has. Without '_', which stands for a dot in queues' names (queueing/names.py).
+    build: str = Field("", pattern=r"^([a-z0-9][a-z0-9.-]{0,19})?$", validation_alias=_named("AGENTFARM_BUILD"))
+
     # -- store
     store_max_value_bytes: int = Field(
         1 << 20, ge=1024, le=64 << 20, validation_alias=_named("AGENTFARM_STORE_MAX_VALUE_BYTES")

@@ -25,6 +25,7 @@ class ExecuteNode:
     """One node execution for some worker.
 
     node, queue, graph_id  where it goes and how Flower names it; not part of the message's body
+    build                  of the run, as a claim has told it; "" where nobody asked
     """
 
     tenant_id: UUID
@@ -35,6 +36,7 @@ class ExecuteNode:
     graph_id: str = ""
     node: str = ""
     queue: str = ""
+    build: str = ""
 
     @property
     def kind(self) -> Kind:
@@ -46,6 +48,18 @@ class ExecuteNode:
     def shadow(self) -> str:
         """The name in Flower: bounded by the graphs served, never a tenant's word."""
         return f"{self.graph_id or 'run'}.{self.node or self.kind}"
+
+
+def at_build(queue: str, build: str) -> str:
+    """The queue that the workers of a build read, as rows and messages name it: "gpu@1.4", "@1.4" for the default one.
+    Without a build it is the queue itself."""
+    return f"{queue}@{build}" if build else queue
+
+
+def split_build(queue: str) -> tuple[str, str]:
+    """(queue, build) of what `at_build` made."""
+    name, _, build = queue.partition("@")
+    return name, build
 
 
 def render_message(message: ExecuteNode) -> dict[str, str | int]:
@@ -100,4 +114,4 @@ class _Reader:
             raise Malformed(why=f"{key} is not an id") from error
 
 
-__all__ = ["VERSION", "ExecuteNode", "Kind", "Malformed", "parse_message", "render_message"]
+__all__ = ["VERSION", "ExecuteNode", "Kind", "Malformed", "at_build", "parse_message", "render_message", "split_build"]

@@ -223,6 +223,24 @@ class Sweep:
 
 
 @dataclass(frozen=True, slots=True)
+class BuildUse:
+    """What there is of one build (""; of none).
+
+    workers          processes that live
+    waiting, leased  node executions that no worker has yet, and that one has
+    pending          runs that wait for their thread
+    oldest_seconds   since the oldest of those that are due could have been taken
+    """
+
+    build: str
+    workers: int
+    waiting: int
+    leased: int
+    pending: int
+    oldest_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
 class Delayed:
     """A node that waits for its next try. due_at: on this process's monotonic clock."""
 

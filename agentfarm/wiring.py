@@ -101,7 +101,7 @@ class _Process:
         self.farm = Farm(
             graphs=graphs(),
             executions=PostgresExecutions(self.databases, serde_for, self.lease, chosen),
-            runs=PostgresRuns(self.databases, serde_for, default_ttl=default_ttl),
+            runs=PostgresRuns(self.databases, serde_for, default_ttl=default_ttl, build=chosen.build),
             threads=PostgresThreads(self.databases, serde_for, default_ttl=default_ttl),
             stores=PostgresStores(self.databases, graphs().store, max_value_bytes=chosen.store_max_value_bytes),
             healing=PostgresHealing(self.ops, self.database, chosen, expiry_seconds=ttl.sweep_minutes * 60),

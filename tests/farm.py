@@ -200,6 +200,16 @@ class FarmProcesses:
         return True
 
 
+def manage(farm: FarmProcesses, *command: str, fails: bool = False) -> str:
+    """What a command of manage.py printed; what it complained of, where it is to fail."""
+    done = subprocess.run(
+        [sys.executable, "manage.py", *command],
+        cwd=ROOT, env={**os.environ, **farm.environment}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert bool(done.returncode) == fails, done.stderr
+    return done.stderr if fails else done.stdout
+
+
 @contextlib.contextmanager
 def running(farm: FarmProcesses) -> Iterator[FarmProcesses]:
     """Ends every process of the farm, also when the test fails."""

@@ -71,6 +71,12 @@ def sweep_once(farm: Farm) -> Healed:
         expired_threads=_expire(farm),
         soon=late.soon,
     )
+    for use in farm.healing.unserved():
+        # Nothing is lost, and nothing ends it: a worker of that build may come back, or an operator moves its runs.
+        logger.warning(
+            "work waits for a build that no worker serves",
+            extra={"build": use.build, "waiting": use.waiting, "oldest_seconds": round(use.oldest_seconds)},
+        )
     if not healed.is_quiet:
         logger.info("healed", extra=healed.counts())
     return healed

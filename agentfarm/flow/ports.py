@@ -17,6 +17,7 @@ from agentfarm.engine.steps import SegmentResult
 from agentfarm.messages import ExecuteNode
 from agentfarm.records import (
     Admitted,
+    BuildUse,
     Claimed,
     Committed,
     Delayed,
@@ -194,6 +195,16 @@ class Healing(Protocol):
 
     def forgettable(self, *, grace_seconds: float = 60.0, limit: int = 100) -> tuple[Ended, ...]:
         """Stateless runs that were over that long ago: their threads may go."""
+
+    def builds(self) -> Sequence[BuildUse]:
+        """What waits for each build's workers, by the build's name."""
+
+    def unserved(self) -> Sequence[BuildUse]:
+        """Builds of which work waits though no worker lives; only a look every few seconds, () in between."""
+
+    def move_build(self, gone: str, to: str) -> tuple[int, int]:
+        """What waits for one build's workers is another's from now on. (runs, node executions) that were moved. Rows
+        that somebody holds right now stay: whoever has to be sure asks again."""
 
     def expired(self, *, limit: int = 500) -> tuple[Tenant, ...]:
         """Whose store holds items that are over; of the so many most overdue."""

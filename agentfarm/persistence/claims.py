@@ -112,6 +112,7 @@ class Claims:
         head: Head | None,
     ) -> Claimed:
         serde = self.serde_for(answer.text("graph"))
+        message = replace(message, build=answer.text("build"))
         call, unreadable = None, None
         try:
             if run is None:

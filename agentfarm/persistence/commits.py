@@ -11,6 +11,7 @@ import orjson
 from langgraph.checkpoint.serde.base import SerializerProtocol
 
 from agentfarm.engine.steps import NodeCall, SegmentResult, Status
+from agentfarm.messages import at_build
 from agentfarm.persistence import wire
 from agentfarm.persistence.execution_saver import ExecutionSaver, held_params
 from agentfarm.persistence.segment_rows import CHECKPOINT_TYPES, WRITE_TYPES, SegmentRows
@@ -42,10 +43,14 @@ def commit(
     result: SegmentResult,
     rows: SegmentRows,
     *,
+    build: str,
     leases_next: bool,
     error: dict[str, Any] | None,
 ) -> wire.Answer:
-    """The segment decides what is next, or ends the run. Answers {forget, next_run, next_graph}."""
+    """The segment decides what is next, or ends the run. Answers {forget, next_run, next_graph, next_queue}.
+
+    build  of the run: whose workers are to execute what is next
+    """
     next_at = UUID(result.next[0].checkpoint_id) if result.next else None
     new_head = rows.new_head or (next_at if next_at != saver.head_id else None)
     params = [
@@ -59,7 +64,7 @@ def commit(
         rows.own_path.encode(),
         *rows.checkpoint_params(),
         *rows.write_params(),
-        *_next_params(result.next, next_at, saver.serde),
+        *_next_params(result.next, next_at, saver.serde, build),
         wire.put_int4(width_of(result)),
         wire.put_bool(leases_next),
         wire.put_text(status_of(result)),
@@ -69,7 +74,7 @@ def commit(
     return saver.database.call(COMMIT, params)
 
 
-def _next_params(calls: Sequence[NodeCall], at: UUID | None, serde: SerializerProtocol) -> list[wire.Param]:
+def _next_params(calls: Sequence[NodeCall], at: UUID | None, serde: SerializerProtocol, build: str) -> list[wire.Param]:
     """p_at, p_next, n_node, n_queue, n_spec, p_alone."""
     if not calls:
         return [None, None, None, None, None, wire.TRUE]
@@ -77,7 +82,7 @@ def _next_params(calls: Sequence[NodeCall], at: UUID | None, serde: SerializerPr
         wire.put_uuid(at),
         wire.put_uuids(UUID(call.execution_id).bytes for call in calls),
         wire.put_texts(call.name for call in calls),
-        wire.put_texts(call.queue or "" for call in calls),
+        wire.put_texts(at_build(call.queue or "", build) for call in calls),
         wire.put_blobs(dump_call(call, serde) for call in calls),
         wire.put_bool(calls[0].sole),
     ]

@@ -5,15 +5,13 @@ from uuid import UUID
 
 from agentfarm.engine.steps import NodeCall, RunSpec
 from agentfarm.ids import ZERO
-from agentfarm.messages import ExecuteNode
+from agentfarm.messages import ExecuteNode, at_build
 from agentfarm.persistence.leases import Held
 
 
-def start_message(tenant_id: UUID, home: str, run_id: UUID, graph_id: str) -> ExecuteNode:
+def start_message(tenant_id: UUID, home: str, run_id: UUID, graph_id: str, queue: str) -> ExecuteNode:
     """The first message of a run."""
-    return ExecuteNode(
-        tenant_id=tenant_id, home=home, run_id=run_id, checkpoint_id=ZERO, execution_id=run_id, graph_id=graph_id
-    )
+    return ExecuteNode(tenant_id, home, run_id, checkpoint_id=ZERO, execution_id=run_id, graph_id=graph_id, queue=queue)
 
 
 def message_of(message: ExecuteNode, run: RunSpec, call: NodeCall) -> ExecuteNode:
@@ -23,7 +21,7 @@ def message_of(message: ExecuteNode, run: RunSpec, call: NodeCall) -> ExecuteNod
         execution_id=UUID(call.execution_id),
         graph_id=run.graph_id,
         node=call.name,
-        queue=call.queue or "",
+        queue=at_build(call.queue or "", message.build),
     )
 
 

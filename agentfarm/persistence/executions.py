@@ -15,7 +15,7 @@ from agentfarm.conf import Settings
 from agentfarm.engine.steps import NodeCall, SegmentResult
 from agentfarm.errors import HeadMoved, LeaseLost, StoreUnavailable
 from agentfarm.ids import ZERO
-from agentfarm.messages import ExecuteNode
+from agentfarm.messages import ExecuteNode, at_build
 from agentfarm.persistence import commits, wire
 from agentfarm.persistence.bodies import Head, make_head
 from agentfarm.persistence.claims import Claims, saver_of, settled_of, writes_of
@@ -121,10 +121,11 @@ class PostgresExecutions:
         error = describe_error(result.error, claimed) if status == "error" else None
         next_head = rows.head_at(UUID(result.next[0].checkpoint_id)) if result.next else None
         leases_next = lease_next and next_head is not None
-        answer = commits.commit(saver, result, rows, leases_next=leases_next, error=error)
+        answer = commits.commit(saver, result, rows, build=message.build, leases_next=leases_next, error=error)
         ready = [message_of(message, claimed.run, call) for call in result.next[: commits.width_of(result)]]
         if (next_run := answer.find_uuid("next_run")) is not None:
-            ready.append(start_message(message.tenant_id, message.home, next_run, answer.text("next_graph")))
+            place = (answer.text("next_graph"), answer.text("next_queue"))
+            ready.append(start_message(message.tenant_id, message.home, next_run, *place))
         if status is not None:
             self.claims.forget_run(message)
             forget = answer.flag("forget")
@@ -186,7 +187,7 @@ class PostgresExecutions:
             call = load_call(answer.data("n_spec"), saver.serde)
             if call is not None and answer.flag("taken"):
                 call = replace(call, answered=False)
-            message = replace(message, queue=(call.queue if call else None) or "")
+            message = replace(message, queue=at_build((call.queue if call else None) or "", message.build))
             shared = [row for row in saver.writes.values() if row.owner == ZERO]
             next_saver = ExecutionSaver(
                 saver.database, held, saver.thread_id, saver.serde, at_id=saver.at_id, head=saver.head, writes=shared
@@ -195,7 +196,7 @@ class PostgresExecutions:
 
     def _elected(self, claimed: Claimed, saver: ExecutionSaver, fence: int, failed: BaseException | None) -> Claimed:
         """This worker advances the superstep, under a lease of its own."""
-        message = replace(claimed.message, execution_id=ZERO, node="", queue="")
+        message = replace(claimed.message, execution_id=ZERO, node="", queue=at_build("", claimed.message.build))
         held = held_of(message, fence, saver.held.worker)
         known = message.checkpoint_id.bytes if saver.head else None
         params: list[wire.Param] = [message.tenant_id.bytes, message.run_id.bytes, saver.thread_id.bytes]

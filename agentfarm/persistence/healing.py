@@ -22,7 +22,7 @@ from agentfarm.persistence import wire
 from agentfarm.persistence.database import Database
 from agentfarm.persistence.execution_keys import start_message
 from agentfarm.persistence.tables import run
-from agentfarm.records import Delayed, Ended, Late, Sweep
+from agentfarm.records import BuildUse, Delayed, Ended, Late, Sweep
 from agentfarm.tenancy import Tenant
 
 #: A queue with fewer messages than this is short: what was published long ago and is still ready is not in it.
@@ -43,6 +43,12 @@ UNANNOUNCED_SECONDS: Final = 2.0
 #: Threads whose time is over, a sweep: deleting one takes milliseconds, and dead workers' nodes wait meanwhile.
 EXPIRY_BATCH: Final = 50
 
+#: Between two looks for builds that nobody serves, and so between two lines of the log that say so.
+UNSERVED_SECONDS: Final = 10.0
+
+#: Runs, and executions, that one transaction moves to another build.
+MOVE_LIMIT: Final = 500
+
 BURY: Final = wire.function("bury", "uuid uuid uuid uuid interval int4")
 START_WAITING: Final = wire.function("start_waiting", "uuid uuid")
 
@@ -59,6 +65,8 @@ _UNANNOUNCED = _ops("ops_unannounced(make_interval(secs => :age), :limit)")
 _FORGETTABLE = _ops("ops_forgettable(make_interval(secs => :age), :limit)")
 _EXPIRED = _ops("ops_expired(:limit)")
 _EXPIRED_THREADS = _ops("ops_expired_threads(:limit)")
+_BUILDS = _ops("ops_builds(make_interval(secs => :lease))")
+_MOVE_BUILD = _ops("ops_move_build(:gone, :to, :limit)")
 _PUBLISH = _ops("ops_publish(:tenants, :runs, :checkpoints, :executions, :due)").bindparams(
     *(bindparam(name, type_=ARRAY(Uuid())) for name in ("tenants", "runs", "checkpoints", "executions"))
 )
@@ -79,6 +87,7 @@ class PostgresHealing:
         self.lost_seconds = settings.lost_message_seconds
         self.expiry_seconds = expiry_seconds
         self._look_at = 0.0  # monotonic: when threads whose time is over are looked for again
+        self._unserved_due = 0.0
         self.ahead_seconds = 2 * settings.heal_seconds  # the next sweep begins before that
 
     # ----------------------------------------------------------------------- dead workers
@@ -110,7 +119,8 @@ class PostgresHealing:
             error = orjson.loads(answer.data("error")[1:])  # jsonb's version byte
             thread_id, forget = answer.uuid("thread"), answer.flag("forget")
             ended.append(Ended(message.tenant_id, self.home, message.run_id, thread_id, "error", error, forget))
-            again += self._next(message.tenant_id, answer.find_uuid("next_run"), answer.text("next_graph"))
+            place = (answer.text("next_graph"), answer.text("next_queue"))
+            again += self._next(message.tenant_id, answer.find_uuid("next_run"), *place)
         return Sweep(again=tuple(again), dead=tuple(dead), ended=tuple(ended))
 
     # ----------------------------------------------------------------------- lost messages
@@ -127,7 +137,8 @@ class PostgresHealing:
         again = [self._message(row) for row in self._publish(judged, due=False)] if judged else []
         for row in self._find(_WAITING, limit=limit):
             answer = self.app.call(START_WAITING, [row.tenant_id.bytes, row.thread_id.bytes])
-            again += self._next(row.tenant_id, answer.find_uuid("started"), answer.text("graph"))
+            place = (answer.text("graph"), answer.text("queue"))
+            again += self._next(row.tenant_id, answer.find_uuid("started"), *place)
         soon = sorted((_delayed(row, now) for row in found if row.why == "soon"), key=lambda one: one.due_at)
         return Late(again=tuple(again), soon=tuple(soon))
 
@@ -145,8 +156,8 @@ class PostgresHealing:
             due=due,
         )
 
-    def _next(self, tenant_id: UUID, run_id: UUID | None, graph_id: str) -> list[ExecuteNode]:
-        return [] if run_id is None else [start_message(tenant_id, self.home, run_id, graph_id)]
+    def _next(self, tenant_id: UUID, run_id: UUID | None, graph_id: str, queue: str) -> list[ExecuteNode]:
+        return [] if run_id is None else [start_message(tenant_id, self.home, run_id, graph_id, queue)]
 
     # ----------------------------------------------------------------------- supersteps that nobody advances
 
@@ -160,7 +171,7 @@ class PostgresHealing:
         return self._bury(again, [message for action, message in advances if action == "bury"]).again
 
     def _advance(self, row: Row[Any]) -> ExecuteNode:
-        return ExecuteNode(row.tenant_id, self.home, row.run_id, row.checkpoint_id, ZERO, row.graph_id)
+        return ExecuteNode(row.tenant_id, self.home, row.run_id, row.checkpoint_id, ZERO, row.graph_id, queue=row.queue)
 
     # ----------------------------------------------------------------------- runs that are over
 
@@ -193,6 +204,29 @@ class PostgresHealing:
 
     def _ended(self, row: Row[Any], error: Any) -> Ended:
         return Ended(row.tenant_id, self.home, row.run_id, row.thread_id, row.status, error, row.forget_thread)
+
+    # ----------------------------------------------------------------------- builds side by side
+
+    def builds(self) -> tuple[BuildUse, ...]:
+        """What waits for each build's workers, by the build's name."""
+        return tuple(BuildUse(**row._mapping) for row in self._find(_BUILDS, lease=self.lease_seconds))
+
+    def unserved(self) -> tuple[BuildUse, ...]:
+        """Builds of which work waits though no worker lives. Looks every UNSERVED_SECONDS; () in between."""
+        now = time.monotonic()
+        if now < self._unserved_due:
+            return ()
+        self._unserved_due = now + UNSERVED_SECONDS
+        return tuple(use for use in self.builds() if not use.workers and use.oldest_seconds > self.lease_seconds)
+
+    def move_build(self, gone: str, to: str) -> tuple[int, int]:
+        """What waits for the one build's workers is the other's. (runs, node executions) that were moved."""
+        runs = executions = 0
+        while moved := sum(row := self._find(_MOVE_BUILD, gone=gone, to=to, limit=MOVE_LIMIT)[0]):
+            runs, executions = runs + row.runs, executions + row.executions
+            if moved < MOVE_LIMIT:
+                break
+        return runs, executions
 
     # ----------------------------------------------------------------------- both
 

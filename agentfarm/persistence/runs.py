@@ -12,7 +12,6 @@ from uuid import UUID
 from sqlalchemy import Connection, Row, bindparam, delete, exists, func, select, text
 from sqlalchemy.dialects.postgresql import JSONB
 
-from agentfarm import ids
 from agentfarm.engine.contention import Refuse, Start, Wait, decide_admission
 from agentfarm.engine.continuation import Manifest
 from agentfarm.engine.steps import RunSpec
@@ -21,6 +20,7 @@ from agentfarm.messages import ExecuteNode
 from agentfarm.persistence import wire
 from agentfarm.persistence.caches import Cache
 from agentfarm.persistence.database import Databases
+from agentfarm.persistence.execution_keys import start_message
 from agentfarm.persistence.jsonb import check_jsonb
 from agentfarm.persistence.retrials import plan_retrial
 from agentfarm.persistence.serde import FaithfulSerializer
@@ -45,6 +45,7 @@ Then = Literal["wait", "stop", "undo"]
 class PostgresRuns:
     """serde_for    the serializer of a graph's threads, by the graph's id
     default_ttl  of threads that a run makes
+    build        whose workers are to execute the runs that are admitted here
     """
 
     def __init__(
@@ -53,8 +54,10 @@ class PostgresRuns:
         serde_for: Callable[[str | None], FaithfulSerializer],
         *,
         default_ttl: ThreadTtl | None = None,
+        build: str = "",
     ) -> None:
         self.databases = databases
+        self.build = build
         self.serde_for = serde_for
         self.default_ttl = default_ttl
         self._known_builds: Cache[bool] = Cache(MAX_KNOWN_BUILDS)  # whose manifests are stored
@@ -83,10 +86,10 @@ class PostgresRuns:
     def _call_admit(self, connection: Connection, tenant: Tenant, new: NewRun, spec: bytes) -> Row[Any]:
         is_known = self._known_builds.get(_build_key(tenant, new))
         given = replace(new, manifest=None) if is_known else new
-        answer = _call_admit(connection, tenant, given, spec, then=None)
+        answer = _call_admit(connection, tenant, given, spec, self.build, then=None)
         if answer.verdict == "busy":
             decided = decide_admission(new.strategy, is_busy=answer.is_busy, waiting=answer.waiting)
-            answer = _call_admit(connection, tenant, given, spec, then=_then(decided))
+            answer = _call_admit(connection, tenant, given, spec, self.build, then=_then(decided))
         return answer
 
     def retry(self, tenant: Tenant, thread_id: UUID, run_id: UUID) -> Admitted:
@@ -120,7 +123,8 @@ class PostgresRuns:
         raises    NotFound, for one that is over too, as the Agent Server does
         """
         statement = text(
-            "SELECT verdict, forget, started, started_graph FROM farm.cancel_run(:tenant, :thread, :run, :undo)"
+            "SELECT verdict, forget, started, started_graph, started_queue"
+            " FROM farm.cancel_run(:tenant, :thread, :run, :undo)"
         )
         given = {"tenant": tenant.id, "thread": thread_id, "run": run_id, "undo": rollback}
         with self.databases.transaction(tenant) as connection:
@@ -208,7 +212,9 @@ class PostgresRuns:
 # --------------------------------------------------------------------------- admission
 
 
-def _call_admit(connection: Connection, tenant: Tenant, new: NewRun, spec: bytes, *, then: Then | None) -> Row[Any]:
+def _call_admit(
+    connection: Connection, tenant: Tenant, new: NewRun, spec: bytes, build: str, *, then: Then | None
+) -> Row[Any]:
     return connection.execute(
         _ADMIT,
         {
@@ -227,6 +233,7 @@ def _call_admit(connection: Connection, tenant: Tenant, new: NewRun, spec: bytes
             "fingerprint": new.fingerprint,
             "manifest": new.manifest and check_jsonb("graph", new.manifest),
             "goes_on_from": new.goes_on_from,
+            "build": build,
         },
     ).one()
 
@@ -234,9 +241,9 @@ def _call_admit(connection: Connection, tenant: Tenant, new: NewRun, spec: bytes
 _MARK_ANNOUNCED = wire.function("mark_announced", "uuid uuid")
 _ADMIT = text(
     """
-    SELECT verdict, is_busy, waiting, started, started_graph, ended, created_at, updated_at, begun_under
+    SELECT verdict, is_busy, waiting, started, started_graph, started_queue, ended, created_at, updated_at, begun_under
       FROM farm.admit(:tenant, :thread, :run, :assistant, :graph, :strategy, :spec, :metadata, :inline,
-                      :create, :forget, :then, :fingerprint, :manifest, :goes_on_from)
+                      :create, :forget, :then, :fingerprint, :manifest, :goes_on_from, :build)
     """
 ).bindparams(bindparam("metadata", type_=JSONB), bindparam("manifest", type_=JSONB(none_as_null=True)))
 
@@ -296,8 +303,7 @@ def _start_messages(tenant: Tenant, answer: Row[Any]) -> tuple[ExecuteNode, ...]
     """The start of the run that is next, if there is one."""
     if answer.started is None:
         return ()
-    run_id = answer.started
-    return (ExecuteNode(tenant.id, tenant.home, run_id, ids.ZERO, run_id, graph_id=answer.started_graph),)
+    return (start_message(tenant.id, tenant.home, answer.started, answer.started_graph, answer.started_queue),)
 
 
 # --------------------------------------------------------------------------- what may be retried

@@ -9,17 +9,20 @@ from collections.abc import Sequence
 from typing import Any
 
 from celery import Celery
+from celery.app.amqp import Queues
 from kombu import Exchange, Queue
 from kombu.transport.native_delayed_delivery import (
     bind_queue_to_native_delayed_delivery_exchange,
     declare_native_delayed_delivery_exchanges_and_queues,
 )
+from kombu.utils.functional import maybe_list
 
 from agentfarm.conf import Settings
 from agentfarm.errors import Misconfigured
+from agentfarm.messages import at_build
 from agentfarm.queueing import kombu_redis
 from agentfarm.queueing.lease_keeper import LeaseKeeper
-from agentfarm.queueing.names import broker_name, queue_names
+from agentfarm.queueing.names import VERSION, broker_name, queue_names
 
 logger = logging.getLogger(__name__)
 
@@ -57,7 +60,8 @@ def make_app(settings: Settings, queues: Sequence[str]) -> Celery:
     # No fixups: with DJANGO_SETTINGS_MODULE set, Celery would load Django into every worker and manage its connections.
     app = Celery("agentfarm", broker=url, fixups=[], set_as_current=False)
     amqp = kind == "amqp"
-    declared = [_quorum_queue(name) if amqp else _list_queue(name) for name in queues]
+    app.amqp.queues_cls = ChosenQueues
+    declared = [make_queue(at_build(name, settings.build), alias=name, amqp=amqp) for name in queues]
     default = declared[list(queues).index(settings.default_queue)]
     app.conf.update(
         # CELERY_BROKER_URL in the environment would otherwise win over the settings that were handed in.
@@ -80,13 +84,38 @@ def make_app(settings: Settings, queues: Sequence[str]) -> Celery:
     return app
 
 
-def _quorum_queue(name: str) -> Queue:
+class ChosenQueues(Queues):
+    """`-Q` and `-X` take a queue as graphs name it ("cpu"), or as the broker does without builds ("cpu.v1"): a Procfile
+    says the same for every build."""
+
+    aliases: Any  # Celery's, which its stubs do not know
+
+    def select(self, include: Any) -> Any:
+        return super().select([self._own(name) for name in maybe_list(include) or ()])
+
+    def deselect(self, exclude: Any) -> None:
+        super().deselect([self._own(name) for name in maybe_list(exclude) or ()])
+
+    def _own(self, name: str) -> str:
+        of_graphs = name.removesuffix(f".{VERSION}")
+        return str(self.aliases[of_graphs].name) if of_graphs in self.aliases else name
+
+
+def make_queue(name: str, *, amqp: bool, alias: str | None = None) -> Queue:
+    """The broker's queue of this name, of a build ("gpu@1.4") or of none.
+
+    alias  for `-Q`
+    """
+    return _quorum_queue(name, alias) if amqp else _list_queue(name, alias)
+
+
+def _quorum_queue(name: str, alias: str | None) -> Queue:
     queue = broker_name(name)
     return Queue(
         queue,
         _TOPIC,
         routing_key=queue,
-        alias=name,
+        alias=alias,
         queue_arguments={
             "x-queue-type": "quorum",
             "x-delivery-limit": DELIVERY_LIMIT,
@@ -97,9 +126,9 @@ def _quorum_queue(name: str) -> Queue:
     )
 
 
-def _list_queue(name: str) -> Queue:
+def _list_queue(name: str, alias: str | None) -> Queue:
     queue = broker_name(name)
-    return Queue(queue, Exchange(queue, type="direct"), routing_key=queue, alias=name)
+    return Queue(queue, Exchange(queue, type="direct"), routing_key=queue, alias=alias)
 
 
 def _amqp_options() -> dict[str, Any]:

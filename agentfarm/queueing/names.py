@@ -2,6 +2,9 @@
 
 The version is for the day on which a message's form, or a queue's arguments, change: the new workers then read new
 queues while the old ones empty theirs, since RabbitMQ refuses to declare a queue with other arguments than it has.
+
+Where the operator runs several builds side by side (AGENTFARM_BUILD), each has queues of its own: rows and messages say
+"gpu@1.4" (messages.at_build), the broker "gpu.v1.b-1_4". A dot of the build becomes "_", which no build has.
 """
 
 import re
@@ -9,6 +12,7 @@ from collections.abc import Iterable
 
 from agentfarm.conf import Settings
 from agentfarm.errors import Misconfigured
+from agentfarm.messages import at_build, split_build
 
 VERSION = "v1"
 
@@ -38,10 +42,12 @@ def queue_names(settings: Settings, of_graphs: Iterable[str] = ()) -> tuple[str,
 
 
 def broker_name(queue: str) -> str:
-    """How the broker names the queue."""
-    return f"{queue}.{VERSION}"
+    """How the broker names a queue, of a build ("gpu@1.4") or of none."""
+    name, build = split_build(queue)
+    return f"{name}.{VERSION}" + (f".b-{build.replace('.', '_')}" if build else "")
 
 
 def graph_name(broker_queue: str) -> str:
-    """How graphs name the broker's queue."""
-    return broker_queue.removesuffix(f".{VERSION}")
+    """What `broker_name` was made of."""
+    name, _, of_build = broker_queue.partition(f".{VERSION}")
+    return at_build(name, of_build.removeprefix(".b-").replace("_", "."))

@@ -21,8 +21,8 @@ from kombu import Connection, Producer, Queue
 from kombu.exceptions import KombuError
 
 from agentfarm.errors import BrokerUnavailable
-from agentfarm.messages import ExecuteNode, render_message
-from agentfarm.queueing.broker import EXECUTE_NODE
+from agentfarm.messages import ExecuteNode, at_build, render_message, split_build
+from agentfarm.queueing.broker import EXECUTE_NODE, make_queue
 from agentfarm.queueing.names import graph_name
 
 #: How long RabbitMQ may take to confirm one message before it counts as not taken.
@@ -48,9 +48,11 @@ class CeleryPublisher:
 
     def __init__(self, app: Celery, default_queue: str) -> None:
         self._app = app
-        self._queues: dict[str, Queue] = {graph_name(name): queue for name, queue in app.amqp.queues.items()}
-        self._default_queue = self._queues[default_queue]
-        self._is_amqp = self._default_queue.exchange.type == "topic"
+        declared = {graph_name(name): queue for name, queue in app.amqp.queues.items()}
+        self._is_amqp = next(iter(declared.values())).exchange.type == "topic"
+        self._queues: dict[str, Queue] = dict(declared)  # of other builds, too, once something was published for them
+        self._names = frozenset(split_build(name)[0] for name in declared)
+        self._default_name = default_queue
         self._idle: deque[_Line] = deque()
         self._pid = os.getpid()
         self._headers = constant_headers()
@@ -161,7 +163,12 @@ class CeleryPublisher:
         )
 
     def _queue(self, name: str) -> Queue:
-        return self._queues.get(name, self._default_queue)
+        """The default one for a name that is not known here: whoever reads it can execute every node."""
+        known, build = split_build(name)
+        name = at_build(known if known in self._names else self._default_name, build)
+        if (queue := self._queues.get(name)) is None:
+            queue = self._queues[name] = make_queue(name, amqp=self._is_amqp)
+        return queue
 
     # -- connections
 

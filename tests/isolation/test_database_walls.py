@@ -291,7 +291,7 @@ def test_neither_healer_nor_operator_can_read_state(role: str, home: Home) -> No
     assert [(table, column) for table, column in readable if column in STATE[role]] == []
 
 
-def test_the_healer_can_write_nothing_but_leases_and_times(home: Home) -> None:
+def test_the_healer_can_write_nothing_but_leases_times_and_whose_workers(home: Home) -> None:
     writable = home.query(
         """SELECT c.relname, a.attname FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid
             WHERE c.relnamespace = 'farm'::regnamespace AND c.relkind = 'r' AND a.attnum > 0 AND NOT a.attisdropped
@@ -302,10 +302,11 @@ def test_the_healer_can_write_nothing_but_leases_and_times(home: Home) -> None:
               AND has_any_column_privilege('farm_ops', c.oid, 'INSERT')"""
     )
 
-    leases = {"status", "fence", "worker", "available_at", "published_at", "publishes", "lost_to"}
+    leases = {"status", "queue", "fence", "worker", "available_at", "published_at", "publishes", "lost_to"}
     assert {tuple(row) for row in writable} == {
         *(("node_execution", column) for column in leases),
         *(("superstep", column) for column in ("fence", "worker", "published_at")),
+        ("run", "build"),
         ("worker", "ended_at"),
     }
     assert creatable == []

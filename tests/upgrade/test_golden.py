@@ -55,7 +55,7 @@ def test_a_thread_that_an_older_build_has_stopped_goes_on_to_its_end(
 
 def _go_on(farm: Farm, run_id: UUID) -> Any:
     """What is open in the outbox is published again, as the healer does."""
-    start = start_message(farm.tenant.id, farm.tenant.home, run_id, "graph")
+    start = start_message(farm.tenant.id, farm.tenant.home, run_id, "graph", "")
     queue, ended = list(farm.workers[0].executions.open_at_head(start)), None
     assert len(queue) == 2  # of three: one had finished
     while queue:

@@ -12,17 +12,21 @@ BEGIN
   RETURN FOUND;
 END $$;
 
+-- As messages.at_build.
+CREATE OR REPLACE FUNCTION farm.at_build(p_queue text, p_build text) RETURNS text LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
+  SELECT CASE p_build WHEN '' THEN p_queue ELSE p_queue || '@' || p_build END $$;
+
 -- Make a run the one that moves its thread: status running, and its start in the outbox. The thread's lock is held, no run is active.
 CREATE OR REPLACE FUNCTION farm.start_run(p_tenant uuid, p_run uuid) RETURNS void LANGUAGE plpgsql AS $$
-DECLARE v_thread uuid; v_graph text; v_assistant uuid;
+DECLARE v_thread uuid; v_graph text; v_assistant uuid; v_build text;
 BEGIN
   UPDATE farm.run r
      SET status = 'running', started_at = clock_timestamp(), updated_at = clock_timestamp(),
          started_head = (SELECT h.head FROM farm.thread_head h WHERE h.tenant_id = p_tenant AND h.thread_id = r.thread_id)
    WHERE r.tenant_id = p_tenant AND r.run_id = p_run AND r.status = 'pending'
-  RETURNING r.thread_id, r.graph_id, r.assistant_id INTO STRICT v_thread, v_graph, v_assistant;
-  INSERT INTO farm.node_execution (tenant_id, thread_id, run_id, checkpoint_id, execution_id, node, spec, published_at)
-    VALUES (p_tenant, v_thread, p_run, '00000000-0000-0000-0000-000000000000', p_run, '__start__', '', clock_timestamp());
+  RETURNING r.thread_id, r.graph_id, r.assistant_id, r.build INTO STRICT v_thread, v_graph, v_assistant, v_build;
+  INSERT INTO farm.node_execution (tenant_id, thread_id, run_id, checkpoint_id, execution_id, node, queue, spec, published_at)
+    VALUES (p_tenant, v_thread, p_run, '00000000-0000-0000-0000-000000000000', p_run, '__start__', farm.at_build('', v_build), '', clock_timestamp());
   UPDATE farm.thread t
      SET status = 'busy', error = NULL, updated_at = clock_timestamp(), graph_id = v_graph, assistant_id = v_assistant,
          metadata = t.metadata || jsonb_build_object('graph_id', v_graph, 'assistant_id', v_assistant)
@@ -31,9 +35,9 @@ END $$;
 
 -- The one rule for who is next: the oldest waiting run of a thread that no run moves. It is started, and named, so that its start can
 -- be published; NULL: nobody waits. The thread's lock is held. Whoever ends a run calls this in the same transaction.
-CREATE OR REPLACE FUNCTION farm.start_next(p_tenant uuid, p_thread uuid, OUT started uuid, OUT started_graph text) LANGUAGE plpgsql AS $$
+CREATE OR REPLACE FUNCTION farm.start_next(p_tenant uuid, p_thread uuid, OUT started uuid, OUT started_graph text, OUT started_queue text) LANGUAGE plpgsql AS $$
 BEGIN
-  SELECT r.run_id, r.graph_id INTO started, started_graph FROM farm.run r
+  SELECT r.run_id, r.graph_id, farm.at_build('', r.build) INTO started, started_graph, started_queue FROM farm.run r
    WHERE r.tenant_id = p_tenant AND r.thread_id = p_thread AND r.status = 'pending'
      AND NOT EXISTS (SELECT FROM farm.run a WHERE a.tenant_id = p_tenant AND a.thread_id = p_thread AND a.status = 'running')
    ORDER BY r.created_at, r.run_id LIMIT 1;
@@ -130,13 +134,14 @@ END $$;
 --   stop undo  every run before it is ended or undone, then it starts
 --  p_fingerprint  of the graph; p_manifest: to be kept with it, NULL where it is known to be there
 --  p_goes_on_from  the fingerprint of the thread's last run that this was checked against
+--  p_build  whose workers are to execute it
 -- verdict: missing (no such thread) | exists (that run id is taken) | busy (nothing was done) | started | waits
 --          changed (nothing was done: its last run was begun under another build of the graph, begun_under, and nobody has checked)
 -- started: the run whose start is to be published; ended: the runs that this stopped or undid
 CREATE OR REPLACE FUNCTION farm.admit(
   p_tenant uuid, p_thread uuid, p_run uuid, p_assistant uuid, p_graph text, p_strategy text, p_spec bytea, p_metadata jsonb,
-  p_inline text, p_create boolean, p_forget boolean, p_then text, p_fingerprint text, p_manifest jsonb, p_goes_on_from text,
-  OUT verdict text, OUT is_busy boolean, OUT waiting int, OUT started uuid, OUT started_graph text, OUT ended uuid[],
+  p_inline text, p_create boolean, p_forget boolean, p_then text, p_fingerprint text, p_manifest jsonb, p_goes_on_from text, p_build text,
+  OUT verdict text, OUT is_busy boolean, OUT waiting int, OUT started uuid, OUT started_graph text, OUT started_queue text, OUT ended uuid[],
   OUT created_at timestamptz, OUT updated_at timestamptz, OUT begun_under text)
 LANGUAGE plpgsql AS $$
 DECLARE v_open uuid; v_graph text;
@@ -167,8 +172,8 @@ BEGIN
       ended := ended || v_open;
     END LOOP;
   END IF;
-  INSERT INTO farm.run (tenant_id, run_id, thread_id, assistant_id, graph_id, status, strategy, spec, metadata, fingerprint, inline_reason, forget_thread)
-    VALUES (p_tenant, p_run, p_thread, p_assistant, p_graph, 'pending', p_strategy, p_spec, p_metadata, p_fingerprint, p_inline, p_forget)
+  INSERT INTO farm.run (tenant_id, run_id, thread_id, assistant_id, graph_id, status, strategy, spec, metadata, fingerprint, build, inline_reason, forget_thread)
+    VALUES (p_tenant, p_run, p_thread, p_assistant, p_graph, 'pending', p_strategy, p_spec, p_metadata, p_fingerprint, p_build, p_inline, p_forget)
     ON CONFLICT DO NOTHING;
   IF NOT FOUND THEN verdict := 'exists'; RETURN; END IF;
   -- A thread that is used beyond a stateless run stays: else the healer would look at that run for ever. A look at the newest run before
@@ -177,7 +182,7 @@ BEGIN
                         WHERE r.tenant_id = p_tenant AND r.thread_id = p_thread AND r.run_id <> p_run ORDER BY r.created_at DESC LIMIT 1) THEN
     UPDATE farm.run r SET forget_thread = false WHERE r.tenant_id = p_tenant AND r.thread_id = p_thread AND r.forget_thread;
   END IF;
-  SELECT n.started, n.started_graph INTO started, started_graph FROM farm.start_next(p_tenant, p_thread) n;
+  SELECT n.started, n.started_graph, n.started_queue INTO started, started_graph, started_queue FROM farm.start_next(p_tenant, p_thread) n;
   SELECT r.created_at, r.updated_at INTO created_at, updated_at FROM farm.run r WHERE r.tenant_id = p_tenant AND r.run_id = p_run;
   verdict := CASE WHEN started IS NOT DISTINCT FROM p_run THEN 'started' ELSE 'waits' END;
 END $$;
@@ -185,7 +190,7 @@ END $$;
 -- Stop or undo one run, and start who waited behind it. verdict: missing (no such thread, run, or it is over) | stopped | undone
 CREATE OR REPLACE FUNCTION farm.cancel_run(
   p_tenant uuid, p_thread uuid, p_run uuid, p_undo boolean,
-  OUT verdict text, OUT forget boolean, OUT started uuid, OUT started_graph text)
+  OUT verdict text, OUT forget boolean, OUT started uuid, OUT started_graph text, OUT started_queue text)
 LANGUAGE plpgsql AS $$
 BEGIN
   verdict := 'missing';
@@ -200,7 +205,7 @@ BEGIN
     PERFORM farm.stop_run(p_tenant, p_run);
     verdict := 'stopped';
   END IF;
-  SELECT n.started, n.started_graph INTO started, started_graph FROM farm.start_next(p_tenant, p_thread) n;
+  SELECT n.started, n.started_graph, n.started_queue INTO started, started_graph, started_queue FROM farm.start_next(p_tenant, p_thread) n;
 END $$;
 
 -- Remove a thread with all that is its own; its open runs are fenced out first. ended: the runs that were open.

@@ -95,10 +95,10 @@ CREATE FUNCTION farm.ops_waiting(p_limit int) RETURNS TABLE (tenant_id uuid, thr
 
 -- Supersteps that are complete, and that nobody advances or whose advancing worker is lost. As ops_sweep: again, or bury.
 CREATE FUNCTION farm.ops_stalled(p_lease interval, p_max int, p_age interval, p_limit int)
-RETURNS TABLE (action text, tenant_id uuid, run_id uuid, checkpoint_id uuid, graph_id text)
+RETURNS TABLE (action text, tenant_id uuid, run_id uuid, checkpoint_id uuid, graph_id text, queue text)
 LANGUAGE sql SET enable_hashjoin = off SET enable_mergejoin = off AS $$
   WITH bad AS MATERIALIZED (
-    SELECT s.tenant_id, s.run_id, s.checkpoint_id, r.graph_id, s.attempts >= p_max AS is_over
+    SELECT s.tenant_id, s.run_id, s.checkpoint_id, r.graph_id, farm.at_build('', r.build) AS queue, s.attempts >= p_max AS is_over
       FROM farm.run r JOIN farm.superstep s ON s.tenant_id = r.tenant_id AND s.run_id = r.run_id
      WHERE r.status = 'running' AND (s.published_at IS NULL OR s.published_at < clock_timestamp() - p_age)
        AND NOT EXISTS (SELECT FROM farm.node_execution e WHERE e.tenant_id = s.tenant_id AND e.run_id = s.run_id AND e.checkpoint_id = s.checkpoint_id
@@ -108,10 +108,10 @@ LANGUAGE sql SET enable_hashjoin = off SET enable_mergejoin = off AS $$
   again AS (
     UPDATE farm.superstep s SET worker = NULL, fence = s.fence + 1, published_at = clock_timestamp()
       FROM bad b WHERE NOT b.is_over AND s.tenant_id = b.tenant_id AND s.run_id = b.run_id AND s.checkpoint_id = b.checkpoint_id
-    RETURNING s.tenant_id, s.run_id, s.checkpoint_id, b.graph_id)
-  SELECT 'again', a.tenant_id, a.run_id, a.checkpoint_id, a.graph_id FROM again a
+    RETURNING s.tenant_id, s.run_id, s.checkpoint_id, b.graph_id, b.queue)
+  SELECT 'again', a.tenant_id, a.run_id, a.checkpoint_id, a.graph_id, a.queue FROM again a
   UNION ALL
-  SELECT 'bury', b.tenant_id, b.run_id, b.checkpoint_id, b.graph_id FROM bad b WHERE b.is_over $$;
+  SELECT 'bury', b.tenant_id, b.run_id, b.checkpoint_id, b.graph_id, b.queue FROM bad b WHERE b.is_over $$;
 
 -- Runs that are over and whose stream nobody closed.
 CREATE FUNCTION farm.ops_unannounced(p_age interval, p_limit int)
@@ -136,3 +136,49 @@ CREATE FUNCTION farm.ops_expired(p_limit int) RETURNS TABLE (tenant_id uuid) LAN
 -- Threads whose time may be over. What becomes of each is decided under its lock, as its tenant.
 CREATE FUNCTION farm.ops_expired_threads(p_limit int) RETURNS TABLE (tenant_id uuid, thread_id uuid) LANGUAGE sql STABLE AS $$
   SELECT t.tenant_id, t.thread_id FROM farm.thread t WHERE t.expires_at < clock_timestamp() ORDER BY t.expires_at LIMIT p_limit $$;
+
+-- What waits for the workers of each build, and how many of them live. Of what is open at the heads of active runs, as ops_lost sees it.
+--  waiting, leased  node executions; pending: runs that wait for their thread
+--  oldest_seconds   how long the oldest that is due has waited to be taken; 0 where none is
+CREATE FUNCTION farm.ops_builds(p_lease interval)
+RETURNS TABLE (build text, workers int, waiting int, leased int, pending int, oldest_seconds float8)
+LANGUAGE sql STABLE SET enable_hashjoin = off SET enable_mergejoin = off AS $$
+  WITH alive AS (
+    SELECT w.build, count(*)::int AS workers FROM farm.worker w
+     WHERE w.ended_at IS NULL AND w.beat_at > clock_timestamp() - p_lease GROUP BY w.build),
+  open AS (
+    SELECT r.build, count(*) FILTER (WHERE e.status IN ('ready', 'held'))::int AS waiting, count(*) FILTER (WHERE e.status = 'leased')::int AS leased,
+           coalesce(max(extract(epoch FROM clock_timestamp() - e.available_at)) FILTER (WHERE e.status = 'ready'), 0)::float8 AS oldest_seconds
+      FROM farm.run r
+      LEFT JOIN farm.thread_head h ON h.tenant_id = r.tenant_id AND h.thread_id = r.thread_id
+      JOIN farm.node_execution e ON e.tenant_id = r.tenant_id AND e.run_id = r.run_id
+                                AND e.checkpoint_id = ANY (ARRAY['00000000-0000-0000-0000-000000000000', h.head])
+     WHERE r.status = 'running' AND e.status IN ('ready', 'held', 'leased') GROUP BY r.build),
+  pending AS (SELECT r.build, count(*)::int AS pending FROM farm.run r WHERE r.status = 'pending' GROUP BY r.build),
+  known AS (SELECT a.build FROM alive a UNION SELECT o.build FROM open o UNION SELECT p.build FROM pending p)
+  SELECT k.build, coalesce(a.workers, 0), coalesce(o.waiting, 0), coalesce(o.leased, 0), coalesce(p.pending, 0), greatest(coalesce(o.oldest_seconds, 0), 0)
+    FROM known k LEFT JOIN alive a ON a.build = k.build LEFT JOIN open o ON o.build = k.build LEFT JOIN pending p ON p.build = k.build
+   ORDER BY k.build $$;
+
+-- Give what waits for one build's workers to another's: so many runs at most. Answers how many runs and executions it has moved. Rows that
+-- somebody holds right now are passed over, since who ends a run locks them in another order: call it until it answers 0.
+CREATE FUNCTION farm.ops_move_build(p_from text, p_to text, p_limit int, OUT runs int, OUT executions int)
+LANGUAGE plpgsql SET enable_hashjoin = off SET enable_mergejoin = off AS $$
+BEGIN
+  WITH picked AS MATERIALIZED (
+    SELECT e.tenant_id, e.run_id, e.checkpoint_id, e.execution_id FROM farm.run r
+      JOIN farm.node_execution e ON e.tenant_id = r.tenant_id AND e.run_id = r.run_id
+     WHERE r.status = 'running' AND e.status IN ('ready', 'held', 'leased') AND split_part(e.queue, '@', 2) = p_from
+     LIMIT p_limit FOR UPDATE OF e SKIP LOCKED)
+  UPDATE farm.node_execution e
+     SET queue = farm.at_build(split_part(e.queue, '@', 1), p_to), publishes = 1,
+         published_at = CASE e.status WHEN 'ready' THEN NULL ELSE e.published_at END  -- the healer publishes it at once
+    FROM picked p
+   WHERE e.tenant_id = p.tenant_id AND e.run_id = p.run_id AND e.checkpoint_id = p.checkpoint_id AND e.execution_id = p.execution_id;
+  GET DIAGNOSTICS executions = ROW_COUNT;
+  WITH picked AS MATERIALIZED (
+    SELECT r.tenant_id, r.run_id FROM farm.run r WHERE r.status IN ('pending', 'running') AND r.build = p_from
+     LIMIT p_limit FOR UPDATE SKIP LOCKED)
+  UPDATE farm.run r SET build = p_to FROM picked p WHERE r.tenant_id = p.tenant_id AND r.run_id = p.run_id;
+  GET DIAGNOSTICS runs = ROW_COUNT;
+END $$;

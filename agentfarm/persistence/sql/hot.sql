@@ -62,7 +62,7 @@ END $$;
 CREATE FUNCTION farm.claim(
   p_tenant uuid, p_run uuid, p_ckpt uuid, p_exec uuid, p_worker bigint, p_lease interval, p_max int, p_retake boolean,
   p_have_run boolean, p_have uuid,
-  OUT verdict text, OUT thread uuid, OUT fence bigint, OUT attempt int, OUT graph text, OUT run_spec bytea, OUT spec bytea,
+  OUT verdict text, OUT thread uuid, OUT fence bigint, OUT attempt int, OUT graph text, OUT build text, OUT run_spec bytea, OUT spec bytea,
   OUT taken boolean, OUT head uuid, OUT body bytea, OUT blobs bytea[],
   OUT w_owner uuid[], OUT w_task uuid[], OUT w_idx int[], OUT w_path text[], OUT w_body bytea[]) LANGUAGE plpgsql AS $$
 #variable_conflict use_column
@@ -87,7 +87,7 @@ BEGIN
     verdict := CASE WHEN v_status IN ('held', 'ready', 'leased') THEN 'busy' ELSE 'gone' END;
     RETURN;
   END IF;
-  SELECT r.status, r.graph_id, CASE WHEN NOT p_have_run THEN r.spec END INTO v_status, graph, run_spec
+  SELECT r.status, r.graph_id, r.build, CASE WHEN NOT p_have_run THEN r.spec END INTO v_status, graph, build, run_spec
     FROM farm.run r WHERE r.tenant_id = p_tenant AND r.run_id = p_run;
   IF v_status IS DISTINCT FROM 'running' THEN
     UPDATE farm.node_execution e SET status = 'cancelled', fence = e.fence + 1, finished_at = clock_timestamp()
@@ -138,13 +138,13 @@ END $$;
 -- spec: the call of the sibling that was settled last.
 CREATE FUNCTION farm.claim_advance(
   p_tenant uuid, p_run uuid, p_ckpt uuid, p_worker bigint, p_lease interval, p_max int, p_retake boolean, p_have_run boolean, p_have uuid,
-  OUT verdict text, OUT thread uuid, OUT fence bigint, OUT attempt int, OUT graph text, OUT run_spec bytea, OUT spec bytea,
+  OUT verdict text, OUT thread uuid, OUT fence bigint, OUT attempt int, OUT graph text, OUT build text, OUT run_spec bytea, OUT spec bytea,
   OUT body bytea, OUT blobs bytea[],
   OUT w_owner uuid[], OUT w_task uuid[], OUT w_idx int[], OUT w_path text[], OUT w_body bytea[], OUT settled text) LANGUAGE plpgsql AS $$
 #variable_conflict use_column
 BEGIN
   PERFORM set_config('farm.tenant', p_tenant::text, true), set_config('synchronous_commit', 'off', true);
-  SELECT r.thread_id, r.graph_id, CASE WHEN NOT p_have_run THEN r.spec END INTO thread, graph, run_spec
+  SELECT r.thread_id, r.graph_id, r.build, CASE WHEN NOT p_have_run THEN r.spec END INTO thread, graph, build, run_spec
     FROM farm.run r WHERE r.tenant_id = p_tenant AND r.run_id = p_run AND r.status = 'running';
   IF NOT FOUND THEN verdict := 'gone'; RETURN; END IF;
   UPDATE farm.superstep s SET worker = p_worker, fence = s.fence + 1, attempts = s.attempts + 1
@@ -217,7 +217,7 @@ END $$;
 --  p_fence  it may have open executions: nobody may save anything for it any more
 CREATE FUNCTION farm.end_run(
   p_tenant uuid, p_thread uuid, p_run uuid, p_status text, p_error jsonb, p_root uuid, p_fence boolean,
-  OUT forget boolean, OUT next_run uuid, OUT next_graph text) LANGUAGE plpgsql AS $$
+  OUT forget boolean, OUT next_run uuid, OUT next_graph text, OUT next_queue text) LANGUAGE plpgsql AS $$
 BEGIN
   UPDATE farm.run r SET status = p_status, error = p_error, root_run_id = coalesce(p_root, r.root_run_id),
                         ended_head = (SELECT h.head FROM farm.thread_head h WHERE h.tenant_id = p_tenant AND h.thread_id = p_thread),
@@ -229,7 +229,7 @@ BEGIN
      SET status = CASE p_status WHEN 'success' THEN 'idle' WHEN 'interrupted' THEN 'interrupted' ELSE 'error' END,
          error = p_error->>'message', updated_at = clock_timestamp(), state_updated_at = clock_timestamp()
    WHERE t.tenant_id = p_tenant AND t.thread_id = p_thread;
-  SELECT n.started, n.started_graph INTO next_run, next_graph FROM farm.start_next(p_tenant, p_thread) n;
+  SELECT n.started, n.started_graph, n.started_queue INTO next_run, next_graph, next_queue FROM farm.start_next(p_tenant, p_thread) n;
 END $$;
 
 -- Make a segment durable: fence check, writes, checkpoints, head, and the next executions or the run's end. All or nothing.
@@ -248,7 +248,7 @@ CREATE FUNCTION farm.commit(
   w_ns text[], w_ckpt uuid[], w_owner uuid[], w_task uuid[], w_idx int[], w_path text[], w_body bytea[],
   p_at uuid, p_next uuid[], n_node text[], n_queue text[], n_spec bytea[], p_alone boolean, p_width int, p_lease_next boolean,
   p_status text, p_error jsonb, p_root uuid,
-  OUT forget boolean, OUT next_run uuid, OUT next_graph text) LANGUAGE plpgsql AS $$
+  OUT forget boolean, OUT next_run uuid, OUT next_graph text, OUT next_queue text) LANGUAGE plpgsql AS $$
 DECLARE c_zero constant uuid := '00000000-0000-0000-0000-000000000000';
 BEGIN
   PERFORM set_config('farm.tenant', p_tenant::text, true);
@@ -295,7 +295,7 @@ BEGIN
     END IF;
   END IF;
   IF p_status IS NOT NULL THEN
-    SELECT x.forget, x.next_run, x.next_graph INTO forget, next_run, next_graph
+    SELECT x.forget, x.next_run, x.next_graph, x.next_queue INTO forget, next_run, next_graph, next_queue
       FROM farm.end_run(p_tenant, p_thread, p_run, p_status, p_error, p_root, p_status NOT IN ('success', 'interrupted')) x;
   END IF;
 END $$;
@@ -490,7 +490,7 @@ END $$;
 -- buried NULL: it was none.
 CREATE FUNCTION farm.bury(
   p_tenant uuid, p_run uuid, p_ckpt uuid, p_exec uuid, p_lease interval, p_max int,
-  OUT buried text, OUT thread uuid, OUT graph text, OUT error jsonb, OUT forget boolean, OUT next_run uuid, OUT next_graph text) LANGUAGE plpgsql AS $$
+  OUT buried text, OUT thread uuid, OUT graph text, OUT error jsonb, OUT forget boolean, OUT next_run uuid, OUT next_graph text, OUT next_queue text) LANGUAGE plpgsql AS $$
 DECLARE v_node text; v_count int; v_back int; v_why text;
 BEGIN
   PERFORM set_config('farm.tenant', p_tenant::text, true);
@@ -521,16 +521,16 @@ BEGIN
   IF v_node IS NULL THEN RETURN; END IF;
   buried := v_node;
   error := jsonb_build_object('error', 'NodeCrashed', 'node', v_node, 'attempts', v_count, 'message', v_why);
-  SELECT x.forget, x.next_run, x.next_graph INTO forget, next_run, next_graph
+  SELECT x.forget, x.next_run, x.next_graph, x.next_queue INTO forget, next_run, next_graph, next_queue
     FROM farm.end_run(p_tenant, thread, p_run, 'error', error, NULL, true) x;
 END $$;
 
 -- A run that waits for a thread which nobody moves: start it. NULL: there was none.
-CREATE FUNCTION farm.start_waiting(p_tenant uuid, p_thread uuid, OUT started uuid, OUT graph text) LANGUAGE plpgsql AS $$
+CREATE FUNCTION farm.start_waiting(p_tenant uuid, p_thread uuid, OUT started uuid, OUT graph text, OUT queue text) LANGUAGE plpgsql AS $$
 BEGIN
   PERFORM set_config('farm.tenant', p_tenant::text, true);
   IF farm.lock_thread(p_tenant, p_thread) THEN
-    SELECT n.started, n.started_graph INTO started, graph FROM farm.start_next(p_tenant, p_thread) n;
+    SELECT n.started, n.started_graph, n.started_queue INTO started, graph, queue FROM farm.start_next(p_tenant, p_thread) n;
   END IF;
 END $$;
 
@@ -558,10 +558,10 @@ END $$;
 -- ------------------------------------------------------------------------------------------------ a worker's lease
 
 -- The lock is held before the row can be seen. Waits for it: a probe may hold it for a moment, and try_lock would make the process look dead.
-CREATE FUNCTION farm.register(p_worker bigint, p_name text, p_host text, p_pid int) RETURNS void LANGUAGE plpgsql AS $$
+CREATE FUNCTION farm.register(p_worker bigint, p_name text, p_host text, p_pid int, p_build text) RETURNS void LANGUAGE plpgsql AS $$
 BEGIN
   PERFORM pg_advisory_lock(p_worker);
-  INSERT INTO farm.worker (worker, name, host, pid) VALUES (p_worker, p_name, p_host, p_pid);
+  INSERT INTO farm.worker (worker, name, host, pid, build) VALUES (p_worker, p_name, p_host, p_pid, p_build);
 END $$;
 
 -- Whether this worker is still the one that it was.

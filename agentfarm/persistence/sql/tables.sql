@@ -50,6 +50,7 @@ CREATE TABLE farm.run (
   spec          bytea NOT NULL,                    -- input, config, kwargs, serialised: immutable, so a worker caches it by run id
   metadata      jsonb NOT NULL DEFAULT '{}',
   fingerprint   text NOT NULL DEFAULT '',          -- of the graph that it was asked for; '' where it is not known
+  build         text NOT NULL DEFAULT '',          -- whose workers execute it (AGENTFARM_BUILD); '': of none
   inline_reason text,                              -- why one worker executes the whole run, where it cannot be cut
   forget_thread boolean NOT NULL DEFAULT false,    -- stateless: the thread goes with the run
   started_head  uuid,                              -- the thread's head when the run began: where a rollback returns to
@@ -115,7 +116,7 @@ CREATE TABLE farm.node_execution (
   checkpoint_id uuid NOT NULL,                     -- zero: the run's start
   execution_id  uuid NOT NULL,                     -- the run's id: its start
   node          text NOT NULL,
-  queue         text NOT NULL DEFAULT '',
+  queue         text NOT NULL DEFAULT '',          -- queue@build; '': the default one, of no build
   status        text NOT NULL DEFAULT 'ready' CHECK (status IN ('held', 'ready', 'leased', 'done', 'dead', 'cancelled')),
   outcome       text,                              -- done interrupt invalid error retry: how the last attempt of a node ended that was not alone
   alone         boolean NOT NULL DEFAULT true,
@@ -191,6 +192,7 @@ CREATE TABLE farm.worker (
   name       text NOT NULL,                        -- celery's node name and pid, as Flower shows it
   host       text NOT NULL,
   pid        int NOT NULL,
+  build      text NOT NULL DEFAULT '',
   beat_at    timestamptz NOT NULL DEFAULT clock_timestamp(),
   started_at timestamptz NOT NULL DEFAULT clock_timestamp(),
   ended_at   timestamptz) WITH (fillfactor = 50);

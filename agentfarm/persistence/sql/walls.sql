@@ -32,23 +32,23 @@ GRANT USAGE ON SCHEMA farm TO farm_app, farm_ops, farm_admin;
 
 GRANT SELECT, INSERT, UPDATE, DELETE ON
   farm.thread, farm.thread_head, farm.run, farm.checkpoint, farm.checkpoint_blob, farm.checkpoint_write, farm.node_execution, farm.superstep,
-  farm.store_item, farm.store_vector
+  farm.store_item, farm.store_vector, farm.graph_build
   TO farm_app;
-GRANT SELECT, INSERT ON farm.graph_build TO farm_app;
 GRANT SELECT, INSERT, UPDATE ON farm.worker TO farm_app;
 
 GRANT SELECT (tenant_id, thread_id, expires_at) ON farm.thread TO farm_ops;
 GRANT SELECT (tenant_id, thread_id, head) ON farm.thread_head TO farm_ops;
-GRANT SELECT (tenant_id, run_id, thread_id, graph_id, status, forget_thread, created_at, started_at, finished_at, announced_at) ON farm.run TO farm_ops;
+GRANT SELECT (tenant_id, run_id, thread_id, graph_id, status, build, forget_thread, created_at, started_at, finished_at, announced_at),
+      UPDATE (build) ON farm.run TO farm_ops;
 GRANT SELECT (tenant_id, thread_id, run_id, checkpoint_id, execution_id, node, queue, status, outcome, alone, fence, attempts, worker,
               available_at, published_at, publishes, started_at, finished_at, lost_to, created_at),
-      UPDATE (status, fence, worker, available_at, published_at, publishes, lost_to) ON farm.node_execution TO farm_ops;
+      UPDATE (status, queue, fence, worker, available_at, published_at, publishes, lost_to) ON farm.node_execution TO farm_ops;
 GRANT SELECT, UPDATE (fence, worker, published_at) ON farm.superstep TO farm_ops;
 GRANT SELECT, UPDATE (ended_at), DELETE ON farm.worker TO farm_ops;
 GRANT SELECT (tenant_id, expires_at) ON farm.store_item TO farm_ops;
 
 GRANT SELECT ON farm.thread, farm.thread_head, farm.superstep, farm.worker, farm.graph_build TO farm_admin;
-GRANT SELECT (tenant_id, run_id, thread_id, assistant_id, graph_id, status, strategy, metadata, fingerprint, inline_reason, forget_thread, started_head,
+GRANT SELECT (tenant_id, run_id, thread_id, assistant_id, graph_id, status, strategy, metadata, fingerprint, build, inline_reason, forget_thread, started_head,
               ended_head, root_run_id, warnings, error, created_at, started_at, updated_at, finished_at, announced_at) ON farm.run TO farm_admin;
 GRANT SELECT (tenant_id, thread_id, ns, checkpoint_id, parent_id, run_id, step, refs, created_at) ON farm.checkpoint TO farm_admin;
 GRANT SELECT (tenant_id, thread_id, ns, key) ON farm.checkpoint_blob TO farm_admin;
@@ -66,7 +66,7 @@ BEGIN
   FOR v_function, v_name IN SELECT p.oid::regprocedure, p.proname FROM pg_proc p WHERE p.pronamespace = 'farm'::regnamespace AND NOT p.prosecdef LOOP
     EXECUTE format('REVOKE ALL ON ROUTINE %s FROM PUBLIC, farm_app, farm_ops, farm_admin', v_function);
     IF v_name NOT LIKE 'ops\_%' THEN EXECUTE format('GRANT EXECUTE ON ROUTINE %s TO farm_app', v_function); END IF;
-    IF v_name LIKE 'ops\_%' OR v_name IN ('tenant', 'is_lost', 'losses', 'note_loss') THEN
+    IF v_name LIKE 'ops\_%' OR v_name IN ('tenant', 'is_lost', 'losses', 'note_loss', 'at_build') THEN
       EXECUTE format('GRANT EXECUTE ON ROUTINE %s TO farm_ops', v_function);
     END IF;
     IF v_name = 'tenant' THEN EXECUTE format('GRANT EXECUTE ON ROUTINE %s TO farm_admin', v_function); END IF;

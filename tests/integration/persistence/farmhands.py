@@ -75,6 +75,8 @@ def admit(
         spec,
         strategy=strategy,
         create_thread=True,  # type: ignore[arg-type]
+        fingerprint="of the tests",
+        manifest={"nodes": {}, "channels": {}},
     )
     ready = PostgresRuns(Databases(home.app), serde_for).admit(tenant, new).ready
     return ready[0] if ready else None

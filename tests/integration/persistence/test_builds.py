@@ -23,6 +23,7 @@ from agentfarm.flow.farm import Farm
 from agentfarm.flow.step import execute_node
 from agentfarm.messages import ExecuteNode
 from agentfarm.persistence.database import Databases
+from agentfarm.persistence.healing import PostgresHealing
 from agentfarm.persistence.runs import PostgresRuns
 from agentfarm.persistence.serde import serde_of
 from agentfarm.persistence.store import PostgresStores
@@ -51,16 +52,16 @@ class Inbox:
 
 
 class Build:
-    """Web and worker that serve this graph as `graph`."""
+    """Web and worker that serve this graph as `graph`, under an AGENTFARM_BUILD of theirs or none."""
 
-    def __init__(self, home: Home, hand: Hand, tenant: Tenant, graph: Any) -> None:
+    def __init__(self, home: Home, hand: Hand, tenant: Tenant, graph: Any, *, name: str = "") -> None:
         self.tenant, self.inbox, self.home = tenant, Inbox(), home
         databases, serde = Databases(home.app), serde_of(graph)
         hand.executions.claims.serde_for = lambda _: serde
         self.farm = Farm(
             graphs=GraphRegistry({"graph": describe_graph("graph", graph)}),
             executions=hand.executions,
-            runs=PostgresRuns(databases, lambda _: serde),
+            runs=PostgresRuns(databases, lambda _: serde, build=name),
             threads=PostgresThreads(databases, lambda _: serde),
             stores=PostgresStores(databases, GraphRegistry({}).store, max_value_bytes=1 << 20),
             healing=cast("Any", None),
@@ -106,14 +107,14 @@ def say(word: Any) -> Callable[[Any], Any]:
 
 
 @pytest.fixture
-def build(home: Home, hands: Callable[..., Hand], acme: Tenant) -> Callable[[Any], Build]:
-    return lambda graph: Build(home, hands(), acme, graph)
+def build(home: Home, hands: Callable[..., Hand], acme: Tenant) -> Callable[..., Build]:
+    return lambda graph, name="": Build(home, hands(build=name), acme, graph, name=name)
 
 
 RESUME = {"command": {"resume": "yes"}}
 
 
-def test_a_thread_goes_on_under_a_build_with_more_nodes_and_channels(build: Callable[[Any], Build]) -> None:
+def test_a_thread_goes_on_under_a_build_with_more_nodes_and_channels(build: Callable[..., Build]) -> None:
     class More(Log, total=False):
         extra: str
 
@@ -128,7 +129,7 @@ def test_a_thread_goes_on_under_a_build_with_more_nodes_and_channels(build: Call
     assert head["channel_values"]["log"] == ["first", "yes", "z"]
 
 
-def test_a_run_that_needs_a_lost_node_is_refused_and_leaves_nothing(build: Callable[[Any], Build]) -> None:
+def test_a_run_that_needs_a_lost_node_is_refused_and_leaves_nothing(build: Callable[..., Build]) -> None:
     old, new = build(line(ask=ask)), build(line(other=say(["other"])))
     thread_id = uuid4()
     old.run(thread_id, input={"log": []})
@@ -142,7 +143,7 @@ def test_a_run_that_needs_a_lost_node_is_refused_and_leaves_nothing(build: Calla
     assert old.run(thread_id, **RESUME).status == "success"
 
 
-def test_a_new_input_does_not_need_what_was_pending(build: Callable[[Any], Build]) -> None:
+def test_a_new_input_does_not_need_what_was_pending(build: Callable[..., Build]) -> None:
     old, new = build(line(ask=ask)), build(line(other=say(["other"])))
     thread_id = uuid4()
     old.run(thread_id, input={"log": ["in"]})
@@ -150,7 +151,7 @@ def test_a_new_input_does_not_need_what_was_pending(build: Callable[[Any], Build
     assert new.run(thread_id, input={"log": ["again"]}).status == "success"
 
 
-def test_a_value_that_its_channel_cannot_take_any_more_is_refused(build: Callable[[Any], Build]) -> None:
+def test_a_value_that_its_channel_cannot_take_any_more_is_refused(build: Callable[..., Build]) -> None:
     old, new = build(line(say=say(["said"]))), build(line(Counted, say=say(1)))
     thread_id = uuid4()
     old.run(thread_id, input={"log": ["in"]})
@@ -161,7 +162,7 @@ def test_a_value_that_its_channel_cannot_take_any_more_is_refused(build: Callabl
     assert new.run(uuid4(), input={"log": 1}).status == "success"  # another thread
 
 
-def test_a_run_that_waited_while_the_build_changed_ends_with_the_nodes_name(build: Callable[[Any], Build]) -> None:
+def test_a_run_that_waited_while_the_build_changed_ends_with_the_nodes_name(build: Callable[..., Build]) -> None:
     old, new = build(line(ask=ask)), build(line(other=say(["other"])))
     thread_id = uuid4()
     first, waiting = old.admit(thread_id, input={"log": []}), old.admit(thread_id, **RESUME)
@@ -181,7 +182,7 @@ def test_a_run_that_waited_while_the_build_changed_ends_with_the_nodes_name(buil
     assert again.status == "success"
 
 
-def test_a_subgraph_whose_next_node_is_gone_ends_the_run_with_its_name(build: Callable[[Any], Build]) -> None:
+def test_a_subgraph_whose_next_node_is_gone_ends_the_run_with_its_name(build: Callable[..., Build]) -> None:
     old = build(line(child=line(before=say(["before"]), ask=ask)))
     new = build(line(child=line(before=say(["before"]), other=say(["other"]))))
     thread_id = uuid4()
@@ -194,7 +195,7 @@ def test_a_subgraph_whose_next_node_is_gone_ends_the_run_with_its_name(build: Ca
     assert "node 'ask', which is next, is gone" in ended.error["message"]
 
 
-def test_a_build_is_written_down_once_a_tenant(build: Callable[[Any], Build], home: Home, acme: Tenant) -> None:
+def test_a_build_is_written_down_once_a_tenant(build: Callable[..., Build], home: Home, acme: Tenant) -> None:
     one = build(line(say=say(["said"])))
     thread_id = uuid4()
 
@@ -204,3 +205,79 @@ def test_a_build_is_written_down_once_a_tenant(build: Callable[[Any], Build], ho
     known = home.query("SELECT tenant_id, graph_id, fingerprint FROM farm.graph_build")
     assert known == home.query("SELECT DISTINCT tenant_id, graph_id, fingerprint FROM farm.run")
     assert known == [(acme.id, "graph", one.farm.graphs.get("graph").fingerprint)]
+
+
+# --------------------------------------------------------------------------- side by side
+
+
+def wide() -> Any:
+    builder = StateGraph(Log)
+    builder.add_node("a", say(["a"]))
+    builder.add_node("b", say(["b"]), metadata={"queue": "gpu"})
+    builder.add_node("c", say(["c"]), metadata={"queue": "gpu"})
+    builder.add_node("end", say(["end"]))
+    builder.add_edge(START, "a")
+    for node in "bc":
+        builder.add_edge("a", node)
+        builder.add_edge(node, "end")
+    return builder.compile()
+
+
+def test_all_of_a_run_goes_to_the_queues_of_the_build_that_took_it(build: Callable[..., Build], home: Home) -> None:
+    taking, other = build(wide(), "1.4"), build(wide(), "1.5")
+    thread_id = uuid4()
+    first, waiting = (taking.admit(thread_id, input={"log": []}) for _ in range(2))
+    told = []
+
+    # Whoever executes it: a worker of another build must not carry it over.
+    other.inbox.messages = taking.inbox.messages
+    while other.inbox.messages:
+        told.append(other.inbox.messages[0].queue)
+        execute_node(other.farm, other.inbox.messages.popleft())
+
+    assert {run.status for run in other.farm.runs.list(other.tenant, thread_id, limit=9, offset=0, status=None)} == {
+        "success"
+    }
+    assert set(told) == {"@1.4", "gpu@1.4"}
+    rows = home.query("SELECT DISTINCT node, queue FROM farm.node_execution ORDER BY node")
+    assert rows == [("__start__", "@1.4"), ("a", "@1.4"), ("b", "gpu@1.4"), ("c", "gpu@1.4"), ("end", "@1.4")]
+    assert home.query("SELECT DISTINCT build FROM farm.run") == [("1.4",)]
+    assert first.run_id != waiting.run_id
+
+
+def test_what_waits_for_a_build_is_told_and_moved(build: Callable[..., Build], home: Home) -> None:
+    healing = PostgresHealing(home.ops, home.app, home.settings)
+    old, new, none = (build(wide(), name) for name in ("1.4", "1.5", ""))
+    thread_id = uuid4()
+    for _ in range(2):
+        old.admit(thread_id, input={"log": []})
+    none.admit(uuid4(), input={"log": []})
+
+    before = {use.build: (use.workers, use.waiting, use.pending) for use in healing.builds()}
+    moved = healing.move_build("1.4", "1.5")
+    after = {use.build: (use.workers, use.waiting, use.pending) for use in healing.builds()}
+
+    assert before == {"": (1, 1, 0), "1.4": (1, 1, 1), "1.5": (1, 0, 0)}
+    assert moved == (2, 1)
+    assert after == {"": (1, 1, 0), "1.4": (1, 0, 0), "1.5": (1, 1, 1)}
+    (again,) = healing.lost(lambda _: 1000).again  # at once, however long the queue
+    assert again.queue == "@1.5"
+    new.inbox.publish([again])
+    new.finish(new.farm.runs.list(new.tenant, thread_id, limit=1, offset=0, status=None)[0])
+    assert home.query("SELECT count(*) FROM farm.run WHERE status = 'success' AND build = '1.5'") == [(2,)]
+
+
+def test_a_build_without_a_living_worker_is_named_when_its_work_is_late(
+    build: Callable[..., Build], hands: Callable[..., Hand], home: Home
+) -> None:
+    old = build(wide(), "1.4")
+    old.admit(uuid4(), input={"log": []})
+    healing = PostgresHealing(home.ops, home.app, home.settings)
+    home.query("UPDATE farm.worker SET ended_at = now() RETURNING 1")
+    assert healing.unserved() == ()  # it is not late yet
+    home.query("UPDATE farm.node_execution SET available_at = now() - interval '1 hour' RETURNING 1")
+
+    (use,) = PostgresHealing(home.ops, home.app, home.settings).unserved()
+
+    assert (use.build, use.workers, use.waiting) == ("1.4", 0, 1)
+    assert use.oldest_seconds > 3000

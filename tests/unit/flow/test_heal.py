@@ -7,7 +7,7 @@ from agentfarm.flow.farm import Farm
 from agentfarm.flow.heal import EXPIRED_A_TENANT, EXPIRED_TENANTS, Healed, publish_due, sweep_once
 from agentfarm.ids import new_id
 from agentfarm.messages import ExecuteNode
-from agentfarm.records import Delayed, Ended, Late, Sweep
+from agentfarm.records import BuildUse, Delayed, Ended, Late, Sweep
 from agentfarm.tenancy import Tenant
 from tests.unit.flow.world import World
 
@@ -74,3 +74,12 @@ def test_a_database_that_is_away_is_not_asked_for_each_thread(farm: Farm, world:
         sweep_once(farm)
 
     assert len(world.did("expire")) == 2
+
+
+def test_a_build_that_nobody_serves_is_in_the_log(farm: Farm, world: World, caplog: pytest.LogCaptureFixture) -> None:
+    world.builds = (BuildUse("1.4", 0, 3, 0, 0, 60.4), BuildUse("1.5", 2, 1, 0, 0, 90.0))
+
+    sweep_once(farm)
+
+    (record,) = [one for one in caplog.records if "no worker serves" in one.getMessage()]
+    assert (record.__dict__["build"], record.__dict__["waiting"], record.__dict__["oldest_seconds"]) == ("1.4", 3, 60)

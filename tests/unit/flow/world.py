@@ -13,7 +13,7 @@ from langgraph.store.memory import InMemoryStore
 from agentfarm.errors import BrokerUnavailable, NotFound, StreamUnavailable
 from agentfarm.ids import ZERO
 from agentfarm.messages import ExecuteNode
-from agentfarm.records import Committed, Delayed, Ended, Event, Late, Refused, RunRow, Sweep
+from agentfarm.records import BuildUse, Committed, Delayed, Ended, Event, Late, Refused, RunRow, Sweep
 from agentfarm.tenancy import Tenant
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -35,6 +35,7 @@ class World:
     due: tuple[ExecuteNode, ...] = ()
     expired: dict[Tenant, int] = field(default_factory=dict)  # items of stores that are over
     expired_threads: dict[UUID, Exception | None] = field(default_factory=dict)  # and what comes of expiring them
+    builds: tuple[BuildUse, ...] = ()
     broker_is_up: bool = True
     streams_are_up: bool = True
 
@@ -146,6 +147,15 @@ class FakeHealing:
 
     def forgettable(self, *, grace_seconds: float = 60.0, limit: int = 100) -> tuple[Ended, ...]:
         return ()
+
+    def builds(self) -> tuple[BuildUse, ...]:
+        return self.world.builds
+
+    def unserved(self) -> tuple[BuildUse, ...]:
+        return tuple(use for use in self.world.builds if not use.workers)
+
+    def move_build(self, gone: str, to: str) -> tuple[int, int]:
+        return 0, 0
 
     def expired(self, *, limit: int = 500) -> tuple[Tenant, ...]:
         return tuple(self.world.expired)[:limit]

@@ -74,3 +74,23 @@ def test_events_for_flower_can_be_switched_off() -> None:
 def test_sqs_is_refused_with_what_to_use() -> None:
     with pytest.raises(Misconfigured, match=r"amqp://.*redis://"):
         app_on("sqs://")
+
+
+@pytest.mark.parametrize("kind", ["redis", "amqp"])
+@pytest.mark.parametrize(("build", "ending"), [("", ""), ("1.4", ".b-1_4")])
+def test_a_worker_reads_the_queues_of_its_own_build_however_they_are_chosen(kind: str, build: str, ending: str) -> None:
+    def consumed(include: list[str] | None, exclude: list[str] | None) -> set[str]:
+        app = app_on(NOWHERE[kind], "gpu", build=build)
+        app.amqp.queues.select(include)
+        app.amqp.queues.deselect(exclude)
+        return set(app.amqp.queues.consume_from)
+
+    everything = {f"{name}.v1{ending}" for name in ("io", "cpu", "gpu")}
+    assert consumed(None, None) == everything
+    assert consumed(["cpu"], None) == consumed(["cpu.v1"], None) == {f"cpu.v1{ending}"}
+    assert consumed(None, ["cpu"]) == consumed(None, ["cpu.v1"]) == everything - {f"cpu.v1{ending}"}
+
+
+def test_a_queue_that_is_not_there_cannot_be_chosen() -> None:
+    with pytest.raises(KeyError):
+        app_on(NOWHERE["redis"]).amqp.queues.select(["gpu.v1"])

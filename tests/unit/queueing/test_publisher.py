@@ -11,6 +11,7 @@ from agentfarm.ids import new_id
 from agentfarm.messages import ExecuteNode, parse_message, render_message
 from agentfarm.queueing.broker import EXECUTE_NODE
 from agentfarm.queueing.publisher import CeleryPublisher, constant_headers
+from tests.unit.queueing.conftest import NOWHERE, app_on
 
 MESSAGE = ExecuteNode(
     tenant_id=new_id(),
@@ -105,3 +106,22 @@ def test_the_length_of_a_queue_that_cannot_be_asked_is_not_known(app: Celery) ->
 
 def test_nothing_to_publish_asks_nobody(app: Celery) -> None:
     CeleryPublisher(app, "io").publish([])
+
+
+@pytest.mark.parametrize("build", ["", "1.5"])
+@pytest.mark.parametrize(
+    ("queue", "told"),
+    [
+        ("", "io.v1"),
+        ("cpu", "cpu.v1"),
+        ("@1.4", "io.v1.b-1_4"),
+        ("cpu@1.4", "cpu.v1.b-1_4"),
+        ("never_heard_of@1.4", "io.v1.b-1_4"),
+        ("@1.5", "io.v1.b-1_5"),
+    ],
+)
+def test_a_message_goes_to_the_build_that_its_row_names_whoever_publishes_it(build: str, queue: str, told: str) -> None:
+    for kind in ("redis", "amqp"):
+        _, options = published(app_on(NOWHERE[kind], build=build), replace(MESSAGE, queue=queue))
+
+        assert options["routing_key"] == told
