@@ -11,6 +11,8 @@ from agentfarm.local.valkey import Valkey
 from tests.farm import ROOT, FarmProcesses, free_port, manage, running, wait_for
 from tests.services import OwnDatabase, emptied, number_of
 
+pytestmark = pytest.mark.timeout(400)  # five processes start before the one test
+
 
 @pytest.fixture(scope="module")
 def broker_url(servers: Services, worker_id: str) -> str:
