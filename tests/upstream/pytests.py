@@ -6,7 +6,7 @@ import subprocess
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -33,10 +33,18 @@ class Report:
 
 
 def run_pytest(
-    suite: Path, mode: str, tests: Iterable[str], *, plugin: str, workers: int, environment: Mapping[str, str]
+    suite: Path,
+    mode: str,
+    tests: Iterable[str],
+    *,
+    plugin: str,
+    workers: int,
+    environment: Mapping[str, str],
+    first: Sequence[str] = (),
 ) -> Report:
     """The tests with a plugin of this folder, which is told the mode.
 
+    first   folders whose packages come before those that are installed
     raises  SystemExit when pytest itself failed, with the end of what it said
     """
     with tempfile.TemporaryDirectory() as scratch:
@@ -47,7 +55,7 @@ def run_pytest(
             "AGENTFARM_UPSTREAM_MODE": mode,
             "AGENTFARM_UPSTREAM_REPORT": str(lines),
             "NO_DOCKER": "true",  # no servers: the tests that need them are skipped
-            "PYTHONPATH": os.pathsep.join((str(ROOT), str(HERE))),
+            "PYTHONPATH": os.pathsep.join((*first, str(ROOT), str(HERE))),
             "PYTHONDONTWRITEBYTECODE": "1",
         }
         command = [sys.executable, "-m", "pytest", "-q", "-c", "pytest.ini", "--rootdir", ".", "-p", "report_plugin"]

@@ -15,6 +15,7 @@ import argparse
 import sys
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from functools import partial
 from pathlib import Path
 
 from over_postgres import OVER_POSTGRES, run_over_postgres
@@ -41,27 +42,31 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if mode in OVER_POSTGRES:
             differs |= run_over_postgres(mode, workers=options.workers)
         else:
-            differs |= run_mode(mode, LANGGRAPH.fetch(), LANGGRAPH.locked_release(), options, stock)
+            differs |= run_mode(mode, options, stock)
     return 1 if differs else 0
 
 
-def run_mode(mode: str, suite: Path, release: str, options: argparse.Namespace, stocks: dict[str, Report]) -> bool:
+def run_mode(mode: str, options: argparse.Namespace, stocks: dict[str, Report]) -> bool:
     """Whether the engine differs from stock in this mode. Says what it found.
 
     stocks  what stock has been asked so far, by its own mode; grows
     """
+    release = options.release or LANGGRAPH.locked_release()
+    suite = LANGGRAPH.fetch(release)
+    beside = [str(LANGGRAPH.install_beside(release))] if options.release else []
+    run_engine = partial(_run_engine, suite, beside)
     base = "stock-force" if mode == "force" else "stock"
     stock = stocks[base]
-    first = run_engine(suite, mode, options.tests, workers=options.workers)
+    first = run_engine(mode, options.tests, workers=options.workers)
     if not first.did["segment_node"]:
         raise SystemExit(f"upstream {mode}: the engine executed no node at all, so nothing was tested.")
     known = known_differences(mode)
     failed = [test for test in first.failed if not known.get(test)]
     if unasked := [test for test in failed if test not in stock.outcomes]:
-        stock.outcomes |= run_engine(suite, base, unasked, workers=0).outcomes
+        stock.outcomes |= run_engine(base, unasked, workers=0).outcomes
     fails_in_stock = [test for test in failed if stock.outcomes.get(test) != "passed"]
     only_here = sorted(set(failed) - set(fails_in_stock))
-    differing = run_engine(suite, mode, only_here, workers=0).failed if only_here else []
+    differing = run_engine(mode, only_here, workers=0).failed if only_here else []
     for test in differing:
         print(f"DIFFERS  {test}\n         {first.errors.get(test, '')[:300]}")
     for test in sorted(set(only_here) - set(differing)):
@@ -77,9 +82,9 @@ def run_mode(mode: str, suite: Path, release: str, options: argparse.Namespace, 
     return bool(differing)
 
 
-def run_engine(suite: Path, mode: str, tests: Iterable[str], *, workers: int) -> Report:
+def _run_engine(suite: Path, first: Sequence[str], mode: str, tests: Iterable[str], *, workers: int) -> Report:
     no_servers = {"NO_DOCKER": "true"}  # the tests that need them are skipped
-    return run_pytest(suite, mode, tests, plugin="plugin", workers=workers, environment=no_servers)
+    return run_pytest(suite, mode, tests, plugin="plugin", workers=workers, environment=no_servers, first=first)
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -88,6 +93,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         description=__doc__, epilog=f"modes:\n{modes}", formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--modes", type=_modes, default=DEFAULT, help=f"comma-separated; default: {','.join(DEFAULT)}")
+    parser.add_argument("--release", help="another langgraph than the locked one, with its own tests; installed aside")
     parser.add_argument("--workers", type=int, default=2, help="pytest processes; default: 2")
     parser.add_argument("tests", nargs="*", default=["tests"], help="files or test ids of langgraph's; default: all")
     return parser.parse_args(arguments)

@@ -36,9 +36,9 @@ class Sdist:
             )
         return locked
 
-    def fetch(self) -> Path:
-        """A folder with the tests of the locked release, below .farm/upstream. Downloaded by pip, once."""
-        release = self.locked_release()
+    def fetch(self, release: str | None = None) -> Path:
+        """A folder with the tests of a release (the locked one), below .farm/upstream. Downloaded by pip, once."""
+        release = release or self.locked_release()
         suite = CACHE / f"{self.package}-{release}"
         if (suite / "complete").exists():
             return suite
@@ -52,6 +52,16 @@ class Sdist:
         (suite / "pytest.ini").write_text(PYTEST_INI)
         (suite / "complete").touch()
         return suite
+
+    def install_beside(self, release: str) -> Path:
+        """A folder to put first on PYTHONPATH: this release alone, over what else is installed."""
+        folder = CACHE / f"{self.package}-{release}" / "site"
+        if not folder.exists():
+            command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", str(folder)]
+            done = subprocess.run([*command, f"{self.package}=={release}"], capture_output=True, text=True, check=False)
+            if done.returncode != 0:
+                raise SystemExit(f"{self.package} {release} could not be installed. pip said: {done.stderr[-400:]}")
+        return folder
 
     def _download(self, release: str, folder: Path) -> Path:
         command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--no-binary", self.package]
