@@ -147,8 +147,8 @@ class SegmentLoop(RecordingLoop):
 
     def _errors_as_errors(self) -> None:
         """A handler whose worker died is called again with what was saved of the error, its text. A handler is promised
-        an exception."""
-        self.checkpoint_pending_writes = [
+        an exception. In place: the node's scratchpad takes answers out of this very list."""
+        self.checkpoint_pending_writes[:] = [
             (owner, channel, lg.error_from_write(value)) if channel == lg.ERROR else (owner, channel, value)
             for owner, channel, value in self.checkpoint_pending_writes
         ]

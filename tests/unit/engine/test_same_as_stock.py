@@ -6,6 +6,7 @@ from typing import Annotated, Any, TypedDict
 
 import pytest
 from langgraph.cache.memory import InMemoryCache
+from langgraph.func import task
 from langgraph.graph import START, StateGraph
 from langgraph.types import CachePolicy, Command, interrupt
 from pydantic import BaseModel, ValidationError
@@ -66,6 +67,21 @@ def test_chunks_and_history_are_those_of_stock(known: Known, nested: bool) -> No
 
 def without_ids(chunks: list[Any]) -> list[Any]:
     return [(mode, [i.value for i in p["__interrupt__"]] if "__interrupt__" in (p or ()) else p) for mode, p in chunks]
+
+
+def test_an_answer_without_an_id_is_for_one_task_of_a_node_alone(bench: MakeBench) -> None:
+    @task
+    def ask(question: str) -> str:
+        return f"{question}: {interrupt(question)}"
+
+    run = bench(line(("asks", lambda s: {"log": [ask("one").result(), ask("two").result()]})))
+
+    run.run({"log": []})
+    run.run(Command(resume="yes"))
+    assert list(run.questions()) == ["two"]
+    run.run(Command(resume="no"))
+
+    assert run.state().values == {"log": ["one: yes", "two: no"]}
 
 
 def test_a_subgraph_whose_last_nodes_change_nothing_still_has_its_result(bench: MakeBench) -> None:
