@@ -45,6 +45,7 @@ MAX_SWEEPS = 12
 MODES = ("values", "updates", "custom")
 
 AN_ID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}|[0-9a-f]{32}")
+AN_ATTEMPT = re.compile(r"in attempt \d+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -320,19 +321,28 @@ def _plain(fields: dict[bytes, bytes]) -> tuple[str, str]:
     name, data = fields[b"n"].decode(), fields[b"d"].decode()
     if name == "metadata":
         data = json.dumps({**json.loads(data), "attempt": 0})
-    return name, AN_ID.sub("ID", data)
+    return name, AN_ATTEMPT.sub("in an attempt", AN_ID.sub("ID", data))
+
+
+def _blank(value: Any) -> Any:
+    """A node may write down which attempt it is (the flaky one does), and each death before its commit is one more."""
+    if isinstance(value, str):
+        return AN_ATTEMPT.sub("in an attempt", value)
+    if isinstance(value, dict):
+        return {key: _blank(each) for key, each in value.items()}
+    return [_blank(each) for each in value] if isinstance(value, list) else value
 
 
 def told(graph: Any, thread_id: str) -> list[Any]:
-    """Every checkpoint, newest first, without what differs between two equal runs: ids and times."""
+    """Every checkpoint, newest first, without what differs between two equal runs: ids, times, numbers of attempts."""
     return [
         (
-            state.values,
+            _blank(state.values),
             state.next,
             state.metadata["source"],
             state.metadata["step"],
             [
-                (t.name, t.path[:2], repr(t.error), sorted(str(i.value) for i in t.interrupts), t.result)
+                (t.name, t.path[:2], repr(t.error), sorted(str(i.value) for i in t.interrupts), _blank(t.result))
                 for t in state.tasks
             ],
             bool(state.parent_config),
