@@ -32,7 +32,7 @@ AT_ONCE = 6
 SECONDS = 300.0
 
 SEED = os.environ.get("DIFFERENTIAL_SEED") or f"{datetime.now(UTC):%Y-%m-%d}"
-SAMPLE = os.environ.get("DIFFERENTIAL_SAMPLE") or "20"
+SAMPLE = os.environ.get("DIFFERENTIAL_SAMPLE") or "8"
 
 #: Seconds after which a scenario is no longer driven again for want of a hit, if the sample has enough of them.
 PATIENCE = 60.0
