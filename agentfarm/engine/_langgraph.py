@@ -12,6 +12,7 @@ from typing import Any
 from langchain_core.globals import get_debug
 from langchain_core.runnables.config import get_executor_for_config
 from langchain_core.tracers.context import _configure_hooks, _tracing_v2_is_enabled
+from langchain_core.tracers.core import _TracerCore
 from langchain_core.tracers.event_stream import _AstreamEventsCallbackHandler
 from langchain_core.utils.env import env_var_is_set
 from langgraph._internal import _cache
@@ -64,6 +65,7 @@ from langsmith.run_helpers import get_tracing_context
 
 Pregel = _main.Pregel
 AstreamEventsHandler = _AstreamEventsCallbackHandler
+TracerCore = _TracerCore
 
 #: Stock, whoever replaces them later (LangGraph's own tests are run that way).
 STREAM, ASTREAM = Pregel.stream, Pregel.astream
@@ -210,6 +212,7 @@ __all__ = [
     "RunnableSeq",
     "SyncPregelLoop",
     "SyncQueue",
+    "TracerCore",
     "UntrackedValue",
     "add_messages",
     "checkpoint_null_version",

@@ -19,6 +19,7 @@ from langchain_core.utils.uuid import uuid7
 
 from agentfarm.engine import _langgraph as lg
 from agentfarm.engine.levels import Segment
+from agentfarm.engine.tracers import Traced
 
 #: Where the config brings the segment to the loop and to the callbacks; the loop takes it out. LangGraph keeps keys
 #: that begin so out of metadata, events and remote calls.
@@ -37,7 +38,7 @@ def sync_manager(config: Any) -> CallbackManager:
             run = start(*args, **kwargs)
         else:
             run = _continued(CallbackManagerForChainRun, manager, segment, kwargs)
-        segment.root_run_id = str(run.run_id)
+        _note_root(segment, run)
         run.on_chain_end = _only_if(lambda: segment.is_over, run.on_chain_end)  # type: ignore[method-assign]
         run.on_chain_error = _only_if(lambda: _has_failed(segment), run.on_chain_error)  # type: ignore[method-assign]
         return run
@@ -58,7 +59,7 @@ def async_manager(config: Any) -> AsyncCallbackManager:
             run = await start(*args, **kwargs)
         else:
             run = _continued(AsyncCallbackManagerForChainRun, manager, segment, kwargs)
-        segment.root_run_id = str(run.run_id)
+        _note_root(segment, run)
         run.on_chain_end = _only_if_async(lambda: segment.is_over, run.on_chain_end)  # type: ignore[method-assign]
         run.on_chain_error = _only_if_async(lambda: _has_failed(segment), run.on_chain_error)  # type: ignore[method-assign]
         return run
@@ -100,15 +101,27 @@ def _bare(cls: Any, config: Any) -> Any:
     return manager
 
 
+def _note_root(segment: Segment, run: Any) -> None:
+    """What later segments must know of the run. Also what this one has to give back."""
+    segment.root_run_id = str(run.run_id)
+    if segment.traced is None and run.handlers:
+        segment.traced = Traced(run.handlers, run.run_id)
+        segment.root_order = segment.traced.order()
+
+
 def _continued(cls: Any, manager: Any, segment: Segment, told: Mapping[str, Any]) -> Any:
     """The run that an earlier segment, perhaps in another process, has begun."""
     if segment.root_run_id is None:
         raise RuntimeError("a call came without the callbacks' id of its run")
+    root = UUID(segment.root_run_id)
+    of_run = {"name": told["name"], "tags": list(manager.tags), "metadata": dict(manager.metadata)}
     if segment.events is not None:
-        root = UUID(segment.root_run_id)
-        segment.events.go_on(root, name=told["name"], tags=list(manager.tags), metadata=dict(manager.metadata))
+        segment.events.go_on(root, **of_run)
+    if segment.root_order is not None:
+        segment.traced = Traced(manager.handlers, root)
+        segment.traced.lend(segment.root_order, **of_run)
     return cls(
-        run_id=UUID(segment.root_run_id),
+        run_id=root,
         handlers=list(manager.handlers),
         inheritable_handlers=list(manager.inheritable_handlers),
         parent_run_id=manager.parent_run_id,

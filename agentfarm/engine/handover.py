@@ -32,6 +32,7 @@ def next_calls(loop: Any, todo: list[Any], untracked: Carried | None) -> tuple[N
         "replaying": loop.is_replaying,
         "replay": Replay(replay.checkpoint_id, tuple(sorted(replay._visited_ns))) if replay else None,
         "root_run_id": loop.segment.root_run_id,
+        "root_order": loop.segment.root_order,
         "resume_map": _own_resume_map(loop),
         "untracked": untracked,
         "outer": level.outer.call if level.outer else None,

@@ -29,6 +29,7 @@ from agentfarm.engine.steps import (
     SegmentResult,
     Status,
 )
+from agentfarm.engine.tracers import Traced
 
 Sink = Callable[[Any], None]
 
@@ -75,6 +76,8 @@ class Segment:
                 self.enter("node", call)
             self.enter(request.kind, own)
         self.root_run_id = request.call.root_run_id if request.call else None
+        self.root_order = request.call.root_order if request.call else None
+        self.traced: Traced | None = None
         # What came of it.
         self.ops: list[PutWrites | PutCheckpoint] = []
         self.outcome: Outcome | None = None
@@ -119,6 +122,11 @@ class Segment:
             self.status, self.error = "error", error
         else:
             self.decide(self.top, "error", error)
+
+    def leave(self) -> None:
+        """Stock `stream` is over, however it ended."""
+        if self.traced is not None:
+            self.traced.give_back()
 
     def result(self) -> SegmentResult:
         call = self.decided

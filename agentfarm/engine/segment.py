@@ -83,6 +83,8 @@ def execute(graph: Pregel[Any, Any, Any, Any], segment: Segment) -> None:
         raise
     except BaseException as error:  # whatever a node raises ends its run, not the worker: sys.exit() as well
         segment.fail(error)
+    finally:
+        segment.leave()
 
 
 async def aexecute(graph: Pregel[Any, Any, Any, Any], segment: Segment) -> None:
@@ -94,6 +96,8 @@ async def aexecute(graph: Pregel[Any, Any, Any, Any], segment: Segment) -> None:
         raise
     except BaseException as error:
         segment.fail(error)
+    finally:
+        segment.leave()
 
 
 def inline_reason(kwargs: Mapping[str, Any]) -> str | None:

@@ -84,6 +84,7 @@ class NodeCall:
     replaying     the node is executed although its result is stored (time travel)
     answered      an answer without an id (`Command(resume=value)`) is for this node, and nobody has taken it yet
     root_run_id   the callbacks' id of the whole graph
+    root_order    where LangSmith's tracer puts it in time; None: nobody traces
     resume_map    answers by interrupt id, where they are not those of the run's own input
     outer         the call whose node is the subgraph that this node belongs to
     tries, since  failures before this message that a RetryPolicy has answered; Unix seconds of the first try
@@ -105,6 +106,7 @@ class NodeCall:
     cache: CacheAddress | None = None
     replay: Replay | None = None
     root_run_id: str | None = None
+    root_order: str | None = None
     resume_map: dict[str, Any] | None = None
     outer: Self | None = None
     tries: int = 0
