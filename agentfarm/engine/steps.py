@@ -29,6 +29,7 @@ class RunSpec:
                       that sleeps; None: all are slept (docs/decisions/0007)
     nested            nodes of a subgraph that is itself a node are messages, too (docs/decisions/0004)
     modes             the Agent Server's stream modes whose events are kept
+    fingerprint       of the graph that it was asked for; "": nobody knows
     """
 
     run_id: str
@@ -41,6 +42,7 @@ class RunSpec:
     retry_by_message: float | None = None
     nested: bool = False
     modes: tuple[str, ...] = ()
+    fingerprint: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -116,6 +116,7 @@ def build_run(farm: Farm, tenant: Tenant, request: RunRequest, *, thread_id: UUI
         inline=inline_reason(kwargs),
         retry_by_message=farm.retry_message_seconds,
         modes=_requested_modes(request),
+        fingerprint=fingerprint,
     )
     return NewRun(
         run_id=run_id,

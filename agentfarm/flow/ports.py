@@ -13,6 +13,7 @@ from langgraph.checkpoint.base import BaseCheckpointSaver, Checkpoint
 from langgraph.pregel import Pregel
 from langgraph.store.base import BaseStore
 
+from agentfarm.engine.continuation import Manifest
 from agentfarm.engine.steps import SegmentResult
 from agentfarm.messages import ExecuteNode
 from agentfarm.records import (
@@ -73,6 +74,9 @@ class Runs(Protocol):
                 than this run was checked against (goes_on_from)
         raises NotFound (no such thread), ThreadBusy (reject, or too many wait), AlreadyExists, StoreUnavailable
         """
+
+    def find_manifest(self, tenant: Tenant, graph_id: str, fingerprint: str) -> Manifest | None:
+        """Of a build under which this tenant has had a run; None where it is not known any more."""
 
     def get(self, tenant: Tenant, thread_id: UUID, run_id: UUID, *, with_spec: bool = False) -> RunRow: ...
     def find(self, tenant: Tenant, run_id: UUID) -> RunRow | None: ...

@@ -20,6 +20,7 @@ from agentfarm.errors import GraphChanged, GraphLoadFailed, LeaseLost, Stale, Un
 from agentfarm.flow.dispatch import dispatch
 from agentfarm.flow.farm import Farm
 from agentfarm.flow.graph_use import executing, use_graph
+from agentfarm.flow.other_builds import check_channels, check_node, is_of_another_build
 from agentfarm.flow.settle import announce
 from agentfarm.messages import ExecuteNode
 from agentfarm.records import Claimed, Committed, Event, Refused
@@ -98,7 +99,7 @@ def _run_segment(farm: Farm, claimed: Claimed, sink: "_Sink") -> SegmentResult:
     store = farm.stores.of(_tenant(claimed))
 
     def stores(loaded: LoadedGraph) -> dict[str, Any]:
-        _check_node(loaded, claimed)
+        check_node(loaded, claimed)
         made = loaded.graph if loaded.is_made else None
         if made is not None:  # with classes of its own, which nobody knew when the claim was made
             farm.executions.know_types(claimed, made)
@@ -107,12 +108,16 @@ def _run_segment(farm: Farm, claimed: Claimed, sink: "_Sink") -> SegmentResult:
         return {"saver": claimed.saver, "store": store, "cache": cache, "sink": sink}
 
     def run(loaded: LoadedGraph) -> SegmentResult:
+        if is_of_another_build(loaded, claimed):
+            check_channels(farm, _tenant(claimed), loaded, claimed)
         if run_events.MODE in claimed.run.modes:
             # Made by `astream` alone; a loop of its own, whose threads are no other run's.
             return asyncio.run(arun_segment(loaded.graph, request, **stores(loaded)))
         return run_segment(loaded.graph, request, **stores(loaded))
 
     async def arun(loaded: LoadedGraph) -> SegmentResult:
+        if is_of_another_build(loaded, claimed):
+            await asyncio.to_thread(check_channels, farm, _tenant(claimed), loaded, claimed)
         return await arun_segment(loaded.graph, request, **stores(loaded))
 
     access = partial(executing, claimed, store)
@@ -120,7 +125,7 @@ def _run_segment(farm: Farm, claimed: Claimed, sink: "_Sink") -> SegmentResult:
         return use_graph(farm, claimed.run.graph_id, access, run, arun, failure=lambda result: result.error)
     except (LeaseLost, Unavailable):
         raise
-    except (Stale, GraphChanged) as error:  # the graph that this worker serves has lost the node, or its place
+    except (Stale, GraphChanged) as error:  # this worker's graph has lost the node, or its place, or a channel's kind
         return _failed(error)
     except GraphLoadFailed as error:
         if error.__cause__ is not None:  # its factory's own, which ends the run as a node's would
@@ -130,15 +135,6 @@ def _run_segment(farm: Farm, claimed: Claimed, sink: "_Sink") -> SegmentResult:
     except Exception as error:  # a bug of ours
         logger.exception("a segment failed outside of its node", extra=_ids(claimed))
         return _failed(error)
-
-
-def _check_node(loaded: LoadedGraph, claimed: Claimed) -> None:
-    """Raises GraphChanged where another build of the graph has made this execution ready."""
-    if claimed.call is None:
-        return
-    name = claimed.call.chain()[0].name  # of the graph itself: what is inside of a subgraph's node, that node knows
-    if name not in loaded.graph.nodes:
-        raise GraphChanged(graph_id=loaded.graph_id, why=f"node {name!r}, which is next, is gone")
 
 
 class _Sink:

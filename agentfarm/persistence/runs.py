@@ -92,6 +92,11 @@ class PostgresRuns:
             answer = _call_admit(connection, tenant, given, spec, self.build, then=_then(decided))
         return answer
 
+    def find_manifest(self, tenant: Tenant, graph_id: str, fingerprint: str) -> Manifest | None:
+        """Of a build under which this tenant has had a run; None where it is not known any more."""
+        with self.databases.transaction(tenant) as connection:
+            return _manifest(connection, tenant, graph_id, fingerprint)
+
     def retry(self, tenant: Tenant, thread_id: UUID, run_id: UUID) -> Admitted:
         """A failed run goes on from its checkpoint, as a new run: nodes that are done are not executed again.
 

@@ -11,6 +11,7 @@ from uuid import UUID, uuid4
 
 import pytest
 from langgraph.cache.memory import InMemoryCache
+from langgraph.channels import DeltaChannel, Topic
 from langgraph.graph import START, StateGraph
 from langgraph.types import interrupt
 from typing_extensions import TypedDict
@@ -193,6 +194,79 @@ def test_a_subgraph_whose_next_node_is_gone_ends_the_run_with_its_name(build: Ca
     assert ended.error is not None
     assert ended.error["error"] == "GraphChanged"
     assert "node 'ask', which is next, is gone" in ended.error["message"]
+
+
+def _joined(old: list[str], new: Sequence[list[str]]) -> list[str]:
+    return [*old, *(word for one in new for word in one)]
+
+
+#: What a channel was when its run began, and is when a worker goes on with it; what is given; how the refusal begins.
+CHANGED_UNDER_WAY: dict[str, tuple[Any, Any, Any, str]] = {
+    "a value became a topic": (str, Annotated[list[str], Topic(str)], "said", "was a LastValue and is a Topic now"),
+    "a topic became a value": (Annotated[list[str], Topic(str)], list[str], ["said"], "was a Topic and is a LastVal"),
+    "a list became a number": (list[str], Annotated[int, operator.add], ["said"], "held a list, and its reducer"),
+    "writes became a value": (
+        Annotated[list[str], DeltaChannel(_joined)],
+        list[str],
+        ["said"],
+        "was a DeltaChannel and is a LastValue now",
+    ),
+}
+
+
+@pytest.mark.parametrize(
+    ("change", "is_async"), [*((change, False) for change in CHANGED_UNDER_WAY), ("a value became a topic", True)]
+)
+def test_a_run_under_way_whose_channel_has_changed_ends_with_the_channels_name(
+    change: str, is_async: bool, build: Callable[..., Build]
+) -> None:
+    was, now, given, why = CHANGED_UNDER_WAY[change]
+    seen: list[Any] = []
+
+    def say(state: Any) -> Any:
+        return {"said": given}
+
+    def see(state: Any) -> Any:
+        seen.append(state)
+
+    async def see_async(state: Any) -> Any:
+        seen.append(state)
+
+    def of(kind: Any) -> Build:
+        last = see_async if is_async else see
+        return build(line(TypedDict("State", {"said": kind}, total=False), say=say, wait=see, last=last))  # type: ignore[operator]
+
+    old, new = of(was), of(now)
+    run = old.admit(uuid4(), input={"said": given})
+    execute_node(old.farm, old.inbox.messages.popleft())  # begins it, and executes the first node
+    new.inbox.messages, old.inbox.messages = old.inbox.messages, new.inbox.messages
+
+    ended = new.finish(run)
+
+    assert seen == []
+    assert ended.error is not None
+    assert ended.error["error"] == "GraphChanged"
+    assert f"channel 'said' {why}" in ended.error["message"]
+    old.inbox.messages.clear()
+    again = old.finish(retry_run(old.farm, old.tenant, run.thread_id, run.run_id))
+    assert again.status == "success"
+
+
+def test_a_run_under_way_goes_on_where_its_channels_can_take_what_is_stored(build: Callable[..., Build]) -> None:
+    class Plain(TypedDict, total=False):
+        log: list[str]
+
+    old = build(line(Plain, first=say(["first"]), last=say(["last"])))
+    new = build(line(Log, first=say(["first"]), last=say(["last"])))
+    run = old.admit(uuid4(), input={"log": ["in"]})
+    execute_node(old.farm, old.inbox.messages.popleft())
+    new.inbox.messages = old.inbox.messages
+
+    assert new.finish(run).status == "success"
+
+    head = new.farm.threads.outline(new.tenant, run.thread_id, None)
+    assert head is not None
+    assert head["channel_values"]["log"] == ["first", "last"]
 
 
 def test_a_build_is_written_down_once_a_tenant(build: Callable[..., Build], home: Home, acme: Tenant) -> None:
