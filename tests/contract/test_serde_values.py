@@ -24,6 +24,8 @@ from io import StringIO
 from typing import Annotated, Any, Generic, Literal, NamedTuple, TypeVar
 from zoneinfo import ZoneInfo
 
+import attrs
+import numpy as np
 import pytest
 from langchain_core.agents import AgentAction
 from langchain_core.documents import Document
@@ -266,6 +268,12 @@ class OldHolder(pydantic_1.BaseModel):
     any: Any = None
 
 
+@attrs.define
+class Slotted:
+    a: Any
+    _b: int = 2
+
+
 class OutOfTune(Exception):
     """Its constructor takes something else than what it passes on."""
 
@@ -497,6 +505,11 @@ VALUES: dict[str, Any] = {
     ],
     "text of a message": HumanMessage("x").text,
     "agent action": AgentAction("tool", {"a": (1,)}, "log"),
+    # -- of other libraries; more of them in test_serde_libraries.py
+    "attrs": Slotted((1,), b=3),
+    "numpy array": [np.arange(6.0).reshape(2, 3)],
+    "numpy scalars": [np.float64(1.5), np.int64(-3), np.str_("x")],
+    "numpy array of objects": np.array([object()]),
     # -- what cannot be kept
     "lock": {"a": threading.Lock()},
     "open file": [StringIO("x")],
@@ -521,13 +534,21 @@ TYPES: list[type] = [
     *(Color, Level, Kind, Flag, Outer.Inner, Outer.Data, Point, Plain, Frozen, NoInit, Animal, Dog, Zoo),
     *(Aliased, Private, Excluded, Loose, Secret, Name, Bag),
     *(Kinds, Bits, Planet, KeywordOnly, WithInitVar, Base, Derived, Checked, Box[int], Computed, Cat, Fish, Owner),
-    *(Linked, Locked, Old, OldHolder, Tagged, Choosy, Stack, Cents, Pair, OutOfTune),
+    *(Linked, Locked, Old, OldHolder, Tagged, Choosy, Stack, Cents, Pair, Slotted, OutOfTune),
     *LOCAL_CLASSES,
 ]
 #: What no process could make again. Each is refused when it is saved.
 REFUSED = {
     *("lone surrogate", "lone surrogate in a key", "lone surrogate deep inside", "class object", "lambda", "lock"),
-    *("open file", "generator", "module", "object", "defaultdict of a lambda", "memoryview of numbers"),
+    *(
+        "numpy array of objects",
+        "open file",
+        "generator",
+        "module",
+        "object",
+        "defaultdict of a lambda",
+        "memoryview of numbers",
+    ),
     *("class of the same name", *(name for name in VALUES if name.startswith("unknown "))),
 }
 
@@ -571,6 +592,8 @@ def same(a: Any, b: Any) -> bool:
     if dataclasses.is_dataclass(a) and not isinstance(a, type):
         alike = all(same(getattr(a, f.name), getattr(b, f.name)) for f in dataclasses.fields(a))
         return alike and same(getattr(a, "__dict__", None), getattr(b, "__dict__", None))
+    if isinstance(a, np.ndarray):
+        return a.dtype == b.dtype and np.array_equal(a, b)
     if isinstance(a, datetime | time):
         return a == b and a.fold == b.fold and type(a.tzinfo) is type(b.tzinfo) and str(a.tzinfo) == str(b.tzinfo)
     if isinstance(a, Send):
