@@ -12,7 +12,6 @@ from uuid import UUID
 
 from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.base import (
-    BaseCheckpointSaver,
     ChannelVersions,
     Checkpoint,
     CheckpointMetadata,
@@ -24,7 +23,8 @@ from sqlalchemy import Connection
 
 from agentfarm.ids import ZERO
 from agentfarm.persistence import checkpoint_reads, checkpoint_upkeep, checkpoint_writes
-from agentfarm.persistence.bodies import encode_writes, next_version
+from agentfarm.persistence.blocking_saver import BlockingSaver
+from agentfarm.persistence.bodies import encode_writes
 from agentfarm.persistence.checkpoint_reads import Place
 from agentfarm.persistence.database import Database
 
@@ -34,7 +34,7 @@ T = TypeVar("T")
 PAGE = 20
 
 
-class TenantSaver(BaseCheckpointSaver[str]):
+class TenantSaver(BlockingSaver):
     """guard_idle  writing raises ThreadBusy when a run of the thread is not over, in the same transaction"""
 
     def __init__(
@@ -98,6 +98,19 @@ class TenantSaver(BaseCheckpointSaver[str]):
             left = None if left is None else left - len(page)
             yield page
 
+    async def alist(
+        self,
+        config: RunnableConfig | None,
+        *,
+        filter: dict[str, Any] | None = None,
+        before: RunnableConfig | None = None,
+        limit: int | None = None,
+    ) -> AsyncIterator[CheckpointTuple]:
+        pages = self._pages(config, filter, before, limit)
+        while (page := await asyncio.to_thread(next, pages, None)) is not None:
+            for one in page:
+                yield one
+
     def get_delta_channel_history(
         self, *, config: RunnableConfig, channels: Sequence[str]
     ) -> Mapping[str, DeltaChannelHistory]:
@@ -145,9 +158,6 @@ class TenantSaver(BaseCheckpointSaver[str]):
         with self.database.transaction(self.tenant_id) as connection:
             checkpoint_writes.put_writes(connection, self.tenant_id, place, rows, guard_idle=self.guard_idle)
 
-    def get_next_version(self, current: str | None, channel: None = None) -> str:
-        return next_version(current)
-
     # ----------------------------------------------------------------------- upkeep
 
     def delete_thread(self, thread_id: str) -> None:
@@ -185,52 +195,3 @@ class TenantSaver(BaseCheckpointSaver[str]):
         runs = [UUID(run_id) for run_id in run_ids]
         if runs:
             self._in_transaction(lambda connection: checkpoint_upkeep.delete_of_runs(connection, self.tenant_id, runs))
-
-    # ----------------------------------------------------------------------- async: the same, in a thread
-
-    async def aget_tuple(self, config: RunnableConfig) -> CheckpointTuple | None:
-        return await asyncio.to_thread(self.get_tuple, config)
-
-    async def alist(
-        self,
-        config: RunnableConfig | None,
-        *,
-        filter: dict[str, Any] | None = None,
-        before: RunnableConfig | None = None,
-        limit: int | None = None,
-    ) -> AsyncIterator[CheckpointTuple]:
-        pages = self._pages(config, filter, before, limit)
-        while (page := await asyncio.to_thread(next, pages, None)) is not None:
-            for one in page:
-                yield one
-
-    async def aput(
-        self,
-        config: RunnableConfig,
-        checkpoint: Checkpoint,
-        metadata: CheckpointMetadata,
-        new_versions: ChannelVersions,
-    ) -> RunnableConfig:
-        return await asyncio.to_thread(self.put, config, checkpoint, metadata, new_versions)
-
-    async def aput_writes(
-        self, config: RunnableConfig, writes: Sequence[tuple[str, Any]], task_id: str, task_path: str = ""
-    ) -> None:
-        await asyncio.to_thread(self.put_writes, config, writes, task_id, task_path)
-
-    async def adelete_thread(self, thread_id: str) -> None:
-        await asyncio.to_thread(self.delete_thread, thread_id)
-
-    async def acopy_thread(self, source_thread_id: str, target_thread_id: str) -> None:
-        await asyncio.to_thread(self.copy_thread, source_thread_id, target_thread_id)
-
-    async def aprune(self, thread_ids: Sequence[str], *, strategy: str = "keep_latest") -> None:
-        await asyncio.to_thread(lambda: self.prune(thread_ids, strategy=strategy))
-
-    async def adelete_for_runs(self, run_ids: Sequence[str]) -> None:
-        await asyncio.to_thread(self.delete_for_runs, run_ids)
-
-    async def aget_delta_channel_history(
-        self, *, config: RunnableConfig, channels: Sequence[str]
-    ) -> Mapping[str, DeltaChannelHistory]:
-        return await asyncio.to_thread(lambda: self.get_delta_channel_history(config=config, channels=channels))

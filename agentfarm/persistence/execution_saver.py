@@ -6,7 +6,6 @@ checkpoints of subgraphs inside the node, and all of a run that one worker execu
 fence and is refused in the same statement when another worker has taken over.
 """
 
-import asyncio
 import logging
 import weakref
 from collections.abc import AsyncIterator, Collection, Iterable, Iterator, Mapping, Sequence
@@ -16,7 +15,6 @@ from uuid import UUID
 import orjson
 from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.base import (
-    BaseCheckpointSaver,
     ChannelVersions,
     Checkpoint,
     CheckpointMetadata,
@@ -28,6 +26,7 @@ from langgraph.checkpoint.serde.base import SerializerProtocol
 from agentfarm.errors import StoreUnavailable
 from agentfarm.ids import ZERO
 from agentfarm.persistence import wire
+from agentfarm.persistence.blocking_saver import BlockingSaver
 from agentfarm.persistence.bodies import (
     Encoded,
     Head,
@@ -37,7 +36,6 @@ from agentfarm.persistence.bodies import (
     decode_checkpoint,
     encode_checkpoint,
     encode_writes,
-    next_version,
     read_parts,
 )
 from agentfarm.persistence.checkpoints import TenantSaver
@@ -56,7 +54,7 @@ PUT_WRITES: Final = wire.function("put_writes", f"{_HELD} uuid {WRITE_TYPES} boo
 NOTE_WARNINGS: Final = wire.function("note_warnings", "uuid uuid jsonb")
 
 
-class ExecutionSaver(BaseCheckpointSaver[str]):
+class ExecutionSaver(BlockingSaver):
     """held   the lease under which it writes
     at_id  the checkpoint that the execution stands at, which is the thread's head; None for the start of a new thread
     head   its bytes, and writes: the rows there that concern this execution
@@ -112,6 +110,10 @@ class ExecutionSaver(BaseCheckpointSaver[str]):
         packet, self.packet = self.packet, None
         return decode_checkpoint(self.serde, str(self.thread_id), "", self.head, self.writes.values(), packet=packet)
 
+    async def aget_tuple(self, config: RunnableConfig) -> CheckpointTuple | None:
+        """Without an OS thread where nothing waits."""
+        return self.get_tuple(config) if self._is_here(config) else await super().aget_tuple(config)
+
     def _is_here(self, config: RunnableConfig) -> bool:
         given = config.get("configurable", {})
         if given.get("checkpoint_ns") or str(given.get("thread_id")) != str(self.thread_id):
@@ -128,6 +130,17 @@ class ExecutionSaver(BaseCheckpointSaver[str]):
         limit: int | None = None,
     ) -> Iterator[CheckpointTuple]:
         return self._reader.list(config, filter=filter, before=before, limit=limit)
+
+    async def alist(
+        self,
+        config: RunnableConfig | None,
+        *,
+        filter: dict[str, Any] | None = None,
+        before: RunnableConfig | None = None,
+        limit: int | None = None,
+    ) -> AsyncIterator[CheckpointTuple]:
+        async for found in self._reader.alist(config, filter=filter, before=before, limit=limit):
+            yield found
 
     def get_delta_channel_history(
         self, *, config: RunnableConfig, channels: Sequence[str]
@@ -226,49 +239,9 @@ class ExecutionSaver(BaseCheckpointSaver[str]):
             return ZERO
         return task if self.held.execution_id in (self.held.run_id, ZERO) else self.held.execution_id
 
-    def get_next_version(self, current: str | None, channel: None = None) -> str:
-        return next_version(current)
-
     def with_allowlist(self, extra_allowlist: Collection[tuple[str, ...]]) -> Self:
         """This saver: its serializer knows the graph's classes. Stock asks in every segment, and would clone both."""
         return self
-
-    # ----------------------------------------------------------------------- async: what waits, in a thread
-
-    async def aget_tuple(self, config: RunnableConfig) -> CheckpointTuple | None:
-        if self._is_here(config):
-            return self.get_tuple(config)
-        return await asyncio.to_thread(self.get_tuple, config)
-
-    async def alist(
-        self,
-        config: RunnableConfig | None,
-        *,
-        filter: dict[str, Any] | None = None,
-        before: RunnableConfig | None = None,
-        limit: int | None = None,
-    ) -> AsyncIterator[CheckpointTuple]:
-        async for found in self._reader.alist(config, filter=filter, before=before, limit=limit):
-            yield found
-
-    async def aget_delta_channel_history(
-        self, *, config: RunnableConfig, channels: Sequence[str]
-    ) -> Mapping[str, DeltaChannelHistory]:
-        return await self._reader.aget_delta_channel_history(config=config, channels=channels)
-
-    async def aput(
-        self,
-        config: RunnableConfig,
-        checkpoint: Checkpoint,
-        metadata: CheckpointMetadata,
-        new_versions: ChannelVersions,
-    ) -> RunnableConfig:
-        return await asyncio.to_thread(self.put, config, checkpoint, metadata, new_versions)
-
-    async def aput_writes(
-        self, config: RunnableConfig, writes: Sequence[tuple[str, Any]], task_id: str, task_path: str = ""
-    ) -> None:
-        await asyncio.to_thread(self.put_writes, config, writes, task_id, task_path)
 
 
 def held_params(held: Held) -> list[wire.Param]:
