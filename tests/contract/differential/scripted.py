@@ -1,7 +1,7 @@
-"""A chat model that says what a script says: no network, and the same answer to the same messages in every process.
+"""Chat models that say what is written for them: no network, the same answer to the same messages in every process.
 
-It speaks all of BaseChatModel (sync, async, tool calls in pieces, usage), so that an agent over it is the agent that it
-would be over a hosted model. Ids of tool calls tell who called and where in the conversation.
+They speak all of BaseChatModel (sync, async, tool calls in pieces, usage), so that an agent over one is the agent
+that it would be over a hosted model.
 """
 
 import json
@@ -43,11 +43,11 @@ def in_turn(*replies: Reply) -> Script:
     return script
 
 
-class ScriptedModel(BaseChatModel):
-    """speaker  begins the ids of its tool calls, so that those of two agents differ"""
+class SpokenModel(BaseChatModel):
+    """Streams the pieces of a reply, or joins them. Leaves to who inherits: which (`pieces`)."""
 
-    script: Script
-    speaker: str = "model"
+    def pieces(self, messages: list[BaseMessage]) -> list[AIMessageChunk]:
+        raise NotImplementedError
 
     @property
     def _llm_type(self) -> str:
@@ -101,14 +101,24 @@ class ScriptedModel(BaseChatModel):
         return await agenerate_from_stream(self._astream(messages, stop, **kwargs))
 
     def _chunks(self, messages: list[BaseMessage]) -> Iterator[ChatGenerationChunk]:
-        reply = self.script(messages)
-        pieces = _text_pieces(reply) if isinstance(reply, str) else self._call_pieces(reply, place=len(messages))
+        pieces = self.pieces(messages)
         spoken = len(pieces)
         pieces[-1].chunk_position = "last"
         pieces[-1].usage_metadata = UsageMetadata(
             input_tokens=len(messages), output_tokens=spoken, total_tokens=len(messages) + spoken
         )
         return (ChatGenerationChunk(message=piece) for piece in pieces)
+
+
+class ScriptedModel(SpokenModel):
+    """speaker  begins the ids of its tool calls, so that those of two agents differ; then comes where they are"""
+
+    script: Script
+    speaker: str = "model"
+
+    def pieces(self, messages: list[BaseMessage]) -> list[AIMessageChunk]:
+        reply = self.script(messages)
+        return _text_pieces(reply) if isinstance(reply, str) else self._call_pieces(reply, place=len(messages))
 
     def _call_pieces(self, uses: Sequence[Use], place: int) -> list[AIMessageChunk]:
         """Name and id first, then the arguments in two halves, as hosted models stream them."""

@@ -1,14 +1,10 @@
 """Every mode of a stream, one by one and together; tokens of a model; tools."""
 
-from collections.abc import AsyncIterator, Iterator
+import json
 from itertools import combinations
 from typing import Any
 
-from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
-from langchain_core.language_models import BaseChatModel
-from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage, ToolMessage
-from langchain_core.messages.ai import UsageMetadata
-from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
+from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage, ToolCallChunk, ToolMessage
 from langchain_core.tools import tool
 from langgraph.config import get_stream_writer
 from langgraph.graph import START, MessagesState, StateGraph
@@ -17,76 +13,28 @@ from langgraph.types import Command, interrupt
 
 from tests.contract.differential.building import Log, asks, line, says
 from tests.contract.differential.scenario import AnyGraph, Run, resume, scenario
+from tests.contract.differential.scripted import SpokenModel
 
 ALL = ("values", "updates", "custom", "tasks", "checkpoints", "debug", "messages-tuple")
 
 
-class Scripted(BaseChatModel):
-    """Says `replies[n]` where n messages of its own came before; word by word, unless it does not stream."""
+class Repeater(SpokenModel):
+    """Says `replies[n]`, messages with ids, where n of its own came before; word by word, the usage last."""
 
     replies: list[AIMessage]
-    streams: bool = True
 
-    @property
-    def _llm_type(self) -> str:
-        return "scripted"
-
-    def _reply(self, messages: list[BaseMessage]) -> AIMessage:
-        return self.replies[sum(isinstance(message, AIMessage) for message in messages) % len(self.replies)]
-
-    def _generate(
-        self,
-        messages: list[BaseMessage],
-        stop: list[str] | None = None,
-        run_manager: CallbackManagerForLLMRun | None = None,
-        **kwargs: Any,
-    ) -> ChatResult:
-        return ChatResult(generations=[ChatGeneration(message=self._reply(messages))])
-
-    def _chunks(self, messages: list[BaseMessage]) -> list[ChatGenerationChunk]:
-        reply = self._reply(messages)
+    def pieces(self, messages: list[BaseMessage]) -> list[AIMessageChunk]:
+        reply = self.replies[sum(isinstance(message, AIMessage) for message in messages) % len(self.replies)]
         parts = [AIMessageChunk(content=f"{word} ", id=reply.id) for word in str(reply.content).split()]
         for index, call in enumerate(reply.tool_calls):
-            args = str(call["args"]).replace("'", '"')
-            piece = {"name": call["name"], "args": args, "id": call["id"], "index": index, "type": "tool_call_chunk"}
-            parts.append(AIMessageChunk(content="", id=reply.id, tool_call_chunks=[piece]))
-        usage = UsageMetadata(
-            input_tokens=len(messages), output_tokens=len(parts), total_tokens=len(messages) + len(parts)
-        )
-        parts.append(AIMessageChunk(content="", id=reply.id, usage_metadata=usage, chunk_position="last"))
-        return [ChatGenerationChunk(message=part) for part in parts]
-
-    def _stream(
-        self,
-        messages: list[BaseMessage],
-        stop: list[str] | None = None,
-        run_manager: CallbackManagerForLLMRun | None = None,
-        **kwargs: Any,
-    ) -> Iterator[ChatGenerationChunk]:
-        for chunk in self._chunks(messages):
-            if run_manager:
-                run_manager.on_llm_new_token(str(chunk.message.content), chunk=chunk)
-            yield chunk
-
-    async def _astream(
-        self,
-        messages: list[BaseMessage],
-        stop: list[str] | None = None,
-        run_manager: AsyncCallbackManagerForLLMRun | None = None,
-        **kwargs: Any,
-    ) -> AsyncIterator[ChatGenerationChunk]:
-        for chunk in self._chunks(messages):
-            if run_manager:
-                await run_manager.on_llm_new_token(str(chunk.message.content), chunk=chunk)
-            yield chunk
-
-    def bind_tools(self, tools: Any, **kwargs: Any) -> Any:
-        return self
+            args = json.dumps(call["args"])
+            chunk = ToolCallChunk(name=call["name"], args=args, id=call["id"], index=index, type="tool_call_chunk")
+            parts.append(AIMessageChunk(content="", id=reply.id, tool_call_chunks=[chunk]))
+        return [*parts, AIMessageChunk(content="", id=reply.id)]
 
 
-def model(*replies: AIMessage | str, **options: Any) -> Scripted:
-    made = [reply if isinstance(reply, AIMessage) else AIMessage(reply) for reply in replies]
-    return Scripted(replies=made, **options)
+def model(*replies: AIMessage | str) -> Repeater:
+    return Repeater(replies=[reply if isinstance(reply, AIMessage) else AIMessage(reply) for reply in replies])
 
 
 @tool
@@ -125,7 +73,7 @@ def _calls(*calls: tuple[str, dict[str, Any]]) -> AIMessage:
     return AIMessage("let me see", tool_calls=made, id="ai1")
 
 
-def _agent(llm: Scripted, *tools: Any, later: bool = False) -> AnyGraph:
+def _agent(llm: Repeater, *tools: Any, later: bool = False) -> AnyGraph:
     def say(state: MessagesState) -> Any:
         return {"messages": [llm.invoke(state["messages"])]}
 
@@ -142,7 +90,7 @@ def _agent(llm: Scripted, *tools: Any, later: bool = False) -> AnyGraph:
     return builder.compile()
 
 
-def _speaks(llm: Scripted, *, later: bool = False, in_a_child: bool = False) -> AnyGraph:
+def _speaks(llm: Repeater, *, later: bool = False, in_a_child: bool = False) -> AnyGraph:
     def say(state: MessagesState) -> Any:
         return {"messages": [llm.invoke(state["messages"])]}
 
