@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
+import psycopg
 import pytest
 import redis
 
@@ -151,13 +152,19 @@ def copy_of_migrated(servers: Services, name: str) -> Iterator[OwnDatabase]:
     """For fixtures of another scope than `database`. Dropped at the end, whoever is still connected."""
     postgres = _migrated(servers)
     unique = f"{re.sub(r'[^a-z0-9]+', '_', name.lower())[:30]}_{uuid.uuid4().hex[:8]}"
-    postgres.query(f"CREATE DATABASE {unique} OWNER {OWNER} TEMPLATE {TEMPLATE};")
-    postgres.query(database_grants(unique))
+    _as_root(postgres, f"CREATE DATABASE {unique} OWNER {OWNER} TEMPLATE {TEMPLATE}", database_grants(unique))
     roles = {"app_url": APP, "owner_url": OWNER, "ops_url": OPS, "admin_url": ADMIN, "root_url": ROOT}
     try:
         yield OwnDatabase(name=unique, **{field: postgres.url(role, unique) for field, role in roles.items()})
     finally:
-        postgres.query(f"DROP DATABASE {unique} WITH (FORCE);")
+        _as_root(postgres, f"DROP DATABASE {unique} WITH (FORCE)")
+
+
+def _as_root(postgres: Postgres, *statements: str) -> None:
+    """Each in a transaction of its own."""
+    with psycopg.connect(postgres.url(ROOT), autocommit=True) as connection:
+        for statement in statements:
+            connection.execute(statement)  # type: ignore[arg-type]  # made of names of our own
 
 
 def _migrated(servers: Services) -> Postgres:
@@ -165,8 +172,7 @@ def _migrated(servers: Services) -> Postgres:
     with locked(servers.folder) as state:
         postgres, facts = Postgres(state), state.section("tests")
         if "migrated" not in facts:
-            postgres.query(f"CREATE DATABASE {TEMPLATE} OWNER {OWNER};")
-            postgres.query(database_grants(TEMPLATE))
+            _as_root(postgres, f"CREATE DATABASE {TEMPLATE} OWNER {OWNER}", database_grants(TEMPLATE))
             facts["migrated"] = _migrate(postgres, servers)
             state.save()
         if facts["migrated"]:

@@ -1,5 +1,5 @@
 """The walls are tested with what the persistence's tests use: two tenants in one home."""
 
-from tests.integration.persistence.conftest import acme, globex, hand, hands, home
+from tests.integration.persistence.conftest import acme, globex, hand, hands, home, shared_database
 
-__all__ = ["acme", "globex", "hand", "hands", "home"]  # fixtures
+__all__ = ["acme", "globex", "hand", "hands", "home", "shared_database"]  # fixtures

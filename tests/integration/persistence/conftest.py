@@ -1,4 +1,4 @@
-"""A migrated database for each test, tenants, and worker processes as far as the database can tell."""
+"""A migrated database without rows for each test, tenants, and worker processes as far as the database can tell."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -12,33 +12,47 @@ from agentfarm.local.services import Services
 from agentfarm.persistence.database import Database
 from agentfarm.tenancy import Tenant
 from tests.integration.persistence.farmhands import Hand
-from tests.integration.persistence.postgres import Home
-from tests.services import copy_of_migrated
+from tests.integration.persistence.postgres import Home, empty
+from tests.services import OwnDatabase, copy_of_migrated
 
 
 @pytest.fixture
-def home(servers: Services) -> Iterator[Home]:
-    with home_of(servers) as made:
+def home(shared_database: OwnDatabase) -> Iterator[Home]:
+    """Without a row of another test's, with connections of its own. What is not rows is to stay as it is here."""
+    empty(shared_database)
+    with home_in(shared_database) as made:
         yield made
 
 
+@pytest.fixture
+def own_home(servers: Services) -> Iterator[Home]:
+    """A database of the test's own, which may change its tables and functions."""
+    with copy_of_migrated(servers, "own") as own, home_in(own) as made:
+        yield made
+
+
+@pytest.fixture(scope="session")
+def shared_database(servers: Services) -> Iterator[OwnDatabase]:
+    """One for all these tests of a process: to make one takes six times as long as to empty it."""
+    with copy_of_migrated(servers, "shared") as own:
+        yield own
+
+
 @contextmanager
-def home_of(servers: Services) -> Iterator[Home]:
-    """For fixtures of another scope than `home`."""
-    with copy_of_migrated(servers, "home") as own:
-        settings = Settings(
-            database_url=SecretStr(own.app_url),
-            database_ops_url=SecretStr(own.ops_url),
-            redis_url=SecretStr("redis://127.0.0.1:1"),
-            broker_url=SecretStr("redis://127.0.0.1:1"),
-            secret_key=SecretStr("of the tests"),
-        )
-        made = Home(own, settings, Database(settings), Database(settings, url=settings.ops_url))
-        try:
-            yield made
-        finally:
-            made.app.dispose()
-            made.ops.dispose()
+def home_in(own: OwnDatabase) -> Iterator[Home]:
+    settings = Settings(
+        database_url=SecretStr(own.app_url),
+        database_ops_url=SecretStr(own.ops_url),
+        redis_url=SecretStr("redis://127.0.0.1:1"),
+        broker_url=SecretStr("redis://127.0.0.1:1"),
+        secret_key=SecretStr("of the tests"),
+    )
+    made = Home(own, settings, Database(settings), Database(settings, url=settings.ops_url))
+    try:
+        yield made
+    finally:
+        made.app.dispose()
+        made.ops.dispose()
 
 
 @pytest.fixture

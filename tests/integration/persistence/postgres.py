@@ -19,7 +19,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Home:
-    """A migrated database of one test. app, ops: as the product connects."""
+    """A migrated database, without rows at first. app, ops: as the product connects."""
 
     own: OwnDatabase
     settings: Settings
@@ -42,6 +42,27 @@ class Home:
         """As the superuser: the facts, whatever the walls show."""
         with self.connect() as connection:
             return connection.execute(sql, parameters).fetchall()  # type: ignore[arg-type]  # literal SQL of the tests
+
+
+#: Tables with rows, of ours and of Django's, but for what a migration fills.
+FILLED = """
+    SELECT string_agg(format('%I.%I', schemaname, tablename), ', ') FROM pg_tables
+     WHERE (schemaname = 'farm' OR tablename LIKE 'tenants\\_%')
+       AND pg_relation_size(format('%I.%I', schemaname, tablename)::regclass) > 0
+"""
+
+
+def empty(own: OwnDatabase) -> None:
+    """Whoever is still connected from the test before is cut off, as when the database is dropped."""
+    with psycopg.connect(own.root_url, autocommit=True) as root:
+        root.execute(
+            "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity"
+            " WHERE datname = current_database() AND pid <> pg_backend_pid()"
+        )
+        ((filled,),) = root.execute(FILLED).fetchall()
+        if filled:
+            root.execute("SET session_replication_role = replica")  # without the trigger that keeps the audit
+            root.execute(f"TRUNCATE {filled} RESTART IDENTITY CASCADE")
 
 
 def wait_for(fact: Callable[[], T], *, what: str, seconds: float = 15.0) -> T:

@@ -81,12 +81,12 @@ def test_a_member_of_the_owner_may_not_start(home: Home) -> None:
             root.execute("REVOKE farm_owner FROM farm_app")
 
 
-def test_a_schema_that_lacks_something_is_named(home: Home) -> None:
-    with home.connect() as root:
+def test_a_schema_that_lacks_something_is_named(own_home: Home) -> None:
+    with own_home.connect() as root:
         root.execute("DROP TABLE farm.superstep; DROP FUNCTION farm.end_run")
 
     with pytest.raises(SchemaNotMigrated, match=r"lacks table farm\.superstep, function farm\.end_run"):
-        check_at_start(home.app)
+        check_at_start(own_home.app)
 
 
 def test_a_process_whose_serializer_is_not_strict_may_not_start() -> None:
@@ -161,19 +161,19 @@ def test_connections_that_were_cut_while_idle_are_replaced_unseen(home: Home, ac
         assert connection.execute(text("SELECT 1")).scalar_one() == 1
 
 
-def test_a_connection_that_is_cut_in_the_middle_is_unavailable_and_replaced(home: Home, acme: Tenant) -> None:
+def test_a_connection_that_is_cut_in_the_middle_is_unavailable_and_replaced(own_home: Home, acme: Tenant) -> None:
     suicide = "SELECT pg_terminate_backend(pg_backend_pid())"
-    with home.connect() as root:
+    with own_home.connect() as root:
         root.execute(
             "CREATE FUNCTION farm.suicide() RETURNS bool LANGUAGE sql SECURITY DEFINER AS " + f"$$ {suicide} $$"
         )  # type: ignore[arg-type]
 
     with pytest.raises(StoreUnavailable):
-        home.app.call(wire.Prepared("suicide", "SELECT farm.suicide()", ""), [])
-    with pytest.raises(StoreUnavailable), home.app.transaction(acme) as connection:
+        own_home.app.call(wire.Prepared("suicide", "SELECT farm.suicide()", ""), [])
+    with pytest.raises(StoreUnavailable), own_home.app.transaction(acme) as connection:
         connection.execute(text("SELECT farm.suicide()"))
 
-    assert home.app.call(PING, []).number("one") == 1
+    assert own_home.app.call(PING, []).number("one") == 1
 
 
 @pytest.mark.parametrize(
