@@ -209,3 +209,7 @@ def make_silent(home: Home, hand: Hand, *, seconds: int = 60) -> None:
 
 Factory = Callable[..., Hand]
 __all__ = ["ZERO", "Factory", "Hand", "Settings"]
+
+
+def config_of(claimed: Claimed) -> dict[str, dict[str, str]]:
+    return {"configurable": {"thread_id": str(claimed.thread_id), "checkpoint_ns": ""}}

@@ -24,9 +24,9 @@ from agentfarm.persistence.threads import PostgresThreads
 from agentfarm.tenancy import Tenant
 from tests.integration.persistence.farmhands import Hand
 from tests.integration.persistence.postgres import Home
+from tests.integration.persistence.runs.parts import new_run
 from tests.integration.persistence.test_engine_over_postgres import Farm as Line
 from tests.integration.persistence.test_engine_over_postgres import State, asking, line
-from tests.integration.persistence.test_runs import new_run
 
 
 def farm_of(worked: Line) -> Farm:

@@ -31,7 +31,7 @@ from agentfarm.persistence.serde import serde_of
 from agentfarm.records import Claimed, NewRun, Refused
 from agentfarm.tenancy import Tenant
 from tests.integration.persistence.postgres import Home
-from tests.integration.persistence.test_runs import ASSISTANT, _everything
+from tests.integration.persistence.runs.parts import ASSISTANT, rows_of
 
 
 class Worker:
@@ -215,7 +215,7 @@ def test_a_run_that_is_undone_in_the_middle_leaves_nothing(
 ) -> None:
     worker, thread_id = make_worker(_fan_out()), uuid4()
     worker.run(thread_id, START_STATE)
-    before = _everything(home, acme)
+    before = rows_of(home, acme)
     run_id, (start,) = worker.admit(thread_id, {"n": 4})
     siblings = list(worker.execute(start))
     for message in siblings[:2]:
@@ -223,9 +223,9 @@ def test_a_run_that_is_undone_in_the_middle_leaves_nothing(
 
     worker.runs.cancel(acme, thread_id, run_id, rollback=True)
 
-    assert _everything(home, acme) == before
+    assert rows_of(home, acme) == before
     assert [list(worker.execute(message)) for message in siblings] == [[], [], [], []]
-    assert _everything(home, acme) == before
+    assert rows_of(home, acme) == before
 
 
 def test_a_resumed_run_that_is_undone_asks_again(

@@ -22,7 +22,7 @@ from agentfarm.persistence.serde import serde_of
 from agentfarm.persistence.threads import PostgresThreads
 from agentfarm.tenancy import Tenant
 from tests.integration.persistence.postgres import Home
-from tests.integration.persistence.test_runs import new_run
+from tests.integration.persistence.runs.parts import new_run
 
 MakeSaver = Callable[..., TenantSaver]
 

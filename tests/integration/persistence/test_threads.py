@@ -23,7 +23,7 @@ from agentfarm.persistence.threads import PostgresThreads
 from agentfarm.records import Ended, ThreadQuery, ThreadRow, ThreadTtl
 from agentfarm.tenancy import Tenant
 from tests.integration.persistence.postgres import Home
-from tests.integration.persistence.test_runs import new_run
+from tests.integration.persistence.runs.parts import new_run
 
 
 @pytest.fixture

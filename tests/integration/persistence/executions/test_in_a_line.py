@@ -1,0 +1,195 @@
+"""claim, commit, advance: a run whose nodes come one after the other, and those that are tried again."""
+
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+
+from agentfarm.engine.steps import SegmentResult
+from agentfarm.messages import ExecuteNode
+from agentfarm.persistence.bodies import INLINE_BYTES
+from agentfarm.records import Claimed
+from agentfarm.tenancy import Tenant
+from tests.integration.persistence.farmhands import (
+    BIG,
+    Hand,
+    begin,
+    config_of,
+    count,
+    execution,
+    go_on,
+    run_status,
+    start,
+)
+from tests.integration.persistence.postgres import Home
+
+
+def test_a_run_goes_from_its_start_through_its_nodes_to_its_end(home: Home, hand: Hand, acme: Tenant) -> None:
+    message = start(home, acme)
+
+    first = hand.claim(message)
+    (to_one,) = hand.commit(first, begin(first, "one")).ready
+    one = hand.claim(to_one)
+    (to_two,) = hand.commit(one, go_on(one, "two")).ready
+    two = hand.claim(to_two)
+    end = hand.commit(two, go_on(two, step=2))
+
+    assert (first.kind, one.kind, one.call and one.call.name) == ("start", "node", "one")
+    assert end.ended is not None
+    assert (end.ended.status, end.ended.run_id) == ("success", message.run_id)
+    assert run_status(home, message) == "success"
+    chain = home.query("SELECT checkpoint_id, parent_id FROM farm.checkpoint ORDER BY checkpoint_id")
+    assert [parent for _, parent in chain] == [None, *(checkpoint_id for checkpoint_id, _ in chain[:-1])]
+    assert home.query("SELECT head, step FROM farm.thread_head") == [(chain[-1][0], 2)]
+    assert home.query("SELECT status FROM farm.thread") == [("idle",)]
+
+
+def test_a_claim_brings_what_the_node_needs_and_nothing_twice(
+    home: Home, hand: Hand, hands: Callable[..., Hand], acme: Tenant
+) -> None:
+    first = hand.claim(start(home, acme))
+    (to_one,) = hand.commit(first, begin(first, "one", text="hello", long=BIG, pair=(1, 2))).ready
+
+    here, elsewhere = hand.executions, hands().executions
+    found = elsewhere.claim(to_one)
+
+    assert isinstance(found, Claimed)
+    assert found.run == first.run
+    loaded = found.saver.get_tuple(config_of(found))  # type: ignore[arg-type]
+    assert loaded is not None
+    assert loaded.checkpoint["channel_values"] == {"text": "hello", "long": BIG, "pair": (1, 2)}
+    assert loaded.checkpoint["id"] == str(to_one.checkpoint_id)
+    assert found.attempt == 1
+    assert here.claim(to_one) != found
+
+
+def test_a_head_is_decoded_afresh_for_every_reader(home: Home, hand: Hand, acme: Tenant) -> None:
+    first = hand.claim(start(home, acme))
+    (to_one,) = hand.commit(first, begin(first, "one", items=["a"])).ready
+    one = hand.claim(to_one)
+
+    read = [one.saver.get_tuple(config_of(one)) for _ in range(2)]  # type: ignore[arg-type]
+
+    assert read[0] is not None
+    assert read[1] is not None
+    read[0].checkpoint["channel_values"]["items"].append("b")
+    assert read[1].checkpoint["channel_values"]["items"] == ["a"]
+
+
+def test_what_did_not_change_is_stored_once_and_small_values_not_as_blobs(home: Home, hand: Hand, acme: Tenant) -> None:
+    first = hand.claim(start(home, acme))
+    small, large = "s" * INLINE_BYTES, "l" * (INLINE_BYTES + 1)
+    (to_one,) = hand.commit(first, begin(first, "one", small=small, large=large)).ready
+    one = hand.claim(to_one)
+    loaded = one.saver.get_tuple(config_of(one))  # type: ignore[arg-type]
+    assert loaded is not None
+
+    result = go_on(one, "two")
+    put = result.ops[1]
+    put.checkpoint["channel_values"] = loaded.checkpoint["channel_values"]  # type: ignore[union-attr]
+    put.checkpoint["channel_versions"] = loaded.checkpoint["channel_versions"]  # type: ignore[union-attr]
+    put.new_versions.clear()  # type: ignore[union-attr]
+    (to_two,) = hand.commit(one, result).ready
+
+    two = hand.claim(to_two)
+    again = two.saver.get_tuple(config_of(two))  # type: ignore[arg-type]
+    assert again is not None
+    assert again.checkpoint["channel_values"] == {"small": small, "large": large}
+    assert count(home, "checkpoint_blob") == 1
+    assert count(home, "checkpoint") == 2
+
+
+def test_a_start_may_go_on_with_its_first_node_in_the_same_message(home: Home, hand: Hand, acme: Tenant) -> None:
+    first = hand.claim(start(home, acme))
+
+    committed = hand.commit(first, begin(first, "one"), lease_next=True)
+
+    assert committed.ready == ()
+    assert committed.leased is not None
+    assert execution(home, committed.leased.message)["status"] == "leased"
+    one = committed.leased
+    loaded = one.saver.get_tuple(config_of(one))  # type: ignore[arg-type]
+    assert loaded is not None
+    assert loaded.checkpoint["channel_values"] == {"text": "hello"}
+    assert hand.refusal(one.message) == "busy"
+    assert hand.commit(one, go_on(one)).ended is not None
+
+
+def test_a_message_delivered_twice_finds_the_lease_or_the_result(
+    home: Home, hand: Hand, hands: Callable[..., Hand], acme: Tenant
+) -> None:
+    message = start(home, acme)
+    other = hands("other")
+
+    first = hand.claim(message)
+    while_it_runs = (hand.refusal(message), other.refusal(message))
+    (to_one,) = hand.commit(first, begin(first, "one")).ready
+
+    assert while_it_runs == ("busy", "busy")
+    assert (hand.refusal(message), other.refusal(message)) == ("gone", "gone")
+    assert other.executions.open_at_head(message) == (replace(to_one, queue=""),)
+
+
+def test_of_two_workers_that_claim_at_once_one_gets_it(home: Home, hands: Callable[..., Hand], acme: Tenant) -> None:
+    both = [hands(), hands()]
+
+    def race(worker: Hand, message: ExecuteNode, gate: threading.Barrier) -> object:
+        gate.wait()
+        return worker.executions.claim(message)
+
+    for _ in range(10):
+        message, gate = start(home, acme), threading.Barrier(2)
+        with ThreadPoolExecutor(2) as pool:
+            racers = [pool.submit(race, worker, message, gate) for worker in both]
+            answers = [racer.result() for racer in racers]
+        assert sorted(type(answer).__name__ for answer in answers) == ["Claimed", "Refused"]
+
+
+def test_a_retry_is_the_same_execution_with_its_tries_counted_and_due_later(
+    home: Home, hand: Hand, acme: Tenant
+) -> None:
+    first = hand.claim(start(home, acme))
+    (to_one,) = hand.commit(first, begin(first, "one")).ready
+    one = hand.claim(to_one)
+    assert one.call is not None
+
+    later = SegmentResult(outcome="retry", retry_in=3600, call=one.call.retried(1, 1.0), error=ValueError("x"))
+    committed = hand.commit(one, later)
+    assert committed.ready == ()
+    assert hand.refusal(to_one) == "busy"
+    home.query("UPDATE farm.node_execution SET available_at = now() WHERE outcome = 'retry' RETURNING 1")
+    two = hand.claim(to_one)
+
+    assert two.call is not None
+    assert (two.call.tries, two.attempt) == (1, 1)
+    assert execution(home, to_one)["lost_to"] is None
+    at_once = SegmentResult(outcome="retry", retry_in=0, call=two.call.retried(2, 2.0), error=ValueError("x"))
+    assert hand.commit(two, at_once).ready == (to_one,)
+
+
+def test_a_node_that_failed_in_an_earlier_run_may_save_its_writes_at_the_same_checkpoint(
+    home: Home, hand: Hand, acme: Tenant
+) -> None:
+    first = hand.claim(start(home, acme))
+    (to_one,) = hand.commit(first, begin(first, "one")).ready
+    one = hand.claim(to_one)
+    assert one.call is not None
+    marked = [("__error__", "x"), ("__error_source_node__", "one")]
+    one.saver.put_writes(
+        {
+            "configurable": {
+                "thread_id": str(one.thread_id),
+                "checkpoint_ns": "",
+                "checkpoint_id": one.call.checkpoint_id,
+            }
+        },
+        marked,
+        one.call.execution_id,
+    )
+    hand.commit(one, SegmentResult(status="error", error=ValueError("x")))
+
+    again = hand.claim(start(home, acme, one.thread_id))
+    leased = hand.commit(again, SegmentResult(next=(one.call,)), lease_next=True).leased
+    assert leased is not None
+
+    assert hand.commit(leased, go_on(leased)).ended is not None
