@@ -14,7 +14,6 @@ from langgraph._internal._constants import TASKS as SENDS
 from langgraph._internal._serde import _collect_from_type, _safe_get_type_hints
 from langgraph.checkpoint.serde import jsonplus as _stock
 from langgraph.checkpoint.serde._msgpack import SAFE_MSGPACK_TYPES, STRICT_MSGPACK_ENABLED
-from langgraph.checkpoint.serde.types import SendProtocol
 from langgraph.checkpoint.serde.types import _DeltaSnapshot as DeltaSnapshot
 
 #: Codes of the msgpack extensions, as stock writes them.
@@ -93,7 +92,6 @@ __all__ = [
     "STRICT_MSGPACK_ENABLED",
     "Allowlist",
     "DeltaSnapshot",
-    "SendProtocol",
     "classes_in",
     "normalize_allowlist",
     "payload_instead",

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 from agentfarm.engine import _langgraph as lg
-from agentfarm.engine.continuation import check_next_nodes, is_resumed
+from agentfarm.engine.continuation import check_nodes, is_resumed, next_nodes
 from agentfarm.engine.loops import AsyncSegmentLoop, SyncSegmentLoop, put_checkpoint
 from agentfarm.engine.node import EXECUTION, Execution
 
@@ -27,7 +27,7 @@ class _ChildLoop:
             conf.pop(lg.CONFIG_KEY_RESUMING, None)
             continues = False
         if is_resumed(self):
-            check_next_nodes(conf[EXECUTION].level.segment.run.graph_id, self.checkpoint, self.nodes)  # type: ignore[attr-defined]
+            check_nodes(conf[EXECUTION].level.segment.run.graph_id, next_nodes(self.checkpoint), self.nodes)  # type: ignore[attr-defined]
         versions_seen = self.checkpoint["versions_seen"]  # type: ignore[attr-defined]
         seen = versions_seen.get(lg.INTERRUPT)
         seen = None if seen is None else dict(seen)

@@ -5,7 +5,7 @@ go on with: a node that is to be executed next and is gone, or a stored value th
 Nodes that are added, edges that change, channels that come or go: LangGraph goes on, and so does the thread.
 """
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Annotated, Any, NotRequired, TypedDict, get_args, get_origin
 
 from langgraph.channels.base import BaseChannel
@@ -102,17 +102,21 @@ def is_resumed(loop: Any) -> bool:
     return bool(loop.config[lg.CONF].get(lg.CONFIG_KEY_RESUMING, goes_on(loop.input)))
 
 
-def check_next_nodes(graph_id: str, checkpoint: Checkpoint, nodes: Collection[str]) -> None:
+def next_nodes(checkpoint: Checkpoint) -> list[str]:
+    """Told without the other build's manifest, by what a StateGraph calls its triggers and by Sends, so that it holds
+    inside of subgraphs, too."""
+    values = checkpoint["channel_values"]
+    by_edge = [name.removeprefix(_TRIGGER) for name in values if name.startswith(_TRIGGER)]
+    return by_edge + [packet.node for packet in values.get(lg.TASKS) or () if isinstance(packet, Send)]
+
+
+def check_nodes(graph_id: str, wanted: Iterable[str], nodes: Collection[str]) -> None:
     """Refuse to enter a checkpoint again whose next node the graph has lost: LangGraph would pass over it in silence,
-    and take the thread for done. Told without the other build's manifest, by what a StateGraph calls its triggers and
-    by Sends, so that it holds inside of subgraphs, too.
+    and take the thread for done.
 
     raises  GraphChanged
     """
-    values = checkpoint["channel_values"]
-    next_nodes = [name.removeprefix(_TRIGGER) for name in values if name.startswith(_TRIGGER)]
-    next_nodes += [packet.node for packet in values.get(lg.TASKS) or () if isinstance(packet, Send)]
-    for node in next_nodes:
+    for node in wanted:
         if node not in nodes:
             raise GraphChanged(graph_id=graph_id, why=f"node {node!r}, which is next, is gone")
 

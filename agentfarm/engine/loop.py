@@ -15,7 +15,7 @@ from langgraph.constants import START
 from langgraph.errors import GraphBubbleUp, GraphInterrupt
 
 from agentfarm.engine import _langgraph as lg
-from agentfarm.engine.continuation import check_next_nodes, is_resumed
+from agentfarm.engine.continuation import check_nodes, is_resumed, next_nodes
 from agentfarm.engine.handover import next_calls, nodes_to_run
 from agentfarm.engine.levels import Level, has_scalar
 from agentfarm.engine.node import RetryLater, prepare
@@ -53,7 +53,10 @@ class SegmentLoop(RecordingLoop):
 
     def _first(self, *, input_keys: Any, updated_channels: Any) -> Any:
         if self._loading or is_resumed(self):
-            check_next_nodes(self.segment.run.graph_id, self.checkpoint, self.nodes)
+            # Of a superstep's nodes each has a message of its own, which looks for its own alone.
+            is_node = self._loading and self.level.kind == "node"
+            wanted = [self.level.named.name] if is_node else next_nodes(self.checkpoint)
+            check_nodes(self.segment.run.graph_id, wanted, self.nodes)
         if self.segment.run.inline:
             return super()._first(input_keys=input_keys, updated_channels=updated_channels)
         self.record()

@@ -26,8 +26,9 @@ from weakref import WeakKeyDictionary
 
 from langgraph.checkpoint.serde.base import SerializerProtocol
 from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
+from langgraph.types import Send
 
-from agentfarm.engine._langgraph_serde import ERROR, INTERRUPT, RESULT, RESUME, SENDS, SendProtocol, normalize_allowlist
+from agentfarm.engine._langgraph_serde import ERROR, INTERRUPT, RESULT, RESUME, SENDS, normalize_allowlist
 from agentfarm.errors import StateUnreadable, ValueLost
 from agentfarm.persistence.serde_read import Known, Reader, Unreadable
 from agentfarm.persistence.serde_write import Refused, Writer
@@ -178,7 +179,7 @@ def load_channel(serde: SerializerProtocol, channel: str, data: tuple[str, bytes
 
 def _place_of(channel: str, value: Any) -> str:
     """Where a value is, in the words of who wrote the graph."""
-    if channel == SENDS and isinstance(value, SendProtocol):
+    if channel == SENDS and type(value) is Send:
         return f"The argument of Send to node {value.node!r}"
     return _PLACES.get(channel) or f"Channel {channel!r}"
 

@@ -20,6 +20,7 @@ from sys import modules as loaded_modules
 from typing import Any
 
 import ormsgpack
+from langgraph.types import Send
 from pydantic import BaseModel
 from pydantic.networks import _BaseUrl as PydanticUrl  # the base of AnyUrl, HttpUrl, …; its subclasses are public
 from pydantic.v1 import BaseModel as OldModel
@@ -35,7 +36,6 @@ from agentfarm.engine._langgraph_serde import (
     PYDANTIC_2,
     SINGLE,
     DeltaSnapshot,
-    SendProtocol,
     stock_writer,
 )
 from agentfarm.persistence.serde_build import FACTORIES
@@ -227,7 +227,7 @@ class Writer:
             return self.ext(SINGLE, cls, list(value))
         if isinstance(value, collections.deque):
             return self.ext(SINGLE, cls, list(value), value.maxlen)
-        if dataclasses.is_dataclass(cls) and not isinstance(value, SendProtocol):
+        if dataclasses.is_dataclass(cls):
             return self.data_class(value, cls)
         return self.other(value, cls)
 
@@ -345,6 +345,8 @@ class Writer:
             return array(value) if _is_plain_array(value, cls) else self.number(value)
         if isinstance(value, type):
             raise self.refuse(f"class ({full_name(value)})", "Keep its name instead.")
+        if hasattr(value, "node") and hasattr(value, "arg") and cls is not Send:
+            raise self.refuse(full_name(cls))  # to stock a Send, of which these two are all
         try:
             return self.stock(value)
         except Refused:

@@ -48,6 +48,22 @@ class Note:
     text: str
 
 
+@dataclasses.dataclass
+class Flow:
+    """Has what makes a Send to the stock writer."""
+
+    node: str
+    arg: int
+    weight: float = 1.0
+
+
+class Packet:
+    """The same, and no dataclass."""
+
+    def __init__(self, node: str, arg: int) -> None:
+        self.node, self.arg, self.weight = node, arg, 1.0
+
+
 class Connection:
     """Something that no serializer can keep."""
 
@@ -117,6 +133,13 @@ def test_what_a_client_sends_as_a_constructor_stays_data() -> None:
     }
 
     assert trip(FaithfulSerializer(), sent) == sent
+
+
+def test_a_class_with_the_attributes_of_a_send_is_none() -> None:
+    assert trip(FaithfulSerializer(types=[Flow]), Flow("a", 1, weight=2.5)) == Flow("a", 1, weight=2.5)
+    assert trip(FaithfulSerializer(), Send("a", 1)) == Send("a", 1)
+    with pytest.raises(ValueLost, match=f"{HERE}.Packet"):
+        FaithfulSerializer(types=[Packet]).dumps_typed(Packet("a", 1))
 
 
 # --------------------------------------------------------------------------- what cannot be kept
