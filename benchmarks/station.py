@@ -30,6 +30,7 @@ PARTS: tuple[tuple[str, Any, str], ...] = (
     ("segment", step, "run_segment"),
     ("encode", FaithfulSerializer, "dumps_typed"),
     ("commit", PostgresExecutions, "commit"),
+    ("events", step._Sink, "__call__"),  # rendering for clients, which the segment calls and stock has nothing of
     ("events", RedisEventLog, "append"),
     ("events", RedisEventLog, "flush"),
     ("events", RedisEventLog, "close_run"),
