@@ -178,7 +178,10 @@ class NodeCache(BaseCache[Writes]):
             kind, data = self.serde.dumps_typed(list(writes))
         except ValueLost as error:
             self._caches.tell_once(
-                "a result is not cached: a value of it would not come back", key[0], type=error.facts.get("type")
+                "a result is not cached: a value of it would not come back. Let the node return plain data, or take "
+                "its CachePolicy off",
+                key[0],
+                type=error.facts.get("type"),
             )
             return None
         if len(data) <= self._caches.max_bytes:

@@ -134,6 +134,7 @@ class Farm:
             worker.executions.claims.serde_for = lambda graph_id: self.serde
         self.runs = PostgresRuns(Databases(home.app), lambda graph_id: self.serde)
         self.messages = 0
+        self.more: dict[str, Any] = {}  # for segments: a store, a cache
 
     def run(self, input: Any, thread_id: Any, **kwargs: Any) -> Ended:
         run_id = new_id()
@@ -158,9 +159,9 @@ class Farm:
         while work is not None:
             request = SegmentRequest(work.kind, work.run, work.call, work.attempt, dict(work.settled), work.failed)
             if self.is_async:
-                result = asyncio.run(arun_segment(self.graph, request, saver=work.saver, sink=lambda chunk: None))
+                result = asyncio.run(arun_segment(self.graph, request, saver=work.saver, sink=_drop, **self.more))
             else:
-                result = run_segment(self.graph, request, saver=work.saver, sink=lambda chunk: None)
+                result = run_segment(self.graph, request, saver=work.saver, sink=_drop, **self.more)
             committed = worker.commit(work, result, lease_next=work.kind == "start")
             more += committed.ready
             ended = committed.ended or ended
@@ -170,6 +171,10 @@ class Farm:
     def history(self, thread_id: Any) -> list[Any]:
         saver = TenantSaver(self.home.app, self.tenant.id, self.serde)
         return told(self.graph.copy(update={"checkpointer": saver}), thread_id)
+
+
+def _drop(chunk: object) -> None:
+    """Nobody streams."""
 
 
 def stock(graph: Any, inputs: list[Any], thread_id: Any, **kwargs: Any) -> list[Any]:

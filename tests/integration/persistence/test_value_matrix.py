@@ -1,12 +1,14 @@
 """Every kind of value through every way between two nodes, over PostgreSQL, each message on a worker that remembers
 nothing: what arrives is what was sent, or the run fails and says which value cannot be kept, and where it was.
 
-The kinds are those of tests/contract/test_serde_values.py. Two ways are JSON by nature, and so by another rule: what a
-client sends as an answer over HTTP, and the events of a stream.
+The kinds are those of tests/contract/test_serde_values.py. Two ways end at a cache or a store: a node's cached result
+comes back as what it was, or the node is executed again; an item of the store is JSON, and so has a rule of its own, as
+has what a client sends as an answer over HTTP, and the events of a stream.
 """
 
 import json
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Annotated, Any, TypedDict
@@ -17,13 +19,18 @@ from langgraph.channels import UntrackedValue
 from langgraph.func import entrypoint, task
 from langgraph.graph import END, START, StateGraph
 from langgraph.runtime import Runtime
-from langgraph.types import Command, Send, interrupt
+from langgraph.types import CachePolicy, Command, Send, interrupt
+from redis import Redis
 
 from agentfarm.engine.jsonable import to_json
 from agentfarm.engine.steps import SegmentResult
-from agentfarm.errors import ValueLost
+from agentfarm.engine.store_config import StoreConfig
+from agentfarm.errors import InvalidInput, ValueLost
 from agentfarm.persistence.checkpoints import TenantSaver
+from agentfarm.persistence.database import Databases
+from agentfarm.persistence.node_cache import RedisNodeCaches
 from agentfarm.persistence.serde import FaithfulSerializer
+from agentfarm.persistence.store import PostgresStores
 from agentfarm.tenancy import Tenant
 from tests.contract.test_serde_values import REFUSED, TYPES, VALUES, same
 from tests.integration.persistence.farmhands import Hand
@@ -255,3 +262,160 @@ def test_a_graph_that_asks_for_plain_data_goes_on_and_its_runs_record_says_so(
     assert (ended.status, way.got) == ("success", [{"raw": {"a": 1}}] * 2)
     said = [["Channel 'value'", "tests.contract.test_serde_values.Unknown"]]
     assert home.query("SELECT warnings FROM farm.run") == [(said,), (said,)]
+
+
+# --------------------------------------------------------------------------- a node's cached result
+
+
+@pytest.fixture
+def cached(
+    home: Home, hands: Callable[..., Hand], acme: Tenant, redis_url: str
+) -> Iterator[Callable[[Way, Any], tuple[Farm, list[int]]]]:
+    """A farm for two runs of a graph whose first node is cached, and how often that one was executed."""
+    opened: list[RedisNodeCaches] = []
+
+    def make(way: Way, schema: Any = State) -> tuple[Farm, list[int]]:
+        ran: list[int] = []
+        types = TYPES
+
+        def a(state: Any) -> Any:
+            assert types
+            ran.append(1)
+            return {"untracked" if schema is WithUntracked else "value": way.given}
+
+        builder = line(way, a, second=lambda s: s.get("untracked", s.get("value")), schema=schema).add_edge("a", "b")
+        builder.nodes["a"].cache_policy = CachePolicy(key_func=lambda state: "one")
+        farm = Steps(home, hands, acme, builder)
+        opened.append(RedisNodeCaches(redis_url, lambda _: farm.serde, max_bytes=1 << 20, max_seconds=60))
+        farm.more = {"cache": opened[-1].of(acme.id, "graph")}
+        return farm, ran
+
+    yield make
+    for caches in opened:
+        caches.close()
+
+
+def test_every_value_of_a_cached_result_arrives_as_what_it_was_and_its_node_is_not_executed(
+    cached: Callable[..., Any],
+) -> None:
+    way = Way(by_state, "", given=KEPT)
+    farm, ran = cached(way)
+
+    statuses = [farm.run({"n": 1}, uuid4()).status for _ in range(2)]
+
+    assert statuses == ["success", "success"]
+    assert ran == [1]
+    assert_arrived(way.got[-1])
+    assert way.got[-1] is not way.got[0]
+
+
+def test_a_result_with_a_value_that_cannot_be_kept_is_never_cached(
+    cached: Callable[..., Any], acme: Tenant, redis_url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Of a channel the run fails and says which; of an untracked value it goes on, and the node is executed again."""
+    by_channel, by_untracked = Way(by_state, ""), Way(by_untracked_value, "")
+    farm, _ = cached(by_channel)
+    for kind in sorted(REFUSED):
+        by_channel.given = VALUES[kind]
+
+        ended = farm.run({"n": 1}, uuid4())
+
+        assert (ended.status, ended.error["error"]) == ("error", "ValueLost"), kind
+        assert ended.error["message"].startswith("Channel 'value' holds a "), kind
+    caplog.clear()
+    by_untracked.given = VALUES["lock"]
+    farm, ran = cached(by_untracked, WithUntracked)
+
+    statuses = [farm.run({"n": 1}, uuid4()).status for _ in range(2)]
+
+    assert statuses == ["success", "success"]
+    assert ran == [1, 1]
+    assert told_of(caplog) == [("a", "_thread.lock")]
+    with Redis.from_url(redis_url) as client:
+        assert client.keys(f"t:{acme.id.hex}:*") == []
+
+
+def told_of(caplog: pytest.LogCaptureFixture) -> list[tuple[str, str]]:
+    """(node, type) of what was told of results that are not cached."""
+    return [
+        (record.node, record.type)  # type: ignore[attr-defined]  # of `extra`
+        for record in caplog.records
+        if "is not cached" in record.message
+    ]
+
+
+# --------------------------------------------------------------------------- an item of the store
+
+#: What JSON has room for. All else is refused.
+STORED = {
+    *("tuple", "tuple nested", "tuple subclass", "OrderedDict in a tuple", "list subclass"),
+    *("OrderedDict", "Counter", "defaultdict", "defaultdict of a lambda", "dict subclass", "unknown dict subclass"),
+    *("lc:1 envelope from a client", "texts with the marks of bytes", "any text", "text of a message", "str subclass"),
+    *("IntEnum", "IntFlag combined", "StrEnum", "str Enum", "unknown enum"),
+    *("str Enum as dict key", "str subclass as dict key"),
+    *("int > 64 bit", "negative big int", "int subclass", "float -0.0"),
+}
+
+
+def as_json(value: Any) -> Any:
+    """The same with lists for tuples, of Python's own types, and what jsonb makes of the order of keys and of -0.0."""
+    if isinstance(value, list | tuple):
+        return [as_json(one) for one in value]
+    if isinstance(value, dict):
+        in_order = sorted(value, key=lambda key: (len(key.encode()), key.encode()))
+        return {str.__str__(key): as_json(value[key]) for key in in_order}
+    if isinstance(value, str):
+        return str.__str__(value)
+    return value + 0.0 if isinstance(value, float) else int(value)
+
+
+def test_every_item_of_the_store_comes_back_equal_or_is_refused_before_it_is_written(
+    home: Home, hands: Callable[..., Hand], acme: Tenant
+) -> None:
+    refused: dict[str, str] = {}
+
+    def a(state: Any, runtime: Runtime[Any]) -> Any:
+        for name, value in VALUES.items():
+            try:
+                runtime.store.put(("values",), name, {"deep": [value]})
+            except InvalidInput as error:
+                refused[name] = str(error)
+
+    def b(state: Any, runtime: Runtime[Any]) -> Any:
+        return {"value": {item.key: item.value["deep"][0] for item in runtime.store.search(("values",), limit=1000)}}
+
+    builder: StateGraph[Any] = StateGraph(State).add_node("a", a).add_node("b", b)
+    farm = Steps(home, hands, acme, builder.add_edge(START, "a").add_edge("a", "b").add_edge("b", END))
+    stores = PostgresStores(Databases(home.app), StoreConfig(), max_value_bytes=1 << 20)
+    farm.more = {"store": stores.of(acme)}
+    thread_id = uuid4()
+
+    ended = farm.run({"n": 1}, thread_id)
+
+    assert ended.error is None
+    back = farm.history(thread_id)[0][0]["value"]
+    assert [name for name, value in back.items() if not same(as_json(VALUES[name]), value)] == []
+    assert set(back) == STORED
+    assert set(refused) == VALUES.keys() - STORED
+    for name, sentence in refused.items():
+        assert re.match(r"(a key of )?value\.deep\[0\].*: (is|has) .+[;,] .+\.$", sentence, re.DOTALL), (name, sentence)
+        assert "\ud800" not in sentence
+        assert "\x00" not in sentence
+
+
+def test_a_refused_item_ends_the_run_with_its_place_and_type_and_what_to_do(
+    home: Home, hands: Callable[..., Hand], acme: Tenant
+) -> None:
+    def a(state: Any, runtime: Runtime[Any]) -> Any:
+        runtime.store.put(("values",), "pair", {"at": VALUES["namedtuple"]})
+
+    farm = Steps(home, hands, acme, StateGraph(State).add_node("a", a).add_edge(START, "a"))
+    farm.more = {"store": PostgresStores(Databases(home.app), StoreConfig(), max_value_bytes=1 << 20).of(acme)}
+
+    ended = farm.run({"n": 1}, uuid4())
+
+    assert ended.error["error"] == "InvalidInput"
+    assert ended.error["message"] == (
+        "value.at: is a Point, whose fields have names that a list has not; store _asdict() of it."
+    )
+    assert home.query("SELECT count(*) FROM farm.store_item") == [(0,)]
