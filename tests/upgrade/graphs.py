@@ -4,18 +4,21 @@ A file of an older build must be read and continued by each later one; a graph t
 """
 
 import operator
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import Enum
 from typing import Annotated, Any, TypedDict
 
 from langchain_core.messages import AIMessage, AnyMessage, HumanMessage
+from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
 from langgraph.func import entrypoint, task
 from langgraph.graph import END, START, StateGraph
 from langgraph.graph.message import add_messages
 from langgraph.types import Command, Send, interrupt
 from pydantic import BaseModel
+
+from agentfarm.persistence.serde import types_of
 
 
 class Mood(Enum):
@@ -86,6 +89,11 @@ def asking_of_stock() -> Any:
     return builder.compile()
 
 
+def stocks_serde(graph: Any) -> JsonPlusSerializer:
+    """As who runs the graph at stock LangGraph would have set it up."""
+    return JsonPlusSerializer(allowed_msgpack_modules=[(c.__module__, c.__name__) for c in types_of(graph)])
+
+
 def fanning() -> Any:
     """Three nodes by Send; the file is written when one of them has finished."""
 
@@ -151,4 +159,23 @@ GOLDEN: dict[str, Golden] = {
         working, 4, lambda v: v, {"offer": Offer(price=4, tags=("made",)), "answer": "so"}, answer=Command(resume="so")
     ),
     "nesting": Golden(nesting, BEGIN, _seen, [("look", {1, 2}), "yes", True, 2, "end"], answer=Command(resume="yes")),
+}
+
+
+# --------------------------------------------------------------------------- the store
+
+
+def letters(texts: Sequence[str]) -> list[list[float]]:
+    """A text as how often it has each of a, b, c, d."""
+    return [[float(text.count(letter)) for letter in "abcd"] for text in texts]
+
+
+#: Minutes. Items that are to be there when the file is read, and one that is not.
+CENTURIES, ONE_MINUTE = 500_000_000.0, 1.0
+
+#: key: (value, ttl)
+ITEMS: dict[str, tuple[dict[str, Any], float | None]] = {
+    "kept": ({"text": "aab", "n": [1, 2**70, -0.5, 1e300], "in": {"ключ": [None, True, {}]}}, None),
+    "timed": ({"text": "ccd"}, CENTURIES),
+    "over": ({"text": "aab"}, ONE_MINUTE),
 }

@@ -1,7 +1,9 @@
-"""Writes the golden files of this build: `python -m tests.upgrade.write_golden 0.1`, once a release.
+"""Writes the golden files of this build: `python -m tests.upgrade.write_golden 0.1`, once a release. With `-k` and the
+names of tests below it writes those that a later change adds.
 
-For each graph of graphs.py the rows of a thread that stopped in the middle, as PostgreSQL holds them; for each kind of
-value that is kept its bytes, of our serializer and of stock's; and what stock's own saver has of a graph that asks.
+For each graph of graphs.py the rows of a thread that stopped in the middle, as PostgreSQL holds them, and those of the
+store; for each kind of value that is kept its bytes, of our serializer and of stock's; and what stock's own savers have
+of a graph that asks: the one in memory, and PostgresSaver's rows.
 Committed, and never written again: test_golden.py reads all of them with every later build.
 """
 
@@ -13,21 +15,24 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import pytest
 from langchain_core.messages import HumanMessage
 from langgraph.checkpoint.memory import InMemorySaver
-from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
+from langgraph.checkpoint.postgres import PostgresSaver
 
-from agentfarm.persistence.serde import FaithfulSerializer, types_of
+from agentfarm.engine.store_config import StoreConfig, StoreIndex
+from agentfarm.persistence.database import Databases
+from agentfarm.persistence.serde import FaithfulSerializer
+from agentfarm.persistence.store import PostgresStores
 from agentfarm.tenancy import Tenant
 from tests.contract.test_serde_values import REFUSED, STOCK_STRICT, TYPES, VALUES, fate
 from tests.integration.persistence.farmhands import Hand
 from tests.integration.persistence.postgres import Home
 from tests.integration.persistence.test_engine_over_postgres import Farm
-from tests.upgrade.golden_files import FOLDER, take
-from tests.upgrade.graphs import GOLDEN, Golden, asking_of_stock
+from tests.upgrade.golden_files import FOLDER, take, take_stocks, take_store
+from tests.upgrade.graphs import GOLDEN, ITEMS, Golden, asking_of_stock, letters, stocks_serde
 
 BUILD = "AGENTFARM_GOLDEN_BUILD"
 
@@ -80,7 +85,7 @@ def test_write_values() -> None:
 
 def test_write_stock() -> None:
     graph = asking_of_stock()
-    serde = JsonPlusSerializer(allowed_msgpack_modules=[(c.__module__, c.__name__) for c in types_of(graph)])
+    serde = stocks_serde(graph)
     saver = InMemorySaver(serde=serde)
     config: Any = {"configurable": {"thread_id": str(uuid4())}}
     graph.copy(update={"checkpointer": saver}).invoke({"messages": [HumanMessage("hello", id="h1")]}, config)
@@ -92,6 +97,31 @@ def test_write_stock() -> None:
     written = [[task, channel, *_text(*serde.dumps_typed(value))] for task, channel, value in found.pending_writes]
     checkpoint = _text(*serde.dumps_typed(found.checkpoint))
     _write("stock.json", {"checkpoint": checkpoint, "metadata": found.metadata, "writes": written})
+
+
+def test_write_postgres(own_home: Home) -> None:
+    graph = asking_of_stock()
+    config: Any = {"configurable": {"thread_id": str(UUID(int=7))}}
+    with PostgresSaver.from_conn_string(own_home.url("root")) as saver:
+        saver.serde = stocks_serde(graph)
+        saver.setup()
+
+        graph.copy(update={"checkpointer": saver}).invoke({"messages": [HumanMessage("hello", id="h1")]}, config)
+
+    with own_home.connect() as root:
+        _write("stock-postgres.json", take_stocks(root))
+
+
+def test_write_store(home: Home) -> None:
+    tenant = Tenant(id=UUID(int=7), slug="golden")
+    index = StoreIndex.of({"embed": letters, "dims": 4, "fields": ["text"]})
+    store = PostgresStores(Databases(home.app), StoreConfig(index), max_value_bytes=1 << 20).of(tenant)
+
+    for key, (value, ttl) in ITEMS.items():
+        store.put(("users", "bo"), key, value, ttl=ttl)
+
+    with home.connect() as root:
+        _write("store.json", take_store(root, tenant.id))
 
 
 def _text(kind: str, data: bytes) -> list[str]:
@@ -109,5 +139,5 @@ def _write(name: str, content: Any) -> None:
 
 if __name__ == "__main__":
     # A process of its own: pytest wants to see what it rewrites before anybody has imported it.
-    writing = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", __file__]
+    writing = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", __file__, *sys.argv[2:]]
     sys.exit(subprocess.run(writing, env={**os.environ, BUILD: sys.argv[1]}, check=False).returncode)
