@@ -39,10 +39,11 @@ from langchain_core.messages import (
     SystemMessage,
     ToolMessage,
 )
+from langchain_core.prompt_values import ChatPromptValue, StringPromptValue
 from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
 from langgraph.checkpoint.serde.types import _DeltaSnapshot
 from langgraph.types import Command, Interrupt, Overwrite, Send
-from pydantic import BaseModel, Field, HttpUrl, PrivateAttr, SecretStr, computed_field
+from pydantic import AnyUrl, BaseModel, Field, HttpUrl, PrivateAttr, SecretStr, computed_field
 from pydantic import dataclasses as pydantic_dataclasses
 from pydantic import v1 as pydantic_1
 
@@ -505,6 +506,10 @@ VALUES: dict[str, Any] = {
     ],
     "text of a message": HumanMessage("x").text,
     "agent action": AgentAction("tool", {"a": (1,)}, "log"),
+    "prompt values": [StringPromptValue(text="p"), ChatPromptValue(messages=[HumanMessage("x")])],
+    # -- of pydantic, outside of a model
+    "SecretStr": [SecretStr("hush")],
+    "pydantic urls": [HttpUrl("https://example.org/x"), AnyUrl("ftp://example.org")],
     # -- of other libraries; more of them in test_serde_libraries.py
     "attrs": Slotted((1,), b=3),
     "numpy array": [np.arange(6.0).reshape(2, 3)],

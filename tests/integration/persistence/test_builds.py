@@ -252,6 +252,29 @@ def test_a_run_under_way_whose_channel_has_changed_ends_with_the_channels_name(
     assert again.status == "success"
 
 
+def test_a_run_under_way_whose_node_is_gone_ends_at_once_with_the_nodes_name(
+    build: Callable[..., Build], home: Home
+) -> None:
+    """The node that a message is about; and one that is done beside it, whose writes the new graph would not apply."""
+    old, new = build(wide()), build(wide("c"))
+    runs = [old.admit(uuid4(), input={"log": []}) for _ in range(2)]
+    for _ in runs:
+        execute_node(old.farm, old.inbox.messages.popleft())
+    b_of_one, _, b_of_other, c_of_other = old.inbox.messages
+    execute_node(old.farm, b_of_other)
+
+    for message in (b_of_one, c_of_other):
+        execute_node(new.farm, message)
+
+    for run in runs:
+        ended = new.finish(run)
+        assert ended.error is not None
+        assert ended.error["error"] == "GraphChanged"
+        assert "node 'b', which is next, is gone" in ended.error["message"]
+    assert home.query("SELECT max(attempts) FROM farm.node_execution") == [(1,)]
+    assert home.query("SELECT count(*) FROM farm.node_execution WHERE node = 'end'") == [(0,)]
+
+
 def test_a_run_under_way_goes_on_where_its_channels_can_take_what_is_stored(build: Callable[..., Build]) -> None:
     class Plain(TypedDict, total=False):
         log: list[str]
@@ -284,14 +307,13 @@ def test_a_build_is_written_down_once_a_tenant(build: Callable[..., Build], home
 # --------------------------------------------------------------------------- side by side
 
 
-def wide() -> Any:
+def wide(beside: str = "bc") -> Any:
     builder = StateGraph(Log)
     builder.add_node("a", say(["a"]))
-    builder.add_node("b", say(["b"]), metadata={"queue": "gpu"})
-    builder.add_node("c", say(["c"]), metadata={"queue": "gpu"})
     builder.add_node("end", say(["end"]))
     builder.add_edge(START, "a")
-    for node in "bc":
+    for node in beside:
+        builder.add_node(node, say([node]), metadata={"queue": "gpu"})
         builder.add_edge("a", node)
         builder.add_edge(node, "end")
     return builder.compile()
