@@ -5,19 +5,16 @@ from collections.abc import Iterator, Mapping
 import pytest
 from langgraph_sdk import get_sync_client
 
-from agentfarm.local.services import Services
-from agentfarm.local.state import State
-from agentfarm.local.valkey import Valkey
 from tests.farm import ROOT, FarmProcesses, free_port, manage, running, wait_for
-from tests.services import OwnDatabase, emptied, number_of
+from tests.services import OwnDatabase
 
-pytestmark = pytest.mark.timeout(400)  # five processes start before the one test
-
-
-@pytest.fixture(scope="module")
-def broker_url(servers: Services, worker_id: str) -> str:
-    """Valkey alone: tests/unit/queueing compares the queues of both brokers."""
-    return emptied(Valkey(State(servers.folder)).url(2 * number_of(worker_id) + 1))
+#: RabbitMQ alone, where each build's queues have to be declared; on Valkey a queue is there when it is written to, and
+#: tests/unit/queueing compares the queues of both.
+pytestmark = [
+    pytest.mark.timeout(400),  # five processes start before the one test
+    pytest.mark.rabbitmq,
+    pytest.mark.parametrize("broker_url", ["rabbitmq"], indirect=True, scope="module"),
+]
 
 
 @pytest.fixture(scope="module")
