@@ -4,7 +4,6 @@ Every wait is for a fact (a port that answers, a row in farm.worker) with a dead
 """
 
 import contextlib
-import json
 import os
 import signal
 import socket
@@ -112,15 +111,6 @@ class FarmProcesses:
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}"
 
-    def set_up(self) -> None:
-        """The two demo tenants, and their keys."""
-        done = subprocess.run(
-            [sys.executable, "manage.py", "farm_setup", "--json", "--secrets", str(self.folder / "secrets.json")],
-            cwd=ROOT, env={**os.environ, **self.environment}, capture_output=True, text=True, check=False,
-        )  # fmt: skip
-        assert done.returncode == 0, done.stderr
-        self.keys = {tenant["slug"]: tenant["key"] for tenant in json.loads(done.stdout)["tenants"]}
-
     def start(self, name: str, *command: str, **environment: str) -> Process:
         log = self.folder / f"{name}.log"
         with log.open("ab") as out:
@@ -136,29 +126,61 @@ class FarmProcesses:
         self.processes.append(process)
         return process
 
+    def start_all(self, *workers: str) -> None:
+        """Web, workers and beat, side by side: what takes them long is to import the product and its graphs."""
+        before = self.worker_names()
+        web, begun = self._begin_web(), [self._begin_worker(name) for name in workers]
+        self.start_beat()
+        self._await_web(web)
+        for worker in begun:
+            self._await_worker(worker, before)
+
     def start_web(self) -> Process:
-        web = self.start("web", "manage.py", "serve", "--host", "127.0.0.1", "--port", str(self.port))
-        answers = f"an answer of {self.url}/ok; log: {web.log}"
-        wait_for(lambda: self._alive(web) and self._answers(), what=answers, seconds=START_SECONDS)
+        web = self._begin_web()
+        self._await_web(web)
         return web
 
     def start_worker(
         self, name: str, *, pool: str = "threads", queue: str = "io", slots: int = 8, **environment: str
     ) -> Process:
         before = self.worker_names()
-        worker = self.start(
-            name, "-m", "celery", "-A", "workers", "worker", "-P", pool, "-c", str(slots), "-Q", f"{queue}.v1",
-            "-n", f"{name}@%h", "--without-gossip", "--without-mingle", "-l", "INFO", **environment,
-        )  # fmt: skip
-        wait_for(
-            lambda: self._alive(worker) and len(self.worker_names() - before) >= (slots if pool == "prefork" else 1),
-            what=f"worker {name} in farm.worker; log: {worker.log}",
-            seconds=START_SECONDS,
-        )
+        worker = self._begin_worker(name, pool=pool, queue=queue, slots=slots, **environment)
+        self._await_worker(worker, before, count=slots if pool == "prefork" else 1)
         return worker
 
     def start_beat(self) -> Process:
         return self.start("beat", "-m", "celery", "-A", "workers", "beat", "-l", "INFO")
+
+    def answers(self) -> bool:
+        try:
+            with urllib.request.urlopen(f"{self.url}/ok", timeout=2) as answer:  # our own loopback address
+                return bool(answer.status == 200)
+        except OSError:
+            return False
+
+    def _begin_web(self) -> Process:
+        return self.start("web", "manage.py", "serve", "--host", "127.0.0.1", "--port", str(self.port))
+
+    def _await_web(self, web: Process) -> None:
+        answers = f"an answer of {self.url}/ok; log: {web.log}"
+        wait_for(lambda: self._alive(web) and self.answers(), what=answers, seconds=START_SECONDS)
+
+    def _begin_worker(
+        self, name: str, *, pool: str = "threads", queue: str = "io", slots: int = 8, **environment: str
+    ) -> Process:
+        return self.start(
+            name, "-m", "celery", "-A", "workers", "worker", "-P", pool, "-c", str(slots), "-Q", f"{queue}.v1",
+            "-n", f"{name}@%h", "--without-gossip", "--without-mingle", "-l", "INFO", **environment,
+        )  # fmt: skip
+
+    def _await_worker(self, worker: Process, before: set[str], *, count: int = 1) -> None:
+        """before  the workers that were there when it was begun: an earlier one may have had its name"""
+
+        def is_there() -> bool:
+            new = {name for name in self.worker_names() - before if name.startswith(f"{worker.name}@")}
+            return self._alive(worker) and len(new) >= count
+
+        wait_for(is_there, what=f"worker {worker.name} in farm.worker; log: {worker.log}", seconds=START_SECONDS)
 
     def worker_names(self) -> set[str]:
         return {
@@ -186,13 +208,6 @@ class FarmProcesses:
     def stop(self) -> None:
         for process in reversed(self.processes):
             process.stop()
-
-    def _answers(self) -> bool:
-        try:
-            with urllib.request.urlopen(f"{self.url}/ok", timeout=2) as answer:  # our own loopback address
-                return bool(answer.status == 200)
-        except OSError:
-            return False
 
     def _alive(self, process: Process) -> bool:
         if process.popen.poll() is not None:

@@ -10,6 +10,7 @@ A server that is not there skips its tests by name, and fails them in CI.
 """
 
 import contextlib
+import json
 import os
 import re
 import subprocess
@@ -34,6 +35,7 @@ from agentfarm.local.valkey import Valkey
 PROJECT = Path(__file__).resolve().parent.parent
 FOLDER = "AGENTFARM_TEST_FOLDER"
 TEMPLATE = "migrated"
+WITH_TENANTS = "with_tenants"
 
 #: What a crash of the machine would lose; the tests kill processes, never the machine.
 FAST = {"fsync": "off", "full_page_writes": "off", "max_connections": "400"}
@@ -141,18 +143,24 @@ class OwnDatabase:
         }
 
 
+@pytest.fixture(scope="session")
+def template(servers: Services) -> str:
+    """What `database` is a copy of. Tests that start a farm have it with tenants (WITH_TENANTS)."""
+    return TEMPLATE
+
+
 @pytest.fixture(scope="module")
-def database(servers: Services, request: pytest.FixtureRequest) -> Iterator[OwnDatabase]:
-    with copy_of_migrated(servers, Path(request.node.name).stem) as own:
+def database(servers: Services, template: str, request: pytest.FixtureRequest) -> Iterator[OwnDatabase]:
+    with copy_of_migrated(servers, Path(request.node.name).stem, template=template) as own:
         yield own
 
 
 @contextlib.contextmanager
-def copy_of_migrated(servers: Services, name: str) -> Iterator[OwnDatabase]:
+def copy_of_migrated(servers: Services, name: str, *, template: str = TEMPLATE) -> Iterator[OwnDatabase]:
     """For fixtures of another scope than `database`. Dropped at the end, whoever is still connected."""
     postgres = _migrated(servers)
     unique = f"{re.sub(r'[^a-z0-9]+', '_', name.lower())[:30]}_{uuid.uuid4().hex[:8]}"
-    _as_root(postgres, f"CREATE DATABASE {unique} OWNER {OWNER} TEMPLATE {TEMPLATE}", database_grants(unique))
+    _as_root(postgres, f"CREATE DATABASE {unique} OWNER {OWNER} TEMPLATE {template}", database_grants(unique))
     roles = {"app_url": APP, "owner_url": OWNER, "ops_url": OPS, "admin_url": ADMIN, "root_url": ROOT}
     try:
         yield OwnDatabase(name=unique, **{field: postgres.url(role, unique) for field, role in roles.items()})
@@ -180,23 +188,47 @@ def _migrated(servers: Services) -> Postgres:
         return postgres
 
 
+@pytest.fixture(scope="session")
+def tenant_keys(servers: Services) -> Mapping[str, str]:
+    """{slug: API key} of the tenants that are in every copy of WITH_TENANTS, as farm_setup makes them."""
+    postgres = _migrated(servers)
+    with locked(servers.folder) as state:
+        facts = state.section("tests")
+        if "keys" not in facts:
+            _as_root(
+                postgres,
+                f"CREATE DATABASE {WITH_TENANTS} OWNER {OWNER} TEMPLATE {TEMPLATE}",
+                database_grants(WITH_TENANTS),
+            )
+            told = _manage(postgres, servers, WITH_TENANTS, "farm_setup", "--json")
+            assert told.returncode == 0, told.stderr
+            facts["keys"] = {tenant["slug"]: tenant["key"] for tenant in json.loads(told.stdout)["tenants"]}
+            state.save()
+        keys: dict[str, str] = facts["keys"]
+        return keys
+
+
 def _migrate(postgres: Postgres, servers: Services) -> str:
     """What went wrong, or ''."""
+    done = _manage(postgres, servers, TEMPLATE, "migrate", "--verbosity", "0")
+    return (done.stderr or done.stdout)[-4000:] if done.returncode else ""
+
+
+def _manage(postgres: Postgres, servers: Services, database: str, *command: str) -> "subprocess.CompletedProcess[str]":
     urls = {
-        "DATABASE_URL": postgres.url(APP, TEMPLATE),
-        "DATABASE_OWNER_URL": postgres.url(OWNER, TEMPLATE),
-        "DATABASE_OPS_URL": postgres.url(OPS, TEMPLATE),
-        "DATABASE_ADMIN_URL": postgres.url(ADMIN, TEMPLATE),
+        "DATABASE_URL": postgres.url(APP, database),
+        "DATABASE_OWNER_URL": postgres.url(OWNER, database),
+        "DATABASE_OPS_URL": postgres.url(OPS, database),
+        "DATABASE_ADMIN_URL": postgres.url(ADMIN, database),
     }
-    done = subprocess.run(
-        [sys.executable, "manage.py", "migrate", "--verbosity", "0"],
+    return subprocess.run(
+        [sys.executable, "manage.py", *command],
         cwd=PROJECT,
         env={**os.environ, **servers.environment(), **SECRETS, **urls},
         capture_output=True,
         text=True,
         check=False,
     )
-    return (done.stderr or done.stdout)[-4000:] if done.returncode else ""
 
 
 # --------------------------------------------------------------------------- streams and brokers

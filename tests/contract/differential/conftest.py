@@ -12,7 +12,7 @@ from agentfarm.local.valkey import Valkey
 from agentfarm.persistence.database import Database
 from tests.contract.differential import report, served, through_farm
 from tests.farm import FarmProcesses, running
-from tests.services import OwnDatabase, emptied, number_of
+from tests.services import WITH_TENANTS, OwnDatabase, emptied, number_of
 
 WORKERS = ("one", "two", "three")
 
@@ -23,20 +23,24 @@ def broker_url(servers: Services, worker_id: str) -> str:
     return emptied(Valkey(State(servers.folder)).url(2 * number_of(worker_id) + 1))
 
 
+@pytest.fixture(scope="session")
+def template(tenant_keys: Mapping[str, str]) -> str:
+    return WITH_TENANTS
+
+
 @pytest.fixture(scope="module")
 def farm(
-    farm_environment: Mapping[str, str], database: OwnDatabase, tmp_path_factory: pytest.TempPathFactory
+    farm_environment: Mapping[str, str],
+    database: OwnDatabase,
+    tenant_keys: Mapping[str, str],
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[FarmProcesses]:
     folder = tmp_path_factory.mktemp("farm")
     config = through_farm.write_config(folder, list(served.SCENARIOS))
     environment = {**farm_environment, "AGENTFARM_CONFIG": str(config), "AGENTFARM_LEASE_SECONDS": "4"}
-    made = FarmProcesses(environment, folder, database.root_url)
-    made.set_up()
+    made = FarmProcesses(environment, folder, database.root_url, tenant_keys)
     with running(made):
-        made.start_web()
-        for name in WORKERS:
-            made.start_worker(name)
-        made.start_beat()
+        made.start_all(*WORKERS)
         yield made
 
 

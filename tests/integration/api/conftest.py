@@ -1,9 +1,5 @@
 """A real web process and one worker, over servers of the tests."""
 
-import json
-import os
-import subprocess
-import sys
 from collections.abc import Iterator, Mapping
 
 import httpx
@@ -13,7 +9,7 @@ from agentfarm.local.services import Services
 from agentfarm.local.state import State
 from agentfarm.local.valkey import Valkey
 from tests.farm import ROOT, FarmProcesses, running
-from tests.services import OwnDatabase
+from tests.services import WITH_TENANTS, OwnDatabase, emptied, number_of
 
 #: Small, so that a test can exceed them.
 MAX_BODY_BYTES = 200_000
@@ -23,13 +19,20 @@ MAX_VALUE_BYTES = 10_000
 @pytest.fixture(scope="module")
 def broker_url(servers: Services, worker_id: str) -> str:
     """One broker is enough here: what is tested ends at the API."""
-    number = int(worker_id.removeprefix("gw")) + 1 if worker_id.startswith("gw") else 0
-    return Valkey(State(servers.folder)).url(2 * number + 1)
+    return emptied(Valkey(State(servers.folder)).url(2 * number_of(worker_id) + 1))
+
+
+@pytest.fixture(scope="session")
+def template(tenant_keys: Mapping[str, str]) -> str:
+    return WITH_TENANTS
 
 
 @pytest.fixture(scope="module")
 def farm(
-    farm_environment: Mapping[str, str], database: OwnDatabase, tmp_path_factory: pytest.TempPathFactory
+    farm_environment: Mapping[str, str],
+    database: OwnDatabase,
+    tenant_keys: Mapping[str, str],
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[FarmProcesses]:
     environment = {
         **farm_environment,
@@ -39,11 +42,9 @@ def farm(
         "AGENTFARM_STREAM_HEARTBEAT_SECONDS": "0.5",
         "LOG_JSON": "true",
     }
-    made = FarmProcesses(environment, tmp_path_factory.mktemp("farm"), database.root_url)
-    made.keys = _set_up(made)
+    made = FarmProcesses(environment, tmp_path_factory.mktemp("farm"), database.root_url, tenant_keys)
     with running(made):
-        made.start_web()
-        made.start_worker("one")
+        made.start_all("one")
         yield made
 
 
@@ -52,13 +53,3 @@ def http(farm: FarmProcesses) -> Iterator[httpx.Client]:
     """As tenant demo."""
     with httpx.Client(base_url=farm.url, headers={"x-api-key": farm.keys["demo"]}, timeout=30) as client:
         yield client
-
-
-def _set_up(farm: FarmProcesses) -> dict[str, str]:
-    """The two demo tenants. {slug: key}"""
-    done = subprocess.run(
-        [sys.executable, "manage.py", "farm_setup", "--json", "--secrets", str(farm.folder / "secrets.json")],
-        cwd=ROOT, env={**os.environ, **farm.environment}, capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    return {tenant["slug"]: tenant["key"] for tenant in json.loads(done.stdout)["tenants"]}

@@ -10,7 +10,12 @@ from langgraph_sdk import get_sync_client
 from langgraph_sdk.client import SyncLangGraphClient
 
 from tests.farm import ROOT, FarmProcesses, running
-from tests.services import OwnDatabase
+from tests.services import WITH_TENANTS, OwnDatabase
+
+
+@pytest.fixture(scope="session")
+def template(tenant_keys: Mapping[str, str]) -> str:
+    return WITH_TENANTS
 
 
 @pytest.fixture(scope="module")
@@ -18,6 +23,7 @@ def farm(
     request: pytest.FixtureRequest,
     farm_environment: Mapping[str, str],
     database: OwnDatabase,
+    tenant_keys: Mapping[str, str],
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[FarmProcesses]:
     folder = tmp_path_factory.mktemp("farm")
@@ -27,13 +33,9 @@ def farm(
         "AGENTFARM_LEASE_SECONDS": "4",  # how long a frozen worker is waited for
         **getattr(request.module, "SETTINGS", {}),
     }
-    made = FarmProcesses(environment, folder, database.root_url)
-    made.set_up()
+    made = FarmProcesses(environment, folder, database.root_url, tenant_keys)
     with running(made):
-        made.start_web()
-        made.start_worker("one")
-        made.start_worker("two")
-        made.start_beat()
+        made.start_all("one", "two")
         yield made
 
 

@@ -104,6 +104,7 @@ def trail(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def farm(
     farm_environment: Mapping[str, str],
     database: OwnDatabase,
+    tenant_keys: Mapping[str, str],
     own_valkey: Valkey,
     langsmith: LangSmith,
     trail: Path,
@@ -119,13 +120,9 @@ def farm(
         "LANGSMITH_ENDPOINT": langsmith.url,
         "LANGSMITH_PROJECT": "tests",
     }
-    made = FarmProcesses(environment, tmp_path_factory.mktemp("farm"), database.root_url)
-    made.set_up()
+    made = FarmProcesses(environment, tmp_path_factory.mktemp("farm"), database.root_url, tenant_keys)
     with running(made):
-        made.start_web()
-        made.start_worker("one")
-        made.start_worker("two")
-        made.start_beat()
+        made.start_all("one", "two")
         yield made
 
 

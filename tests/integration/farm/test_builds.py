@@ -19,17 +19,17 @@ pytestmark = [
 
 @pytest.fixture(scope="module")
 def old(
-    farm_environment: Mapping[str, str], database: OwnDatabase, tmp_path_factory: pytest.TempPathFactory
+    farm_environment: Mapping[str, str],
+    database: OwnDatabase,
+    tenant_keys: Mapping[str, str],
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[FarmProcesses]:
     """Web, worker and beat of build 1.4."""
     config = str(ROOT / "tests/integration/farm/langgraph.json")
     environment = {**farm_environment, "AGENTFARM_CONFIG": config, "AGENTFARM_BUILD": "1.4"}
-    made = FarmProcesses(environment, tmp_path_factory.mktemp("farm"), database.root_url)
-    made.set_up()
+    made = FarmProcesses(environment, tmp_path_factory.mktemp("farm"), database.root_url, tenant_keys)
     with running(made):
-        made.start_web()
-        made.start_worker("old")
-        made.start_beat()
+        made.start_all("old")
         yield made
 
 
@@ -41,7 +41,7 @@ def new(old: FarmProcesses) -> Iterator[FarmProcesses]:
     with running(made):
         made.start_worker("new")
         made.start("new-web", "manage.py", "serve", "--host", "127.0.0.1", "--port", str(made.port))
-        wait_for(made._answers, what=f"an answer of {made.url}/ok")
+        wait_for(made.answers, what=f"an answer of {made.url}/ok")
         yield made
 
 
