@@ -73,14 +73,17 @@ class Process:
 
     def stop(self, *, seconds: float = 20.0) -> int:
         """SIGTERM, and the exit code. A process that does not go is killed and fails the test."""
-        if self.popen.poll() is None:
-            self.thaw()
-            self.popen.send_signal(signal.SIGTERM)
+        self.ask_to_end()
         try:
             return self.popen.wait(seconds)
         except subprocess.TimeoutExpired:
             self.kill()
             raise AssertionError(f"{self.name} did not end within {seconds:.0f} s of SIGTERM\n{self.tail()}") from None
+
+    def ask_to_end(self) -> None:
+        if self.popen.poll() is None:
+            self.thaw()
+            self.popen.send_signal(signal.SIGTERM)
 
     def tail(self, lines: int = 40) -> str:
         return "\n".join(self.log.read_text(errors="replace").splitlines()[-lines:])
@@ -126,11 +129,12 @@ class FarmProcesses:
         self.processes.append(process)
         return process
 
-    def start_all(self, *workers: str) -> None:
+    def start_all(self, *workers: str, beat: bool = True) -> None:
         """Web, workers and beat, side by side: what takes them long is to import the product and its graphs."""
         before = self.worker_names()
         web, begun = self._begin_web(), [self._begin_worker(name) for name in workers]
-        self.start_beat()
+        if beat:
+            self.start_beat()
         self._await_web(web)
         for worker in begun:
             self._await_worker(worker, before)
@@ -206,8 +210,11 @@ class FarmProcesses:
         return next(p for p in self.processes if pid == p.pid or pid in children(p.pid))
 
     def stop(self) -> None:
-        for process in reversed(self.processes):
-            process.stop()
+        """All at once. Whatever becomes of one, the others are ended."""
+        with contextlib.ExitStack() as ending:
+            for process in self.processes:
+                process.ask_to_end()
+                ending.callback(process.stop, seconds=60.0)
 
     def _alive(self, process: Process) -> bool:
         if process.popen.poll() is not None:

@@ -2,7 +2,7 @@
 
     servers       Services of this test session below .farm/test/; PostgreSQL and Valkey run
     database      a fresh copy of the migrated database, one a test module
-    redis_url     a Redis database of its own, emptied, one a test module
+    redis_url     a Redis database of its own, emptied, one a test module; own_redis() makes one for a session
     broker_url    the same as a broker, twice: on Valkey and on RabbitMQ
     farm_environment   all of it, as the product's processes read it
 
@@ -16,7 +16,7 @@ import re
 import subprocess
 import sys
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -36,6 +36,9 @@ PROJECT = Path(__file__).resolve().parent.parent
 FOLDER = "AGENTFARM_TEST_FOLDER"
 TEMPLATE = "migrated"
 WITH_TENANTS = "with_tenants"
+
+#: Databases of Valkey (there are 16) below this are those of modules, two for each process of the tests: four at most.
+FIRST_OWN_REDIS = 10
 
 #: What a crash of the machine would lose; the tests kill processes, never the machine.
 FAST = {"fsync": "off", "full_page_writes": "off", "max_connections": "400"}
@@ -258,6 +261,20 @@ def broker_url(request: pytest.FixtureRequest, servers: Services, worker_id: str
 def farm_environment(database: OwnDatabase, redis_url: str, broker_url: str) -> Mapping[str, str]:
     """What web, workers and beat are started with."""
     return {**database.environment, "REDIS_URL": redis_url, "CELERY_BROKER_URL": broker_url, **SECRETS}
+
+
+@pytest.fixture(scope="session")
+def own_redis(servers: Services) -> Callable[[], str]:
+    """Makes Redis databases that no other test and no other process of the tests has, for what outlives a module."""
+
+    def make() -> str:
+        with locked(servers.folder) as state:
+            facts = state.section("tests")
+            facts["redis"] = facts.get("redis", FIRST_OWN_REDIS - 1) + 1
+            state.save()
+            return Valkey(state).url(facts["redis"])
+
+    return make
 
 
 def number_of(worker_id: str) -> int:

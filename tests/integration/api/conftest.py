@@ -1,41 +1,37 @@
-"""A real web process and one worker, over servers of the tests."""
+"""A real web process and one worker, over servers of the tests: one farm for all modules (tests/conftest.py)."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 import httpx
 import pytest
 
 from agentfarm.local.services import Services
-from agentfarm.local.state import State
-from agentfarm.local.valkey import Valkey
 from tests.farm import ROOT, FarmProcesses, running
-from tests.services import WITH_TENANTS, OwnDatabase, emptied, number_of
+from tests.services import SECRETS, WITH_TENANTS, OwnDatabase, copy_of_migrated
 
 #: Small, so that a test can exceed them.
 MAX_BODY_BYTES = 200_000
 MAX_VALUE_BYTES = 10_000
 
 
-@pytest.fixture(scope="module")
-def broker_url(servers: Services, worker_id: str) -> str:
-    """One broker is enough here: what is tested ends at the API."""
-    return emptied(Valkey(State(servers.folder)).url(2 * number_of(worker_id) + 1))
+@pytest.fixture(scope="session")
+def database(servers: Services, tenant_keys: Mapping[str, str]) -> Iterator[OwnDatabase]:
+    with copy_of_migrated(servers, "api", template=WITH_TENANTS) as own:
+        yield own
 
 
 @pytest.fixture(scope="session")
-def template(tenant_keys: Mapping[str, str]) -> str:
-    return WITH_TENANTS
-
-
-@pytest.fixture(scope="module")
 def farm(
-    farm_environment: Mapping[str, str],
     database: OwnDatabase,
+    own_redis: Callable[[], str],
     tenant_keys: Mapping[str, str],
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[FarmProcesses]:
     environment = {
-        **farm_environment,
+        **database.environment,
+        **SECRETS,
+        "REDIS_URL": own_redis(),
+        "CELERY_BROKER_URL": own_redis(),  # one broker is enough: what is tested ends at the API
         "AGENTFARM_CONFIG": str(ROOT / "tests/integration/api/langgraph.json"),
         "AGENTFARM_MAX_BODY_BYTES": str(MAX_BODY_BYTES),
         "AGENTFARM_STORE_MAX_VALUE_BYTES": str(MAX_VALUE_BYTES),
@@ -44,7 +40,7 @@ def farm(
     }
     made = FarmProcesses(environment, tmp_path_factory.mktemp("farm"), database.root_url, tenant_keys)
     with running(made):
-        made.start_all("one")
+        made.start_all("one", beat=False)
         yield made
 
 

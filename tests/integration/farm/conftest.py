@@ -1,7 +1,4 @@
-"""A whole farm a test module and broker: web, two workers and beat as processes, spoken to by the official client.
-
-A module may name its own graphs (GRAPHS, a file beside it) and settings (SETTINGS).
-"""
+"""A whole farm a test module and broker: web, two workers and beat as processes, spoken to by the official client."""
 
 from collections.abc import Iterator, Mapping
 
@@ -20,7 +17,6 @@ def template(tenant_keys: Mapping[str, str]) -> str:
 
 @pytest.fixture(scope="module")
 def farm(
-    request: pytest.FixtureRequest,
     farm_environment: Mapping[str, str],
     database: OwnDatabase,
     tenant_keys: Mapping[str, str],
@@ -29,9 +25,8 @@ def farm(
     folder = tmp_path_factory.mktemp("farm")
     environment = {
         **farm_environment,
-        "AGENTFARM_CONFIG": str(ROOT / "tests/integration/farm" / getattr(request.module, "GRAPHS", "langgraph.json")),
+        "AGENTFARM_CONFIG": str(ROOT / "tests/integration/farm/langgraph.json"),
         "AGENTFARM_LEASE_SECONDS": "4",  # how long a frozen worker is waited for
-        **getattr(request.module, "SETTINGS", {}),
     }
     made = FarmProcesses(environment, folder, database.root_url, tenant_keys)
     with running(made):

@@ -11,12 +11,6 @@ from tests.farm import FarmProcesses, wait_for
 from tests.integration.farm import policy_graphs
 from tests.integration.farm.in_process import stock_values
 
-GRAPHS = "policies.json"
-SETTINGS = {"AGENTFARM_RETRY_MESSAGE_SECONDS": "0.5"}
-
-# None of this is the broker's.
-pytestmark = pytest.mark.parametrize("broker_url", ["redis"], indirect=True, scope="module")
-
 
 def lines(folder: Path) -> list[str]:
     return (folder / "lines").read_text().splitlines()

@@ -11,12 +11,6 @@ from tests.farm import FarmProcesses, wait_for
 from tests.integration.farm import policy_graphs
 from tests.integration.farm.in_process import stock_values
 
-GRAPHS = "policies.json"
-SETTINGS = {"AGENTFARM_RETRY_MESSAGE_SECONDS": "0.5"}
-
-# Nothing of this is the broker's: no delay is on a queue.
-pytestmark = pytest.mark.parametrize("broker_url", ["redis"], indirect=True, scope="module")
-
 WAITING = (
     "SELECT node, tries, error FROM farm.node_execution WHERE run_id = %s AND status = 'ready' AND outcome = 'retry'"
 )
