@@ -24,7 +24,9 @@ import psutil
 import psycopg
 import pytest
 import redis
+from pydantic import SecretStr
 
+from agentfarm.conf import Settings
 from agentfarm.local.postgres import ADMIN, APP, OPS, OWNER, ROOT, Postgres, database_grants
 from agentfarm.local.processes import is_alive
 from agentfarm.local.rabbitmq import RabbitMQ
@@ -42,6 +44,8 @@ FIRST_OWN_REDIS = 10
 
 #: What a crash of the machine would lose; the tests kill processes, never the machine.
 FAST = {"fsync": "off", "full_page_writes": "off", "max_connections": "400"}
+
+NOWHERE = "redis://127.0.0.1:1"
 
 SECRETS = {
     "AGENTFARM_SECRET_KEY": "for-tests-only-for-tests-only-for-tests-only",
@@ -144,6 +148,16 @@ class OwnDatabase:
             "DATABASE_OPS_URL": self.ops_url,
             "DATABASE_ADMIN_URL": self.admin_url,
         }
+
+    def settings(self, redis_url: str = NOWHERE) -> Settings:
+        """For the product's code in this process. There is no broker."""
+        return Settings(
+            database_url=SecretStr(self.app_url),
+            database_ops_url=SecretStr(self.ops_url),
+            redis_url=SecretStr(redis_url),
+            broker_url=SecretStr(NOWHERE),
+            secret_key=SecretStr("of the tests"),
+        )
 
 
 @pytest.fixture(scope="session")

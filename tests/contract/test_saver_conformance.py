@@ -11,9 +11,7 @@ from langgraph.checkpoint.base import BaseCheckpointSaver
 from langgraph.checkpoint.conformance import checkpointer_test
 from langgraph.checkpoint.conformance.capabilities import ALL_CAPABILITIES
 from langgraph.checkpoint.conformance.validate import validate
-from pydantic import SecretStr
 
-from agentfarm.conf import Settings
 from agentfarm.persistence.checkpoints import TenantSaver
 from agentfarm.persistence.database import Database
 from agentfarm.persistence.serde import serde_of
@@ -22,11 +20,7 @@ from tests.services import OwnDatabase
 
 @pytest.fixture(scope="module")
 def store(database: OwnDatabase) -> Iterator[Database]:
-    nowhere = SecretStr("redis://127.0.0.1:1")
-    settings = Settings(
-        database_url=SecretStr(database.app_url), redis_url=nowhere, broker_url=nowhere, secret_key=SecretStr("tests")
-    )
-    made = Database(settings)
+    made = Database(database.settings())
     yield made
     made.dispose()
 

@@ -4,10 +4,8 @@ A database that a test makes is a tenant here. The tests name threads and checkp
 are UUIDs, so such names are translated on the way in, and threads' back on the way out.
 """
 
-import os
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
-from functools import cache
 from typing import Any, Self
 from uuid import NAMESPACE_OID, UUID, uuid5
 
@@ -16,40 +14,22 @@ import langgraph.checkpoint.postgres.aio as async_module
 import psycopg
 import pytest
 from langgraph.checkpoint.base import CheckpointTuple
-from psycopg.conninfo import conninfo_to_dict
 from report_plugin import DID
+from tenants_of_tests import FARM, database, pytest_plugin_registered, tenant_of
 
-from agentfarm.conf import settings
 from agentfarm.persistence.bodies import open_body
 from agentfarm.persistence.checkpoints import TenantSaver
-from agentfarm.persistence.database import Database
 from agentfarm.persistence.serde import serde_of
 
-#: A superuser's, who sees the rows of all tenants.
-FARM = os.environ["AGENTFARM_UPSTREAM_FARM"]
-
-#: A superuser's as well, for the databases that the tests make and drop, believing that the saver is in them.
-URI = os.environ["AGENTFARM_UPSTREAM_ROOT"]
-
-
-@cache
-def database() -> Database:
-    return Database(settings())
-
-
-def pytest_plugin_registered(plugin: object) -> None:
-    """The tests' conftest is imported before the tests, which take the addresses from it."""
-    if hasattr(plugin, "DEFAULT_POSTGRES_URI"):
-        plugin.DEFAULT_POSTGRES_URI = URI.rsplit("/", 1)[0] + "/"
-        plugin.DEFAULT_URI = URI
+__all__ = ["pytest_plugin_registered"]  # a hook
 
 
 class _Ours(TenantSaver):
     """Made as the other saver is: of a connection, or a pool of them."""
 
     def __init__(self, conn: Any, pipe: Any = None, serde: Any = None) -> None:
-        name = conninfo_to_dict(conn.conninfo if hasattr(conn, "conninfo") else conn.info.dsn)["dbname"]
-        super().__init__(database(), uuid5(NAMESPACE_OID, str(name)), serde or serde_of(None))
+        tenant_id = tenant_of(conn.conninfo if hasattr(conn, "conninfo") else conn.info.dsn)
+        super().__init__(database(), tenant_id, serde or serde_of(None))
 
     def get_tuple(self, config: Any) -> CheckpointTuple | None:
         DID["calls"] += 1

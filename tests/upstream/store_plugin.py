@@ -4,42 +4,22 @@ A database that a test makes is a tenant here. Tests that look into LangGraph's 
 that tenant's items by a view of the same name.
 """
 
-import os
 from collections.abc import AsyncIterator, Iterable, Iterator
 from contextlib import asynccontextmanager, contextmanager
-from functools import cache
 from typing import Any, Self
-from uuid import NAMESPACE_OID, UUID, uuid5
+from uuid import UUID
 
 import langgraph.store.postgres as module
 import psycopg
 from langgraph.store.base import Op, Result
-from psycopg.conninfo import conninfo_to_dict
 from psycopg.rows import dict_row
 from report_plugin import DID
+from tenants_of_tests import FARM, database, pytest_plugin_registered, tenant_of
 
-from agentfarm.conf import settings
 from agentfarm.engine.store_config import StoreConfig, StoreIndex
-from agentfarm.persistence.database import Database
 from agentfarm.persistence.store import TenantStore
 
-#: A superuser's, who sees the rows of all tenants.
-FARM = os.environ["AGENTFARM_UPSTREAM_FARM"]
-
-#: A superuser's as well, for the databases that the tests make and drop, believing that the store is in them.
-URI = os.environ["AGENTFARM_UPSTREAM_ROOT"]
-
-
-@cache
-def database() -> Database:
-    return Database(settings())
-
-
-def pytest_plugin_registered(plugin: object) -> None:
-    """The tests' conftest is imported before the tests, which take the addresses from it."""
-    if hasattr(plugin, "DEFAULT_POSTGRES_URI"):
-        plugin.DEFAULT_POSTGRES_URI = URI.rsplit("/", 1)[0] + "/"
-        plugin.DEFAULT_URI = URI
+__all__ = ["pytest_plugin_registered"]  # a hook
 
 
 class _Ours(TenantStore):
@@ -69,15 +49,11 @@ class _Ours(TenantStore):
         )
 
 
-def _tenant_of(conninfo: str) -> UUID:
-    return uuid5(NAMESPACE_OID, str(conninfo_to_dict(conninfo)["dbname"]))
-
-
 class OursForPostgresStore(_Ours):
     @classmethod
     @contextmanager
     def from_conn_string(cls, conninfo: str, *, index: Any = None, ttl: Any = None, **_: Any) -> Iterator[Self]:
-        yield cls(_tenant_of(conninfo), index, ttl)
+        yield cls(tenant_of(conninfo), index, ttl)
 
     def setup(self) -> None:
         """The schema is there."""
@@ -101,7 +77,7 @@ class OursForAsyncPostgresStore(_Ours):
     async def from_conn_string(
         cls, conninfo: str, *, index: Any = None, ttl: Any = None, **_: Any
     ) -> AsyncIterator[Self]:
-        yield cls(_tenant_of(conninfo), index, ttl)
+        yield cls(tenant_of(conninfo), index, ttl)
 
     async def setup(self) -> None:
         """The schema is there."""

@@ -3,9 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping
 
 import pytest
-from pydantic import SecretStr
 
-from agentfarm.conf import Settings
 from agentfarm.local.services import Services
 from agentfarm.persistence.database import Database
 from tests.contract.differential import report, served, through_farm
@@ -47,11 +45,7 @@ def farm(
 @pytest.fixture(scope="session")
 def store(database: OwnDatabase) -> Iterator[Database]:
     """The farm's, as its own code sees it."""
-    nowhere = SecretStr("redis://127.0.0.1:1")
-    settings = Settings(
-        database_url=SecretStr(database.app_url), redis_url=nowhere, broker_url=nowhere, secret_key=SecretStr("tests")
-    )
-    made = Database(settings)
+    made = Database(database.settings())
     yield made
     made.dispose()
 

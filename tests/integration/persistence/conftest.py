@@ -5,9 +5,7 @@ from contextlib import contextmanager
 from uuid import uuid4
 
 import pytest
-from pydantic import SecretStr
 
-from agentfarm.conf import Settings
 from agentfarm.local.services import Services
 from agentfarm.persistence.database import Database
 from agentfarm.tenancy import Tenant
@@ -40,13 +38,7 @@ def shared_database(servers: Services) -> Iterator[OwnDatabase]:
 
 @contextmanager
 def home_in(own: OwnDatabase) -> Iterator[Home]:
-    settings = Settings(
-        database_url=SecretStr(own.app_url),
-        database_ops_url=SecretStr(own.ops_url),
-        redis_url=SecretStr("redis://127.0.0.1:1"),
-        broker_url=SecretStr("redis://127.0.0.1:1"),
-        secret_key=SecretStr("of the tests"),
-    )
+    settings = own.settings()
     made = Home(own, settings, Database(settings), Database(settings, url=settings.ops_url))
     try:
         yield made
