@@ -11,7 +11,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 SOURCES := agentfarm tenants workers tests benchmarks examples manage.py
-JOBS ?= 2
+# One more than CI has cores: half of the time tests wait, for processes that start and for workers that are found dead.
+JOBS ?= 3
 
 FOLDER ?= .farm
 BROKER ?= redis

@@ -210,7 +210,7 @@ class FarmProcesses:
         return next(p for p in self.processes if pid == p.pid or pid in children(p.pid))
 
     def stop(self) -> None:
-        """All at once. Whatever becomes of one, the others are ended."""
+        """All at once. Whatever becomes of one, the others are ended. Those that have ended may be asked again."""
         with contextlib.ExitStack() as ending:
             for process in self.processes:
                 process.ask_to_end()
@@ -232,10 +232,16 @@ def manage(farm: FarmProcesses, *command: str, fails: bool = False) -> str:
     return done.stderr if fails else done.stdout
 
 
+#: The farms of this process that `running` holds.
+RUNNING: list[FarmProcesses] = []
+
+
 @contextlib.contextmanager
 def running(farm: FarmProcesses) -> Iterator[FarmProcesses]:
     """Ends every process of the farm, also when the test fails."""
+    RUNNING.append(farm)
     try:
         yield farm
     finally:
+        RUNNING.remove(farm)
         farm.stop()
