@@ -36,6 +36,7 @@ from langgraph._internal._constants import (
     CONFIG_KEY_TASK_ID,
     ERROR,
     ERROR_SOURCE_NODE,
+    INPUT,
     INTERRUPT,
     NULL_TASK_ID,
     RESUME,
@@ -50,8 +51,15 @@ from langgraph.checkpoint.base.id import UUID, uuid6
 from langgraph.errors import _mark_invalid_resume, is_invalid_resume
 from langgraph.graph.message import add_messages
 from langgraph.pregel import main as _main
-from langgraph.pregel._algo import _coerce_pending_error, checkpoint_null_version, prepare_single_task
-from langgraph.pregel._checkpoint import create_checkpoint, put_writes_accepts_task_path
+from langgraph.pregel._algo import (
+    PregelTaskWrites,
+    _coerce_pending_error,
+    apply_writes,
+    checkpoint_null_version,
+    prepare_next_tasks,
+    prepare_single_task,
+)
+from langgraph.pregel._checkpoint import channels_from_checkpoint, create_checkpoint, put_writes_accepts_task_path
 from langgraph.pregel._executor import BackgroundExecutor
 from langgraph.pregel._io import read_channels
 from langgraph.pregel._loop import AsyncPregelLoop, PregelLoop, SyncPregelLoop
@@ -191,6 +199,7 @@ __all__ = [
     "CONFIG_KEY_TASK_ID",
     "ERROR",
     "ERROR_SOURCE_NODE",
+    "INPUT",
     "INTERRUPT",
     "NULL_TASK_ID",
     "RESUME",
@@ -207,6 +216,7 @@ __all__ = [
     "PregelLoop",
     "PregelNode",
     "PregelRunner",
+    "PregelTaskWrites",
     "ReplayState",
     "RunnableCallable",
     "RunnableSeq",
@@ -215,6 +225,8 @@ __all__ = [
     "TracerCore",
     "UntrackedValue",
     "add_messages",
+    "apply_writes",
+    "channels_from_checkpoint",
     "checkpoint_null_version",
     "create_checkpoint",
     "ensure_config",
@@ -227,6 +239,7 @@ __all__ = [
     "mark_invalid_resume",
     "output",
     "patch_configurable",
+    "prepare_next_tasks",
     "prepare_single_task",
     "put_writes_accepts_task_path",
     "read_channels",

@@ -26,6 +26,10 @@ def has_untracked(channels: Mapping[str, Any]) -> bool:
     return any(isinstance(channel, lg.UntrackedValue) for channel in channels.values())
 
 
+def names_of_untracked(channels: Mapping[str, Any]) -> frozenset[str]:
+    return frozenset(name for name, channel in channels.items() if isinstance(channel, lg.UntrackedValue))
+
+
 def may_leave(loop: Any) -> bool:
     """Whether all that the open superstep needs of such channels can go with a call.
 

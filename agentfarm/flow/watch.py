@@ -45,10 +45,13 @@ async def wait_run(farm: Farm, tenant: Tenant, thread_id: UUID, run_id: UUID) ->
 
     The answer: the final values; with `__interrupt__` when the run waits for a human; {"__error__": {error, message}}.
     """
-    async for event in stream_run(farm, tenant, run_id, modes=()):
+    last_values: bytes | None = None
+    async for event in stream_run(farm, tenant, run_id, modes=("values",)):
         if event is None:
             yield b"\n"
-    yield to_json(await asyncio.to_thread(read_answer, farm, tenant, thread_id, run_id))
+        elif event.name == "values":  # the run's own, not "values|…" of a subgraph
+            last_values = event.data
+    yield to_json(await asyncio.to_thread(read_answer, farm, tenant, thread_id, run_id, last_values=last_values))
 
 
 def _close_if_over(farm: Farm, tenant: Tenant, run_id: UUID) -> None:

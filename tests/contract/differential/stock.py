@@ -15,7 +15,6 @@ from collections.abc import AsyncIterator, Iterable, Mapping
 from typing import Any
 
 from langchain_core.messages import AIMessageChunk, BaseMessageChunk, message_chunk_to_message
-from langgraph.channels.untracked_value import UntrackedValue
 from langgraph.checkpoint.base import CheckpointTuple
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.errors import EmptyInputError, InvalidUpdateError
@@ -50,7 +49,6 @@ class _Drive:
         self.scenario = scenario
         self.saver = InMemorySaver(serde=serde_of(scenario.graph))
         self.graph: AnyGraph = scenario.graph.copy(update={"checkpointer": self.saver})
-        self.untracked = frozenset(name for name, one in self.graph.channels.items() if isinstance(one, UntrackedValue))
         # Stock shows no state at all that a model of pydantic refuses as the input of the node that is next.
         nodes = {name: node.copy({"mapper": None}) for name, node in self.graph.nodes.items()}
         self.readable: AnyGraph = self.graph.copy(update={"nodes": nodes})
@@ -101,7 +99,7 @@ class _Drive:
         if error is not None:
             told = {"error": type(error).__name__, "message": str(error)}
             events.append(["error", told])
-        answer = {"__error__": told} if told else _answer(chunks, snapshot, self.untracked)
+        answer = {"__error__": told} if told else _answer(chunks, snapshot)
         return StepRecord(plain(events), plain(answer), run_status, self.thread_status, plain(thread_state(snapshot)))
 
     def _update(self, step: Update) -> StepRecord:
@@ -193,13 +191,10 @@ def _goto(goto: Any) -> Any:
     return goto if isinstance(goto, str) else Send(goto["node"], goto["input"])
 
 
-def _answer(chunks: list[Any], snapshot: StateSnapshot, untracked: frozenset[str]) -> Any:
-    """As `invoke` returns it: the last values, with what is asked. A server answers what is saved, now and whenever it
-    is asked again, so the values that no checkpoint keeps are not in it; the stream has them."""
+def _answer(chunks: list[Any], snapshot: StateSnapshot) -> Any:
+    """As `invoke` returns it: the last values, with what is asked."""
     values = [payload for ns, mode, payload in chunks if mode == "values" and not ns]
     last = values[-1] if values else snapshot.values
-    if isinstance(last, dict):
-        last = {key: value for key, value in last.items() if key not in untracked}
     asked = [one for task in snapshot.tasks for one in task.interrupts]
     if not asked:
         return last

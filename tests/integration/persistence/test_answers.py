@@ -6,12 +6,15 @@ from typing import Annotated, Any, TypedDict
 from uuid import UUID, uuid4
 
 import pytest
+from langgraph.channels.untracked_value import UntrackedValue
+from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.graph import START, StateGraph
-from langgraph.types import Command, interrupt
+from langgraph.types import Command, Send, interrupt
 from pydantic import BaseModel
 
 from agentfarm.engine.graph_factories import Shared
 from agentfarm.engine.graph_loading import describe_graph
+from agentfarm.engine.jsonable import to_json
 from agentfarm.engine.segment import SegmentRequest, run_segment
 from agentfarm.engine.store_config import StoreConfig
 from agentfarm.errors import NotFound, ThreadBusy
@@ -89,6 +92,53 @@ def test_a_run_that_asks_is_answered_with_its_question_when_the_next_one_has_beg
     answer = read_answer(farm_of(worked), acme, thread_id, first)
     assert [one.value for one in answer["__interrupt__"]] == [{"why": "asked"}]
     assert answer["seen"] == ["first", "a", "beside"]  # what finished beside the question is told, too
+
+
+@pytest.mark.parametrize("goto", ["c", [Send("c", {}), "b"]], ids=["by name", "by Send"])
+def test_a_run_that_asks_is_answered_with_what_nodes_wrote_that_its_command_called(
+    home: Home, hands: Callable[..., Hand], acme: Tenant, goto: Any
+) -> None:
+    builder: StateGraph[Any] = StateGraph(State)
+    builder.add_node("q", lambda state: {"seen": [interrupt("q?")]}).add_edge(START, "q")
+    for name in "bc":
+        builder.add_node(name, lambda state, name=name: {"seen": [name]})
+    worked, thread_id = Line(home, hands, acme, builder), uuid4()
+    worked.run({"seen": ["in"]}, thread_id)
+
+    ended = worked.run(Command(goto=goto, update={"seen": ["told"]}), thread_id)
+
+    answer = read_answer(farm_of(worked), acme, thread_id, ended.run_id)
+    stock = builder.compile(checkpointer=InMemorySaver())
+    stock.invoke({"seen": ["in"]}, {"configurable": {"thread_id": "1"}})
+    wanted = stock.invoke(Command(goto=goto, update={"seen": ["told"]}), {"configurable": {"thread_id": "1"}})
+    assert answer["seen"] == wanted["seen"]
+    assert [one.value for one in answer["__interrupt__"]] == ["q?"]
+
+
+class Scratched(State, total=False):
+    scratch: Annotated[str, UntrackedValue]
+
+
+@pytest.mark.parametrize(
+    ("told", "answered"),
+    [
+        ({"seen": ["in", "a"], "scratch": "kept by nobody"}, {"seen": ["in", "a"], "scratch": "kept by nobody"}),
+        ({"seen": ["in"], "scratch": "of the state before"}, {"seen": ["in", "a"]}),
+        ({"seen": ["in", "a"]}, {"seen": ["in", "a"]}),
+    ],
+    ids=["the last state", "a state before it", "nothing of it"],
+)
+def test_what_no_checkpoint_keeps_is_answered_from_the_stream_where_its_values_are_those_that_were_saved(
+    home: Home, hands: Callable[..., Hand], acme: Tenant, told: Any, answered: Any
+) -> None:
+    builder: StateGraph[Any] = StateGraph(Scratched)
+    builder.add_node("a", lambda state: {"seen": ["a"], "scratch": "kept by nobody"}).add_edge(START, "a")
+    worked, thread_id = Line(home, hands, acme, builder), uuid4()
+    ended = worked.run({"seen": ["in"]}, thread_id)
+
+    answer = read_answer(farm_of(worked), acme, thread_id, ended.run_id, last_values=to_json(told))
+
+    assert answer == answered
 
 
 def test_a_run_that_was_cancelled_is_answered_with_what_it_had_finished(
