@@ -240,13 +240,21 @@ class Process:
     """One process: the product's flow and stores, joined as wiring.py does it, every effect a point of its fate.
 
     is_worker  it holds a lease, and so can claim
+    fate       where it dies, if that is not the number of a point
     """
 
     def __init__(
-        self, outside: Outside, name: str, *, dies_at: int = 0, is_worker: bool = False, is_lazy: bool = False
+        self,
+        outside: Outside,
+        name: str,
+        *,
+        dies_at: int = 0,
+        is_worker: bool = False,
+        is_lazy: bool = False,
+        fate: Fate | None = None,
     ) -> None:
         self.name = name
-        self.fate = Fate(dies_at)
+        self.fate = fate or Fate(dies_at)
         self.sockets = Sockets()
         settings, fate = outside.settings, self.fate
         self.app = MortalDatabase(settings, fate, self.sockets)
@@ -285,10 +293,7 @@ class Process:
         """Once it is dead: wait until Postgres has noticed, then let go of what Python still holds of it."""
         if self.lease._thread.is_alive():
             self.lease._thread.join(10)
-        end = time.monotonic() + 10
-        while root.execute("SELECT 1 FROM pg_stat_activity WHERE pid = ANY(%s)", (self.sockets.pids,)).fetchone():
-            assert time.monotonic() < end, f"Postgres has not noticed the death of {self.name}"
-            time.sleep(0.0005)
+        wait_until_gone(root, self.sockets.pids, self.name)
         self._let_go()
 
     def stop(self) -> None:
@@ -300,6 +305,14 @@ class Process:
         self.sockets.close()
         for database in (self.app, self.ops):
             database.dispose()
+
+
+def wait_until_gone(root: psycopg.Connection[Any], backends: Sequence[int], name: str) -> None:
+    """Until Postgres has noticed that the process at the other end is dead."""
+    end = time.monotonic() + 10
+    while root.execute("SELECT 1 FROM pg_stat_activity WHERE pid = ANY(%s)", (list(backends),)).fetchone():
+        assert time.monotonic() < end, f"Postgres has not noticed the death of {name}"
+        time.sleep(0.0005)
 
 
 def _run_async(coroutine: Coroutine[Any, Any, Any]) -> Any:
