@@ -109,7 +109,7 @@ upstream: setup-dev ## LangGraph's own tests, of exactly the locked release, thr
 	@PYTHONPATH=. $(BIN)/python tests/upstream/run.py $(ARGS)
 
 differential: setup-dev ## Every graph of the corpus at the farm and at stock LangGraph, then again while workers are killed; a table by feature
-	@DIFFERENTIAL_SAMPLE=$(or $(SAMPLE),all) $(BIN)/pytest -q tests/contract/differential $(ARGS)
+	@DIFFERENTIAL_SAMPLE=$(or $(SAMPLE),all) $(BIN)/pytest -q -s tests/contract/differential $(ARGS)
 
 bench: setup-dev ## Measure, beside named baselines in the same run. ARGS="--help"
 	@$(BIN)/python -m benchmarks $(ARGS)

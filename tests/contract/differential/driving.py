@@ -1,6 +1,7 @@
 """Many scenarios through one farm, several at a time."""
 
 import asyncio
+import time
 from collections.abc import Callable, Iterable, Mapping
 
 from langgraph_sdk import get_client
@@ -11,6 +12,9 @@ from tests.contract.differential.scenario import Record, Scenario
 from tests.farm import FarmProcesses
 
 Outcome = Record | Exception
+
+#: Seconds between two lines that say how far it has come.
+PROGRESS = 15.0
 
 
 async def drive_all(
@@ -27,7 +31,9 @@ async def drive_all(
     seconds  that one may take
     again    whether to drive it once more, on a new thread; the last record counts
     """
+    chosen = list(scenarios)
     done: dict[str, Outcome] = {}
+    ended: set[str] = set()
     gate = asyncio.Semaphore(at_once)
     async with get_client(url=farm.url, api_key=farm.keys["demo"]) as client:
 
@@ -42,6 +48,20 @@ async def drive_all(
                             return
                 except Exception as error:
                     done[scenario.name] = error
+                finally:
+                    ended.add(scenario.name)
 
-        await asyncio.gather(*(drive(one) for one in scenarios))
+        async def tell() -> None:
+            began = time.monotonic()
+            while True:
+                await asyncio.sleep(PROGRESS)
+                left = [one.name for one in chosen if one.name not in ended]
+                named = f": {', '.join(left)}" if len(left) <= at_once else ""
+                print(f"{time.monotonic() - began:.0f} s: {len(ended)} done, {len(left)} left{named}", flush=True)
+
+        telling = asyncio.create_task(tell())
+        try:
+            await asyncio.gather(*(drive(one) for one in chosen))
+        finally:
+            telling.cancel()
     return done

@@ -6,49 +6,44 @@ has to be hit).
 """
 
 import asyncio
-import contextlib
 import os
 import random
-import threading
 import time
-from collections.abc import Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Mapping
 from datetime import UTC, datetime
+from typing import Any
 
 import pytest
 
 from agentfarm.persistence.database import Database
 from tests.contract.differential import report, stock
-from tests.contract.differential.accepted import ACCEPTED, TELLS_ATTEMPTS
+from tests.contract.differential.accepted import ACCEPTED
 from tests.contract.differential.compare import differences_after_kills
 from tests.contract.differential.driving import Outcome, drive_all
+from tests.contract.differential.killing import Killer
 from tests.contract.differential.scenario import Record, Scenario
 from tests.contract.differential.served import SCENARIOS
 from tests.farm import FarmProcesses
 
-AT_ONCE = 6
+#: They wait for healing more than for a core.
+AT_ONCE = 10
 
-#: Of one scenario with workers dying around it: it waits for those that come, which takes long on a busy machine.
+#: Of one scenario, driven once. What its dead workers held is found within a second of their death; on a machine that
+#: has ten times as much to do as it has cores, those that are to go on take minutes.
 SECONDS = 300.0
 
 SEED = os.environ.get("DIFFERENTIAL_SEED") or f"{datetime.now(UTC):%Y-%m-%d}"
 SAMPLE = os.environ.get("DIFFERENTIAL_SAMPLE") or "8"
 
-#: Seconds after which a scenario is no longer driven again for want of a hit, if the sample has enough of them.
-PATIENCE = 60.0
+#: Seconds after which no scenario is driven again for want of a hit.
+PATIENCE = 1200.0 if SAMPLE == "all" else 60.0
 
 #: Of the scenarios, how many must be hit.
 ENOUGH = 1.0 if SAMPLE == "all" else 0.5
 
-HELD = (
-    "SELECT DISTINCT t.metadata->>'graph_id' FROM farm.node_execution e"
-    " JOIN farm.worker w ON w.worker = e.worker JOIN farm.thread t ON t.thread_id = e.thread_id"
-    " WHERE e.status = 'leased' AND w.pid = ANY(%s)"
-)
-
 
 def _chosen() -> list[str]:
-    comparable = [name for name in SCENARIOS if name not in TELLS_ATTEMPTS and name not in ACCEPTED]
+    comparable = [name for name in SCENARIOS if name not in ACCEPTED]
     if SAMPLE == "all":
         return comparable
     return sorted(random.Random(SEED).sample(comparable, int(SAMPLE)))
@@ -57,73 +52,31 @@ def _chosen() -> list[str]:
 CHOSEN = _chosen()
 
 
-class Killer:
-    """Kills workers that hold a node of a scenario which was not hit yet, and starts others in their place.
-
-    One worker is always left. Those that come are started beside it all: on a busy machine that takes a while.
-    """
-
-    def __init__(self, farm: FarmProcesses) -> None:
-        self.farm, self.random = farm, random.Random(SEED)
-        self.unhit = set(CHOSEN)
-        self.kills = 0
-        self._ready = [one for one in farm.processes if one.name not in ("web", "beat")]
-        self._is_over = threading.Event()
-
-    @contextlib.contextmanager
-    def at_work(self) -> Iterator[None]:
-        """Raises at the end what it died of."""
-        with ThreadPoolExecutor(1) as own, ThreadPoolExecutor(1) as starting:
-            work = own.submit(self._run, starting)
-            try:
-                yield
-            finally:
-                self._is_over.set()
-            for started in work.result():
-                started.result()
-
-    def _run(self, starting: ThreadPoolExecutor) -> list[Future[None]]:
-        started: list[Future[None]] = []
-        while not self._is_over.wait(self.random.uniform(0.005, 0.05)):
-            worker = self.random.choice(self._ready)
-            if len(self._ready) < 2:
-                continue
-            worker.freeze()
-            held = {name for (name,) in self.farm.query(HELD, [worker.pid])}
-            if not held & self.unhit:
-                worker.thaw()
-                continue
-            worker.kill()
-            self._ready.remove(worker)
-            self.farm.processes.remove(worker)
-            self.unhit -= held
-            self.kills += 1
-            started.append(starting.submit(self._start, f"again-{self.kills}"))
-        return started
-
-    def _start(self, name: str) -> None:
-        self._ready.append(self.farm.start_worker(name))
-
-
 @pytest.fixture(scope="module")
-def after_kills(farm: FarmProcesses, store: Database) -> Mapping[str, Outcome]:
-    began, killer = time.monotonic(), Killer(farm)
+def after_kills(request: pytest.FixtureRequest, farm: FarmProcesses, store: Database) -> Mapping[str, Outcome]:
+    """Of all scenarios that were asked for (-k)."""
+    asked = [item.callspec.params["name"] for item in request.session.items if _compares(item)]
+    began, killer = time.monotonic(), Killer(farm, asked, SEED)
 
     def again(scenario: Scenario, record: Record) -> bool:
-        if record.lost:
+        if record.lost or time.monotonic() - began > PATIENCE:
             return False
         killer.unhit.add(scenario.name)
-        return time.monotonic() - began < PATIENCE or len(killer.unhit) > len(CHOSEN) * (1 - ENOUGH)
+        return True
 
     with killer.at_work():
         found = asyncio.run(
-            drive_all([SCENARIOS[name] for name in CHOSEN], farm, store, at_once=AT_ONCE, seconds=SECONDS, again=again)
+            drive_all([SCENARIOS[name] for name in asked], farm, store, at_once=AT_ONCE, seconds=SECONDS, again=again)
         )
-    print(f"seed {SEED}: {len(CHOSEN)} scenarios, {killer.kills} kills")
+    print(f"seed {SEED}: {len(asked)} scenarios in {time.monotonic() - began:.0f} s; killed {killer.kills}")
     return found
 
 
-@pytest.mark.timeout(7200 if SAMPLE == "all" else 900)  # the first one waits for all of them
+def _compares(item: Any) -> bool:
+    return bool(getattr(item, "originalname", "") == test_a_scenario_comes_to_the_same_after_kills.__name__)
+
+
+@pytest.mark.timeout(3600 if SAMPLE == "all" else 900)  # the first one waits for all of them
 @pytest.mark.parametrize("name", CHOSEN)
 def test_a_scenario_comes_to_the_same_after_kills(name: str, after_kills: Mapping[str, Outcome]) -> None:
     found = after_kills[name]
@@ -136,6 +89,6 @@ def test_a_scenario_comes_to_the_same_after_kills(name: str, after_kills: Mappin
 
 
 def test_the_sample_was_hit(after_kills: Mapping[str, Outcome]) -> None:
-    hit = [name for name, found in after_kills.items() if isinstance(found, Record) and found.lost]
+    missed = [name for name, found in after_kills.items() if not (isinstance(found, Record) and found.lost)]
 
-    assert len(hit) >= len(CHOSEN) * ENOUGH
+    assert len(missed) <= len(after_kills) * (1 - ENOUGH), missed

@@ -59,9 +59,8 @@ def _limits(state: Log) -> Log:
 def _execution_info(state: Log, runtime: Runtime[None]) -> Any:
     info = runtime.execution_info
     assert info is not None
-    return {
-        "log": [[info.node_attempt, info.thread_id, info.run_id, info.checkpoint_ns, info.checkpoint_id, info.task_id]]
-    }
+    attempt = f"attempt {info.node_attempt}"
+    return {"log": [[attempt, info.thread_id, info.run_id, info.checkpoint_ns, info.checkpoint_id, info.task_id]]}
 
 
 def _writes(state: Log) -> Log:
