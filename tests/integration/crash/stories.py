@@ -44,6 +44,9 @@ MAX_SWEEPS = 12
 
 MODES = ("values", "updates", "custom")
 
+#: What a worker does for each @task that returns, beside the node that goes on.
+SAVED = "after put_writes"
+
 AN_ID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}|[0-9a-f]{32}")
 AN_ATTEMPT = re.compile(r"in attempt \d+")
 
@@ -145,6 +148,7 @@ class Story:
 
     points            {role: those of the process that was to die}
     executed, tasks   how often each node execution was begun, and each @task
+    unsaved_tasks     begun by the worker that died, and their results not saved by then
     statuses, history, events   what can be seen of it when it is over
     """
 
@@ -165,6 +169,7 @@ class Story:
         self.points = {role: mortal.fate.points for role, mortal in self.mortals.items()}
         self.executed: Counter[tuple[str, str, int]] = Counter()
         self.tasks: Counter[str] = Counter()
+        self.unsaved_tasks = 0
 
     def tell(self) -> Self:
         """All runs, each to its end, whoever dies."""
@@ -204,6 +209,7 @@ class Story:
         process.bury(self.farm.root)
         TASKS.clear()
         TASKS.update(process.fate.tasks)
+        self.unsaved_tasks = TASKS.total() - process.fate.points.count(SAVED)
         return False
 
     # ----------------------------------------------------------------------- stations
