@@ -76,7 +76,7 @@ lock: $(UV) ## Write the requirements*.txt from the .in files. ARGS="--upgrade" 
 
 ##@ Check
 
-.PHONY: check static format-check lint imports types test test-fast test-rest crash upstream differential bench format
+.PHONY: check static format-check lint imports types test test-fast test-rest crash chaos upstream differential bench format
 check: static test-fast test-rest ## What CI runs, cheapest first (CI adds `make upstream`)
 
 static: format-check lint imports types ## All that needs no test: format, lint, imports, types
@@ -104,6 +104,9 @@ test: setup-dev ## Every test, on PostgreSQL, Valkey and RabbitMQ that it starts
 
 crash: setup-dev ## A death at every point of every message in every way (tests/integration/crash), where `test` tries a sample
 	@AGENTFARM_CRASH=all $(BIN)/pytest -n $(JOBS) --dist=load --timeout 3600 -s tests/integration/crash $(ARGS)
+
+chaos: setup-dev ## Every kind of fault over a whole farm, from a seed; ends by itself. SECONDS=90 BROKER=redis|rabbitmq SEED=7
+	@$(BIN)/python -m tests.chaos --seconds $(or $(SECONDS),90) --broker $(BROKER) $(if $(SEED),--seed $(SEED)) $(ARGS)
 
 upstream: setup-dev ## LangGraph's own tests, of exactly the locked release, through our engine, our saver and our store
 	@PYTHONPATH=. $(BIN)/python tests/upstream/run.py $(ARGS)

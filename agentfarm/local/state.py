@@ -24,7 +24,7 @@ OURS = (
 )
 
 #: What others keep there: servers of tests and benchmarks, downloads, tools.
-NEIGHBOURS = ("test", "test-lock", "bench", "upstream", "tools")
+NEIGHBOURS = ("test", "test-lock", "bench", "chaos", "upstream", "tools")
 
 
 class State:

@@ -1,0 +1,295 @@
+"""Carry the planned faults out, each in a thread of its own, and say what each did. One that changed nothing fails."""
+
+import random
+import threading
+import time
+import traceback
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, cast
+from uuid import UUID
+
+import psycopg
+from pydantic import SecretStr
+
+from agentfarm.conf import Settings
+from agentfarm.errors import BrokerUnavailable
+from agentfarm.messages import ExecuteNode
+from agentfarm.queueing.broker import make_app
+from agentfarm.queueing.publisher import CeleryPublisher
+from tests.chaos.fleet import WORKERS, Fleet
+from tests.chaos.plan import Planned
+from tests.chaos.proxy import Direction
+from tests.chaos.servers import NAMES, Name, Servers
+from tests.farm import wait_for
+
+#: How long a fault waits for something that it can happen to: a child that is there, a byte on its way.
+PATIENCE_SECONDS = 20.0
+
+#: Messages that "publish again" publishes, in an order of its own.
+AGAIN = 60
+
+#: Where Debian's package libfaketime has it.
+FAKETIME = (
+    "/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1",
+    "/usr/lib/aarch64-linux-gnu/faketime/libfaketime.so.1",
+)
+
+
+def find_faketime() -> str | None:
+    return next((path for path in FAKETIME if Path(path).exists()), None)
+
+
+class NotFired(Exception):
+    """There was nothing for this fault to happen to."""
+
+
+@dataclass(slots=True)
+class Fired:
+    """What became of a planned fault.
+
+    at, over       wall clock
+    held           (run, checkpoint, execution) that its victim had at that moment
+    evidence       what it did; "" while it has not fired
+    back_seconds   until what was killed answered again
+    """
+
+    planned: Planned
+    at: datetime | None = None
+    over: datetime | None = None
+    held: list[tuple[UUID, UUID, UUID]] = field(default_factory=list)
+    evidence: str = ""
+    failure: str = ""
+    back_seconds: float | None = None
+
+
+class Faults:
+    """Fires a plan over a fleet. Two faults on one target wait for each other."""
+
+    def __init__(self, fleet: Fleet, servers: Servers, plan: Sequence[Planned]) -> None:
+        self.fleet, self.servers = fleet, servers
+        self.fired = [Fired(planned) for planned in plan]
+        self._locks: dict[str, threading.Lock] = defaultdict(threading.Lock)
+        self._threads: list[threading.Thread] = []
+        self._stopping = threading.Event()
+        self._timer = threading.Thread(target=self._keep_time, name="faults", daemon=True)
+
+    def start(self) -> None:
+        self._timer.start()
+
+    def finish(self, *, seconds: float) -> None:
+        """Wait until all have fired and are over, and the farm is whole: nothing is broken any more."""
+        end = time.monotonic() + seconds
+        self._timer.join(max(0.1, end - time.monotonic()))
+        for thread in self._threads:
+            thread.join(max(0.1, end - time.monotonic()))
+        self._stopping.set()
+        for proxy in self.fleet.network.proxies:
+            proxy.clear()
+        for name in NAMES:
+            self.servers.start(name)
+        wait_for(self.fleet.is_whole, what=f"a whole farm after the last fault; logs: {self.fleet.folder}", seconds=90)
+
+    # -- one after the other
+
+    def _keep_time(self) -> None:
+        began = time.monotonic()
+        for fired in self.fired:
+            if self._stopping.wait(max(0.0, began + fired.planned.at_seconds - time.monotonic())):
+                return
+            thread = threading.Thread(target=self._fire, args=(fired,), name=fired.planned.kind, daemon=True)
+            thread.start()
+            self._threads.append(thread)
+
+    def _fire(self, fired: Fired) -> None:
+        planned = fired.planned
+        with self._locks[planned.target.partition("-")[0] if "-" in planned.target else planned.target]:
+            try:
+                fired.evidence = self._action(planned.kind)(fired)
+            except NotFired as error:
+                fired.failure = str(error)
+            except Exception:  # told in the report, which fails by it
+                fired.failure = traceback.format_exc(limit=6)
+            fired.over = datetime.now(UTC)
+
+    def _action(self, kind: str) -> Callable[[Fired], str]:
+        known: dict[str, Callable[[Fired], str]] = {
+            "kill child": self._kill_child,
+            "kill worker": self._kill_worker,
+            "kill parent": self._kill_parent,
+            "kill web": self._kill_process,
+            "kill beat": self._kill_process,
+            "freeze worker": self._freeze,
+            "wrong clock": self._wrong_clock,
+            "flush broker": self._flush,
+            "publish again": self._publish_again,
+        }
+        if kind in known:
+            return known[kind]
+        return self._kill_server if kind.startswith("kill ") else self._weather
+
+    # -- processes
+
+    def _kill_child(self, fired: Fired) -> str:
+        name = fired.planned.target
+
+        def own() -> list[int]:
+            pids = {pid for pid, *_ in self._query("SELECT pid FROM farm.worker WHERE ended_at IS NULL")}
+            return sorted(pids & set(self.fleet.pids(name)))
+
+        pids = wait_for(own, what=f"a child of {name}", seconds=PATIENCE_SECONDS)
+        pid = random.Random(fired.planned.detail).choice(pids)
+        self._note(fired, [pid])
+        self.fleet.kill_pid(pid)
+        return f"pid {pid}"
+
+    def _kill_worker(self, fired: Fired) -> str:
+        return self._kill(fired, self.fleet.kill)
+
+    def _kill_parent(self, fired: Fired) -> str:
+        return self._kill(fired, self.fleet.kill_parent)
+
+    def _kill_process(self, fired: Fired) -> str:
+        return self._kill(fired, self.fleet.kill)
+
+    def _kill(self, fired: Fired, kill: Callable[[str], list[int]]) -> str:
+        name = fired.planned.target
+        wait_for(lambda: self.fleet.is_running(name), what=f"process {name}", seconds=PATIENCE_SECONDS)
+        self._note(fired, self.fleet.pids(name) if name in WORKERS else None)
+        pids = kill(name)
+        if name == "web":
+            began = time.monotonic()
+            wait_for(self.fleet.answers, what="an answer of the API", seconds=90)
+            fired.back_seconds = time.monotonic() - began
+        return f"pids {pids}"
+
+    def _freeze(self, fired: Fired) -> str:
+        name, seconds = fired.planned.target, fired.planned.seconds
+        wait_for(lambda: self.fleet.is_beating(name), what=f"worker {name}", seconds=PATIENCE_SECONDS)
+        pids = self.fleet.pids(name)
+        self._note(fired, pids)
+        states: list[str] = []
+
+        def stay() -> None:
+            self._stopping.wait(seconds)
+            states.extend(Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2][0] for pid in pids)
+
+        self.fleet.frozen(name, stay)
+        if set(states) != {"T"}:
+            raise NotFired(f"not all of {pids} stood still: {states}")
+        return f"pids {pids}"
+
+    def _wrong_clock(self, fired: Fired) -> str:
+        """The worker dies, and comes back an hour early or late."""
+        library, name = find_faketime(), fired.planned.target
+        if library is None:
+            raise NotFired("there is no libfaketime")
+        offset = "+3600" if fired.planned.detail % 2 else "-3600"
+        self.fleet.clocks[name] = {"LD_PRELOAD": library, "FAKETIME": offset}
+        return f"{self._kill(fired, self.fleet.kill)}, clock {offset} s from now on"
+
+    # -- servers
+
+    def _kill_server(self, fired: Fired) -> str:
+        name = cast("Name", fired.planned.target)
+        wait_for(lambda: self.servers.is_up(name), what=f"{name}, running", seconds=PATIENCE_SECONDS)
+        self._note(fired)
+        pid = self.servers.kill(name)
+        self._stopping.wait(fired.planned.seconds)
+        began = time.monotonic()
+        self.servers.start(name)
+        fired.back_seconds = fired.planned.seconds + time.monotonic() - began
+        return f"pid {pid}"
+
+    def _flush(self, fired: Fired) -> str:
+        wait_for(lambda: self.servers.is_up("broker"), what="the broker, running", seconds=PATIENCE_SECONDS)
+        self._note(fired)
+        return f"{self.servers.flush_broker()} lost"
+
+    def _publish_again(self, fired: Fired) -> str:
+        """Messages of executions that are done, under way and due, each twice, in any order."""
+        self._note(fired)
+        rows = self._query(
+            "SELECT e.tenant_id, e.run_id, e.checkpoint_id, e.execution_id, r.graph_id, e.node, e.queue"
+            " FROM farm.node_execution e JOIN farm.run r USING (tenant_id, run_id)"
+            " ORDER BY e.status IN ('leased', 'ready') DESC, e.created_at DESC LIMIT %s",
+            AGAIN // 2,
+        )
+        if not rows:
+            raise NotFired("there was no execution yet")
+        messages = [
+            ExecuteNode(tenant, "main", run, checkpoint, execution, graph_id=graph, node=node, queue=queue)
+            for tenant, run, checkpoint, execution, graph, node, queue in rows
+        ] * 2
+        random.Random(fired.planned.detail).shuffle(messages)
+
+        def published() -> bool:
+            settings = self._settings()
+            publisher = CeleryPublisher(make_app(settings, ("io", "cpu")), "io")
+            try:
+                publisher.publish(messages)
+            except BrokerUnavailable:
+                return False
+            finally:
+                publisher.close()
+            return True
+
+        wait_for(published, what="a broker that takes messages", seconds=PATIENCE_SECONDS)
+        return f"{len(messages)} messages"
+
+    def _settings(self) -> Settings:
+        urls = {name: SecretStr(url) for name, url in self.servers.direct_urls.items()}
+        return Settings(
+            database_url=urls["DATABASE_URL"],
+            redis_url=urls["REDIS_URL"],
+            broker_url=urls["CELERY_BROKER_URL"],
+            secret_key=SecretStr("chaos"),
+        )
+
+    # -- network
+
+    def _weather(self, fired: Fired) -> str:
+        group, _, server = fired.planned.target.partition("-")
+        proxy, kind = self.fleet.proxy(group, server), fired.planned.kind.rpartition(" ")[0]
+        wait_for(lambda: self.fleet.is_beating(group), what=f"worker {group}", seconds=PATIENCE_SECONDS)
+        self._note(fired, self.fleet.pids(group))
+        before, detail = proxy.touched, fired.planned.detail
+        directions: tuple[Direction, ...] = ("up", "down")
+        try:
+            if kind == "cut":
+                proxy.cut()
+            elif kind == "latency":
+                proxy.slow(0.02 + detail % 100 / 1000)
+            else:
+                if kind == "one way":
+                    directions = (directions[detail % 2],)
+                proxy.hold(*directions)
+            self._stopping.wait(fired.planned.seconds)
+            touched = wait_for(lambda: proxy.touched - before, what="traffic", seconds=PATIENCE_SECONDS)
+        except AssertionError as error:
+            raise NotFired(f"nothing went from {group} to {server}, or back") from error
+        finally:
+            proxy.clear()
+        what = f" ({directions[0]})" if kind == "one way" else ""
+        return f"{touched} {'connections' if kind == 'cut' else 'bytes'}{what}"
+
+    # -- facts
+
+    def _note(self, fired: Fired, pids: Sequence[int] | None = None) -> None:
+        """The moment, and what the victims hold; None: what anybody holds."""
+        sql = (
+            "SELECT e.run_id, e.checkpoint_id, e.execution_id FROM farm.node_execution e"
+            " JOIN farm.worker w USING (worker) WHERE e.status = 'leased' AND (%s::int[] IS NULL OR w.pid = ANY (%s))"
+        )
+        try:
+            fired.held = [tuple(row) for row in self._query(sql, pids and list(pids), pids and list(pids))]
+        except psycopg.OperationalError:
+            fired.held = []  # Postgres is down by another fault: what was held then cannot be told
+        fired.at = datetime.now(UTC)
+
+    def _query(self, sql: str, *parameters: Any) -> list[tuple[Any, ...]]:
+        with psycopg.connect(self.servers.root_url, autocommit=True, connect_timeout=3) as connection:
+            return connection.execute(sql, parameters).fetchall()  # type: ignore[arg-type]  # literal SQL of ours

@@ -1,0 +1,189 @@
+"""The farm's processes, each behind proxies of its group, and a supervisor that starts again whatever ended.
+
+control  web and beat          one, two  workers of threads          three  a worker of prefork children
+"""
+
+import os
+import random
+import signal
+import threading
+import time
+import urllib.request
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import psycopg
+
+from tests.chaos.proxy import Network, Proxy
+from tests.chaos.servers import NAMES, Servers
+from tests.farm import FarmProcesses, Process, children, wait_for
+
+THREADS = ("one", "two")
+PREFORK = "three"
+WORKERS = (*THREADS, PREFORK)
+GROUPS = ("control", *WORKERS)
+PROCESSES = ("web", "beat", *WORKERS)
+
+#: Seconds until what was killed is started again.
+PAUSE_SECONDS = (0.2, 2.0)
+
+START_SECONDS = 180.0
+STOP_SECONDS = 40.0
+
+
+@dataclass
+class Fleet:
+    """environment  of all; a process adds the addresses of its group
+    clocks        what a process is started with on top, while its clock is to be wrong
+    """
+
+    servers: Servers
+    network: Network
+    environment: Mapping[str, str]
+    folder: Path
+    rng: random.Random
+    clocks: dict[str, Mapping[str, str]] = field(default_factory=dict)
+    running: dict[str, Process] = field(default_factory=dict)
+    restarts: int = 0
+
+    def __post_init__(self) -> None:
+        self._farm = FarmProcesses(self.environment, self.folder, self.servers.root_url)
+        for group in GROUPS:
+            for server in NAMES:
+                self.network.proxy(f"{group}-{server}", lambda server=server: self.servers.port(server))  # type: ignore[misc]
+        self._due: dict[str, float] = {}
+        self._lock = threading.RLock()
+        self._ending = threading.Event()
+        self._supervisor = threading.Thread(target=self._supervise, name="supervisor", daemon=True)
+
+    @property
+    def url(self) -> str:
+        return self._farm.url
+
+    def proxy(self, group: str, server: str) -> Proxy:
+        return self.network.find([f"{group}-{server}"])[0]
+
+    # -- start and end
+
+    def start(self) -> None:
+        """Every process, side by side; returns when the API answers and each worker has its lease."""
+        for name in PROCESSES:
+            self._start(name)
+        wait_for(self.is_whole, what=f"a whole farm; logs: {self.folder}", seconds=START_SECONDS)
+        self._supervisor.start()
+
+    def stop(self) -> dict[str, int]:
+        """SIGTERM to all, workers first. name → exit code. Raises AssertionError for one that does not end."""
+        self._ending.set()
+        if self._supervisor.is_alive():
+            self._supervisor.join(10)
+        return {name: self.running[name].stop(seconds=STOP_SECONDS) for name in (*WORKERS, "beat", "web")}
+
+    def kill_all(self) -> None:
+        """Whatever happened: nothing of ours is left behind."""
+        self._ending.set()
+        if self._supervisor.is_alive():
+            self._supervisor.join(10)
+        for process in self._farm.processes:
+            if process.popen.poll() is None:
+                process.kill()
+
+    def is_whole(self) -> bool:
+        """Every process runs, the API answers, every worker's row is fresh."""
+        with self._lock:
+            if any(process.popen.poll() is not None for process in self.running.values()):
+                return False
+        return self.answers() and all(self.is_beating(name) for name in WORKERS)
+
+    def answers(self) -> bool:
+        try:
+            with urllib.request.urlopen(f"{self.url}/ok", timeout=2) as answer:  # our own loopback address
+                return bool(answer.status == 200)
+        except OSError:
+            return False
+
+    def _beating(self) -> set[str]:
+        """Names of the workers of which a process that runs now has beaten lately."""
+        rows = self._farm.query(
+            "SELECT name FROM farm.worker WHERE ended_at IS NULL AND beat_at > now() - interval '3 s'"
+        )
+        with self._lock:
+            pids = {
+                pid: name for name, process in self.running.items() for pid in (process.pid, *children(process.pid))
+            }
+        return {name for (node,) in rows if (name := pids.get(int(node.rpartition("/")[2]))) is not None}
+
+    def _start(self, name: str) -> None:
+        group = name if name in WORKERS else "control"
+        ports = {server: self.proxy(group, server).port for server in NAMES}
+        own = {**self.servers.urls(ports), **self.clocks.get(name, {})}
+        with self._lock:
+            self.running[name] = self._farm.start(name, *self._command(name), **own)
+
+    def _command(self, name: str) -> tuple[str, ...]:
+        if name == "web":
+            return ("manage.py", "serve", "--host", "127.0.0.1", "--port", str(self._farm.port))
+        if name == "beat":
+            return ("-m", "celery", "-A", "workers", "beat", "-l", "INFO")
+        pool = ("prefork", "2", "cpu,io") if name == PREFORK else ("threads", "6", "io,cpu")
+        return (
+            "-m", "celery", "-A", "workers", "worker", "-P", pool[0], "-c", pool[1], "-Q", pool[2],
+            "-n", f"{name}@%h", "--without-gossip", "--without-mingle", "-l", "INFO",
+        )  # fmt: skip
+
+    # -- the supervisor
+
+    def _supervise(self) -> None:
+        while not self._ending.wait(0.05):
+            now = time.monotonic()
+            for name in PROCESSES:
+                if self.running[name].popen.poll() is None:
+                    continue
+                due = self._due.setdefault(name, now + self.rng.uniform(*PAUSE_SECONDS))
+                if now >= due and not self._ending.is_set():
+                    del self._due[name]
+                    self.restarts += 1
+                    self._start(name)
+
+    # -- what faults do to processes
+
+    def pids(self, name: str) -> list[int]:
+        with self._lock:
+            process = self.running[name]
+        return [process.pid, *children(process.pid)]
+
+    def is_running(self, name: str) -> bool:
+        return self.running[name].popen.poll() is None
+
+    def is_beating(self, name: str) -> bool:
+        """Whether the worker runs and has its lease. Raises nothing while Postgres is away."""
+        try:
+            return self.is_running(name) and name in self._beating()
+        except psycopg.OperationalError:
+            return False
+
+    def kill(self, name: str) -> list[int]:
+        """kill -9 of the process and its children; their pids."""
+        pids = self.pids(name)
+        self.running[name].kill()
+        return pids
+
+    def kill_parent(self, name: str) -> list[int]:
+        """kill -9 of the parent of prefork children alone."""
+        process = self.running[name]
+        os.kill(process.pid, signal.SIGKILL)
+        process.popen.wait(10)
+        return [process.pid]
+
+    def kill_pid(self, pid: int) -> None:
+        os.kill(pid, signal.SIGKILL)
+
+    def frozen(self, name: str, wait: Callable[[], object]) -> None:
+        """SIGSTOP, wait, SIGCONT."""
+        process = self.running[name]
+        process.freeze()
+        try:
+            wait()
+        finally:
+            process.thaw()

@@ -1,0 +1,217 @@
+"""Many users of several tenants, each through the official client, each as careful as a real one.
+
+No answer, or a 5xx: ask again. A run is asked for again only after looking whether the first request made it: should
+both come to be, both are accounted for, since a run carries in its metadata what it was asked for (`Ask`).
+"""
+
+import asyncio
+import random
+import uuid
+from collections import Counter
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final, Literal, TypeVar
+
+import httpx
+from langgraph_sdk import get_client
+from langgraph_sdk.client import LangGraphClient
+from langgraph_sdk.errors import APIConnectionError, InternalServerError
+
+from tests.chaos.graphs import GRAPHS
+
+T = TypeVar("T")
+
+Way = Literal["poll", "join", "stream"]
+
+WAYS: Final[Sequence[Way]] = ("poll", "join", "stream", "stream")
+
+TERMINAL: Final = frozenset({"success", "error", "interrupted", "timeout"})
+
+#: What a client takes for "ask again": the connection, a timeout, a server that says 5xx.
+AGAIN: Final = (httpx.TransportError, APIConnectionError, InternalServerError)
+
+#: Between two tries of one user, and between two looks at a run that is not over.
+PAUSE_SECONDS = (0.1, 0.8)
+LOOK_SECONDS = 0.3
+
+TIMEOUT = httpx.Timeout(20.0, connect=5.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """What a client asked for. name: unique, and in the run's metadata."""
+
+    name: str
+    tenant: str
+    graph: str
+    thread_id: str
+    input: Mapping[str, Any] | None = None
+    resume: str | None = None
+
+
+@dataclass
+class Book:
+    """What the clients know: what they asked for, what was acknowledged, what they were told."""
+
+    asks: dict[str, Ask] = field(default_factory=dict)
+    acknowledged: dict[str, Ask] = field(default_factory=dict)  # by run id
+    statuses: dict[str, set[str]] = field(default_factory=dict)  # terminal ones that a client was told, by run id
+    answers: dict[str, Any] = field(default_factory=dict)  # of runs that stopped to ask, by run id
+    streams: dict[str, list[tuple[str, str, Any]]] = field(default_factory=dict)  # (id, event, data), by run id
+    retries: Counter[str] = field(default_factory=Counter)  # by error
+    rejoins: int = 0
+    refusals: list[str] = field(default_factory=list)  # 4xx: none is expected
+
+    def told(self, run_id: str, status: str) -> None:
+        self.statuses.setdefault(run_id, set()).add(status)
+
+
+@dataclass
+class User:
+    """One conversation after the other, until the load is over.
+
+    canary  the tenant's own word: in all that it asks for, and in nothing of another's
+    """
+
+    name: str
+    tenant: str
+    canary: str
+    client: LangGraphClient
+    book: Book
+    rng: random.Random
+    over: asyncio.Event
+    asked: int = 0
+
+    async def live(self) -> None:
+        while not self.over.is_set():
+            graph = self.rng.choice(sorted(GRAPHS))
+            thread_id = str(uuid.UUID(int=self.rng.getrandbits(128), version=4))
+            await self.persist(
+                lambda thread_id=thread_id: self.client.threads.create(thread_id=thread_id, if_exists="do_nothing")  # type: ignore[misc]
+            )
+            for _ in range(self.rng.randint(1, 3)):
+                if self.over.is_set():
+                    break
+                await self.turn(graph, thread_id)
+
+    async def turn(self, graph: str, thread_id: str) -> None:
+        """One run, and a second with the answer where the first asks."""
+        words = f"{self.canary}-{self.name}-{self.asked}"
+        status = await self.run(graph, thread_id, input={"asked": words})
+        if status == "interrupted":
+            await self.run(graph, thread_id, resume=f"yes {words}")
+
+    async def run(self, graph: str, thread_id: str, **what: Any) -> str:
+        """Its terminal status, as this client was told."""
+        self.asked += 1
+        ask = Ask(f"{self.name}.{self.asked}", self.tenant, graph, thread_id, **what)
+        self.book.asks[ask.name] = ask
+        run_id = await self.create(ask)
+        self.book.acknowledged[run_id] = ask
+        way = self.rng.choice(WAYS)
+        if way == "stream":
+            await self.stream(thread_id, run_id)
+        elif way == "join":
+            await self.persist(lambda: self.client.runs.join(thread_id, run_id))
+        return await self.end_of(thread_id, run_id)
+
+    async def create(self, ask: Ask) -> str:
+        """The id of a run that the farm has acknowledged."""
+        while True:
+            try:
+                run = await self.client.runs.create(
+                    ask.thread_id,
+                    ask.graph,
+                    input=ask.input,
+                    command={"resume": ask.resume} if ask.resume is not None else None,
+                    metadata={"ask": ask.name},
+                    multitask_strategy="enqueue",
+                    stream_mode=["updates", "custom"],
+                    stream_resumable=True,
+                )
+            except AGAIN as error:
+                await self.pause(error)
+                runs = await self.persist(lambda: self.client.runs.list(ask.thread_id, limit=100))
+                if made := [run for run in runs if run["metadata"].get("ask") == ask.name]:
+                    return str(made[0]["run_id"])
+            else:
+                return str(run["run_id"])
+
+    async def end_of(self, thread_id: str, run_id: str) -> str:
+        while True:
+            run = await self.persist(lambda: self.client.runs.get(thread_id, run_id))
+            if run["status"] in TERMINAL:
+                self.book.told(run_id, run["status"])
+                if run["status"] == "interrupted":  # its answer is gone once another run has taken the question away
+                    self.book.answers[run_id] = await self.persist(lambda: self.client.runs.join(thread_id, run_id))
+                return str(run["status"])
+            await asyncio.sleep(LOOK_SECONDS)
+
+    async def stream(self, thread_id: str, run_id: str) -> None:
+        """Read from the start; after each loss go on behind the last id."""
+        events = self.book.streams.setdefault(run_id, [])
+        while True:
+            last = events[-1][0] if events else "0-0"
+            try:
+                async for part in self.client.runs.join_stream(thread_id, run_id, last_event_id=last):
+                    events.append((str(part.id), part.event, part.data))
+                    if part.event == "end":
+                        return
+            except AGAIN as error:
+                await self.pause(error)
+            self.book.rejoins += 1
+
+    async def persist(self, ask: Callable[[], Awaitable[T]]) -> T:
+        """For what may be asked twice."""
+        while True:
+            try:
+                return await ask()
+            except AGAIN as error:
+                await self.pause(error)
+
+    async def pause(self, error: Exception) -> None:
+        name = type(error).__name__
+        self.book.retries[name] += 1
+        await asyncio.sleep(self.rng.uniform(*PAUSE_SECONDS))
+
+
+@dataclass
+class Load:
+    """users  how many at once, shared out among the tenants
+    canaries  tenant → its word
+    """
+
+    url: str
+    keys: Mapping[str, str]
+    canaries: Mapping[str, str]
+    seed: int
+    users: int
+    book: Book = field(default_factory=Book)
+
+    async def run(self, over: asyncio.Event, *, patience_seconds: float) -> None:
+        """Until `over` is set and every user has the answer to its last run.
+
+        raises  TimeoutError, which names the runs that did not end within patience_seconds of `over`
+        """
+        async with asyncio.TaskGroup() as group:
+            users = [group.create_task(self._user(number, over)) for number in range(self.users)]
+            await over.wait()
+            _, late = await asyncio.wait(users, timeout=patience_seconds)
+            for task in late:
+                task.cancel()
+        if late:
+            waiting = [run for run in self.book.acknowledged if run not in self.book.statuses]
+            raise TimeoutError(
+                f"{len(late)} of {self.users} users have no answer {patience_seconds:.0f} s after the last fault; "
+                f"runs that nobody saw end: {waiting or 'none; they wait for the API'}"
+            )
+
+    async def _user(self, number: int, over: asyncio.Event) -> None:
+        tenant = sorted(self.keys)[number % len(self.keys)]
+        async with get_client(url=self.url, api_key=self.keys[tenant], timeout=TIMEOUT) as client:
+            rng = random.Random(f"user {number} of {self.seed}")
+            user = User(f"u{number}", tenant, self.canaries[tenant], client, self.book, rng, over)
+            try:
+                await user.live()
+            except httpx.HTTPStatusError as error:
+                self.book.refusals.append(f"{user.name}: {error.response.status_code} {error.response.text[:300]}")

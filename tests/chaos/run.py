@@ -1,0 +1,260 @@
+"""One chaos run from its seed to its verdict: servers, processes, users, faults, invariants, report.
+
+All of it is below one folder, on loopback, and gone at the end but for logs and report.
+"""
+
+import asyncio
+import json
+import os
+import random
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from uuid import UUID
+
+import psutil
+
+from tests.chaos import graphs, report
+from tests.chaos.faults import Faults, find_faketime
+from tests.chaos.fleet import Fleet
+from tests.chaos.invariants import Broken, Facts, check_after_the_end, check_answers, check_database
+from tests.chaos.load import Book, Load
+from tests.chaos.plan import LEASE_SECONDS, Planned, every_kind, plan_faults
+from tests.chaos.proxy import Network
+from tests.chaos.servers import NAMES, Broker, Servers
+from tests.farm import ROOT
+
+#: How long the last runs may take once nothing is broken any more. The slowest net below them is a message of a dead
+#: worker that its broker holds back for half a minute.
+QUIESCE_SECONDS = 90.0
+
+TENANTS = ("demo", "other", "third")
+
+SECRETS = {
+    "AGENTFARM_SECRET_KEY": "for-tests-only-for-tests-only-for-tests-only",
+    "FLOWER_USER": "admin",
+    "FLOWER_PASSWORD": "for-tests-only",
+    "LANGGRAPH_STRICT_MSGPACK": "true",
+}
+
+#: What asks for disk or clocks that this machine may not have.
+NEVER_HERE = ("disk full: PostgreSQL needs a small file system of its own, which only root can mount",)
+
+
+@dataclass(frozen=True)
+class Orders:
+    """What was asked for on the command line."""
+
+    seed: int
+    seconds: float
+    broker: Broker
+    folder: Path
+    users: int = 12
+    every_seconds: float = 3.0
+    only: tuple[str, ...] = ()  # kinds of faults; empty: all
+
+
+@dataclass
+class Verdict:
+    broken: list[Broken] = field(default_factory=list)
+    text: str = ""
+
+
+def run(orders: Orders) -> Verdict:
+    """Raises what keeps the harness itself from working; what the farm breaks is in the verdict."""
+    orders.folder.mkdir(parents=True)
+    servers = Servers(orders.folder / "servers", orders.broker)
+    try:
+        for name in NAMES:
+            servers.start(name)
+        with Network() as network:
+            return _run(orders, servers, network)
+    finally:
+        servers.stop()
+
+
+def _run(orders: Orders, servers: Servers, network: Network) -> Verdict:
+    ledger, logs = orders.folder / "ledger", orders.folder / "logs"
+    ledger.mkdir()
+    logs.mkdir()
+    environment = {
+        **SECRETS,
+        "AGENTFARM_CONFIG": str(ROOT / "tests/chaos/langgraph.json"),
+        "AGENTFARM_LEASE_SECONDS": str(LEASE_SECONDS),
+        "AGENTFARM_RETRY_MESSAGE_SECONDS": "0.5",
+        graphs.LEDGER: str(ledger),
+    }
+    tenants, keys = _set_up({**environment, **servers.direct_urls}, orders.folder)
+    rng = random.Random(f"canaries {orders.seed}")
+    canaries = {tenant: f"canary{rng.getrandbits(48):012x}" for tenant in TENANTS}
+    kinds = [
+        kind for kind in every_kind(with_clocks=find_faketime() is not None) if not orders.only or kind in orders.only
+    ]
+    plan = plan_faults(orders.seed, orders.seconds, kinds=kinds, every_seconds=orders.every_seconds)
+    fleet = Fleet(servers, network, environment, logs, random.Random(f"fleet {orders.seed}"))
+    faults = Faults(fleet, servers, plan)
+    load = Load(fleet.url, keys, canaries, orders.seed, orders.users)
+    verdict = Verdict()
+    try:
+        fleet.start()
+        print(f"the farm runs; {orders.users} users of {len(TENANTS)} tenants, {len(plan)} faults", flush=True)
+        problems = asyncio.run(_storm(orders, load, faults))
+        facts = _facts(servers, load.book, tenants, canaries, ledger, logs, faults)
+        verdict.broken = [*problems, *check_database(facts), *asyncio.run(check_answers(facts, fleet.url, keys))]
+        verdict.broken += _end(fleet)
+        verdict.broken += check_after_the_end(facts)
+    finally:
+        fleet.kill_all()
+    verdict.broken += [*_not_fired(faults), *_left_behind(ledger)]
+    verdict.text = report.render(
+        title=_title(orders, plan),
+        fired=faults.fired,
+        recovered=report.recoveries(facts, faults.fired),
+        counts=facts.counts,
+        book=load.book,
+        fenced=sum(log.read_text(errors="replace").count("fenced out") for log in logs.glob("*.log")),
+        restarts=fleet.restarts,
+        skipped=_skipped(),
+        broken=verdict.broken,
+        logs=logs,
+    )
+    _tell_rows(facts, verdict, orders.folder)
+    return verdict
+
+
+def _facts(
+    servers: Servers,
+    book: Book,
+    tenants: Mapping[str, UUID],
+    canaries: Mapping[str, str],
+    ledger: Path,
+    logs: Path,
+    faults: Faults,
+) -> Facts:
+    fired = [one for one in faults.fired if one.at and one.over]
+    dark = [(one.at, one.over) for one in fired if one.at and one.over and "streams" in one.planned.kind]
+    every_log = [*logs.glob("*.log"), *servers.folder.glob("*/*.log")]
+    crashed = any(one.planned.kind == "kill postgres" for one in fired)
+    return Facts(servers.root_url, book, tenants, canaries, ledger, every_log, dark, crashed)
+
+
+# --------------------------------------------------------------------------- before
+
+
+def _set_up(environment: Mapping[str, str], folder: Path) -> tuple[dict[str, UUID], dict[str, str]]:
+    """Schema, three tenants, a key each: their ids and keys."""
+    _manage(environment, "migrate", "--verbosity", "0")
+    told = json.loads(_manage(environment, "farm_setup", "--json", "--secrets", str(folder / "secrets.json")))
+    made = "from tenants.models import Tenant; print(Tenant.objects.create(slug='third', name='Third').id)"
+    third = _manage(environment, "shell", "--no-imports", "-c", made).split()[-1]
+    key = _manage(environment, "farm_key", "issue", "third").strip()
+    tenants = {tenant["slug"]: UUID(tenant["id"]) for tenant in told["tenants"]} | {"third": UUID(third)}
+    return tenants, {tenant["slug"]: tenant["key"] for tenant in told["tenants"]} | {"third": key}
+
+
+def _manage(environment: Mapping[str, str], *command: str) -> str:
+    done = subprocess.run(
+        [sys.executable, "manage.py", *command],
+        cwd=ROOT, env={**os.environ, **environment}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    if done.returncode:
+        raise RuntimeError(f"manage.py {command[0]} failed:\n{done.stderr}")
+    return done.stdout
+
+
+# --------------------------------------------------------------------------- the storm
+
+
+async def _storm(orders: Orders, load: Load, faults: Faults) -> list[Broken]:
+    """Load and faults together; when the faults are over, everything under way comes to its end."""
+    over = asyncio.Event()
+    users = asyncio.create_task(load.run(over, patience_seconds=QUIESCE_SECONDS))
+    faults.start()
+    await asyncio.wait([users], timeout=orders.seconds)
+    problems = []
+    try:
+        await asyncio.to_thread(faults.finish, seconds=60.0)
+    except AssertionError as error:
+        problems.append(Broken("recovery", str(error)))
+    over.set()
+    try:
+        await users
+    except* TimeoutError as errors:
+        problems += [Broken("P1", str(error)) for error in errors.exceptions]
+    problems += [Broken("clients", refusal) for refusal in load.book.refusals]
+    return problems + await _quiesce(faults)
+
+
+async def _quiesce(faults: Faults) -> list[Broken]:
+    """Also what no client waits for: runs whose request got no answer, ends that were not told."""
+    sql = "SELECT count(*) FROM farm.run WHERE finished_at IS NULL OR announced_at IS NULL"
+    for _ in range(int(QUIESCE_SECONDS * 5)):
+        if faults._query(sql)[0][0] == 0:
+            return []
+        await asyncio.sleep(0.2)
+    return []  # what is open is told one by one, by the invariants
+
+
+# --------------------------------------------------------------------------- after
+
+
+def _end(fleet: Fleet) -> list[Broken]:
+    try:
+        codes = fleet.stop()
+    except AssertionError as error:
+        return [Broken("end", str(error))]
+    return [Broken("end", f"{name} ended with {code} on SIGTERM") for name, code in codes.items() if code != 0]
+
+
+def _not_fired(faults: Faults) -> list[Broken]:
+    return [
+        Broken("plan", f"a planned fault never happened: {one.planned}: {one.failure or 'it had no time'}")
+        for one in faults.fired
+        if not one.evidence
+    ]
+
+
+def _left_behind(ledger: Path) -> list[Broken]:
+    """Processes that should have died with their parents. They are ended."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if process.environ().get(graphs.LEDGER) == str(ledger):
+                found.append(Broken("end", f"a process outlived the farm: {' '.join(process.cmdline())[:200]}"))
+                process.kill()
+        except psutil.Error:  # gone, or another user's: not ours
+            continue
+    return found
+
+
+def _tell_rows(facts: Facts, verdict: Verdict, folder: Path) -> None:
+    """What the database says of the runs that broke something, for whoever looks."""
+    runs = sorted({one.run_id for one in verdict.broken if one.run_id})
+    if not runs:
+        return
+    tables = {
+        "run": "SELECT * FROM farm.run WHERE run_id = ANY (%s::uuid[])",
+        "node_execution": "SELECT * FROM farm.node_execution WHERE run_id = ANY (%s::uuid[]) ORDER BY created_at",
+        "superstep": "SELECT * FROM farm.superstep WHERE run_id = ANY (%s::uuid[])",
+    }
+    rows = {table: facts.rows(sql, runs) for table, sql in tables.items()}
+    (folder / "rows.json").write_text(json.dumps(rows, default=str, indent=1))
+    streams = {run_id: facts.book.streams.get(run_id) for run_id in runs}
+    (folder / "streams.json").write_text(json.dumps(streams, default=str, indent=1))
+
+
+def _skipped() -> list[str]:
+    return [*NEVER_HERE, *([] if find_faketime() else ["wrong clock: Debian's package libfaketime is not installed"])]
+
+
+def _title(orders: Orders, plan: Sequence[Planned]) -> list[str]:
+    return [
+        f"# Chaos: seed {orders.seed}, {orders.seconds:.0f} s, broker {orders.broker}",
+        "",
+        (
+            f"{len(plan)} faults over {orders.users} users of {len(TENANTS)} tenants."
+            f" Again: `make chaos SEED={orders.seed} SECONDS={orders.seconds:.0f} BROKER={orders.broker}`"
+        ),
+    ]
