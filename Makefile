@@ -67,6 +67,7 @@ COMPILE := $(UV) pip compile --quiet --universal --generate-hashes --python-vers
 
 lock: $(UV) ## Write the requirements*.txt from the .in files. ARGS="--upgrade" or "--upgrade-package NAME"
 	$(COMPILE) $(ARGS) requirements.in -o requirements.txt
+	$(COMPILE) $(ARGS) requirements-sqs.in -c requirements.txt -o requirements-sqs.txt
 	$(COMPILE) $(ARGS) requirements-dev.in -c requirements.txt -o requirements-dev.txt
 	$(COMPILE) $(ARGS) --no-deps requirements-agents.in -o requirements-agents.txt
 

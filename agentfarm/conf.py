@@ -36,6 +36,14 @@ class Settings(BaseSettings):
     redis_url: SecretStr = Field(validation_alias=_named("REDIS_URL", "REDIS_URI"))
     broker_url: SecretStr = Field(validation_alias=_named("CELERY_BROKER_URL"))
 
+    # -- SQS, where CELERY_BROKER_URL names it
+    sqs_region: str = Field("", validation_alias=_named("AGENTFARM_SQS_REGION", "AWS_REGION", "AWS_DEFAULT_REGION"))
+
+    #: Of all queues of one farm. Two farms in one account and region need two.
+    sqs_prefix: str = Field(
+        "agentfarm-", pattern=r"^[A-Za-z0-9_-]{1,20}$", validation_alias=_named("AGENTFARM_SQS_PREFIX")
+    )
+
     # -- web
     host: str = Field("127.0.0.1", validation_alias=_named("AGENTFARM_HOST", "HOST"))
     port: int = Field(2024, ge=0, le=65535, validation_alias=_named("PORT", "AGENTFARM_PORT"))
@@ -122,6 +130,8 @@ class Settings(BaseSettings):
             ("amqp", "amqps", "redis", "rediss", "sqs"),
             "redis://localhost:6379/1",
         )
+        if self.broker_kind == "sqs":
+            _check_sqs_url(self.broker_url)
         return self
 
     @model_validator(mode="after")
@@ -170,6 +180,21 @@ def _check_url(name: str, url: SecretStr, schemes: tuple[str, ...], example: str
         found = url.get_secret_value().split(":", 1)[0]
         raise ValueError(
             f"{name} begins with {found!r}; it needs one of {', '.join(schemes)}, for example {example!r}."
+        )
+
+
+def _check_sqs_url(url: SecretStr) -> None:
+    """A secret key often has '/' and '+', which end a URL's password. Nothing of it is repeated."""
+    try:
+        parts = urlsplit(url.get_secret_value())
+        is_whole = parts.port != 0 and parts.path in ("", "/") and not parts.query
+    except ValueError:
+        is_whole = False
+    if not is_whole:
+        raise ValueError(
+            "CELERY_BROKER_URL is not an address of SQS. Say 'sqs://' and leave the keys to AWS_ACCESS_KEY_ID, "
+            "AWS_SECRET_ACCESS_KEY or a role, or 'sqs://key:secret@host:port' for a server of your own, with '/' and "
+            "'+' of the secret as %2F and %2B."
         )
 
 

@@ -3,7 +3,8 @@
     servers       Services of this test session below .farm/test/; PostgreSQL and Valkey run
     database      a fresh copy of the migrated database, one a test module
     redis_url     a Redis database of its own, emptied, one a test module; own_redis() makes one for a session
-    broker_url    the same as a broker, twice: on Valkey and on RabbitMQ
+    sqs           an SQS of this process of the tests, on loopback
+    broker_url    an empty broker, one a test module: on Valkey and on RabbitMQ, on SQS too where ALL_BROKERS says so
     farm_environment   all of it, as the product's processes read it
 
 A server that is not there skips its tests by name, and fails them in CI.
@@ -33,6 +34,7 @@ from agentfarm.local.rabbitmq import RabbitMQ
 from agentfarm.local.services import Services
 from agentfarm.local.state import State, locked
 from agentfarm.local.valkey import Valkey
+from tests.sqs import Moto
 
 PROJECT = Path(__file__).resolve().parent.parent
 FOLDER = "AGENTFARM_TEST_FOLDER"
@@ -117,6 +119,15 @@ def rabbitmq(servers: Services) -> RabbitMQ:
         node = RabbitMQ(state)
         node.start()
     return node
+
+
+@pytest.fixture(scope="session")
+def sqs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Moto]:
+    """Running. Whoever uses it empties it first."""
+    server = Moto(tmp_path_factory.mktemp("sqs"))
+    server.start()
+    yield server
+    server.kill()
 
 
 def missing(name: str, sentence: str) -> None:
@@ -256,14 +267,22 @@ def redis_url(servers: Services, worker_id: str) -> str:
     return emptied(Valkey(State(servers.folder)).url(2 * number_of(worker_id)))
 
 
-@pytest.fixture(
-    scope="module",
-    params=["redis", pytest.param("rabbitmq", marks=pytest.mark.rabbitmq)],
-)
+BROKERS = ["redis", pytest.param("rabbitmq", marks=pytest.mark.rabbitmq)]
+
+#: For a module's `pytestmark`. A whole farm on SQS is slower than on the others, and differs in the queue alone.
+ALL_BROKERS = pytest.mark.parametrize("broker_url", [*BROKERS, "sqs"], indirect=True, scope="module")
+
+
+@pytest.fixture(scope="module", params=BROKERS)
 def broker_url(request: pytest.FixtureRequest, servers: Services, worker_id: str) -> Iterator[str]:
     """Empty: no queue, no message."""
     if request.param == "redis":
         yield emptied(Valkey(State(servers.folder)).url(2 * number_of(worker_id) + 1))
+        return
+    if request.param == "sqs":
+        server: Moto = request.getfixturevalue("sqs")
+        server.empty()
+        yield server.url
         return
     node: RabbitMQ = request.getfixturevalue("rabbitmq")
     name = f"test-{uuid.uuid4().hex[:8]}"

@@ -16,6 +16,9 @@ if not (_user and _password):
 if os.environ.get("FLOWER_UNAUTHENTICATED_API", "").lower() in ("1", "true", "yes", "on", "y", "t"):
     raise SystemExit("FLOWER_UNAUTHENTICATED_API lets anyone end workers and run tasks; unset it.")
 
+if _settings().broker_kind == "sqs":
+    raise SystemExit("On SQS workers tell nobody what they do: Flower would show nothing. Start the farm without it.")
+
 basic_auth = [f"{_user}:{_password}"]
 address = os.environ.get("FLOWER_ADDRESS", "127.0.0.1")
 port = int(os.environ.get("FLOWER_PORT", "5555"))

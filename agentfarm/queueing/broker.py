@@ -1,6 +1,7 @@
 """The Celery app: settings that keep what a dead worker held, and nothing that a message could be lost or doubled by.
 
-Every value was measured or was a bug that bit (RabbitMQ 3.10 quorum queues, Redis 7, Valkey 9; celery and kombu 5.7.0).
+Every value was measured or was a bug that bit (RabbitMQ 3.10 quorum queues, Redis 7, Valkey 9, SQS as moto 5.2 has it;
+celery and kombu 5.7.0).
 Tasks are workers/tasks.py; which queues there are says names.py.
 """
 
@@ -17,11 +18,10 @@ from kombu.transport.native_delayed_delivery import (
 )
 from kombu.utils.functional import maybe_list
 
-from agentfarm.conf import Settings
-from agentfarm.errors import Misconfigured
+from agentfarm.conf import BrokerKind, Settings
 from agentfarm.messages import at_build
-from agentfarm.queueing import kombu_redis
-from agentfarm.queueing.lease_keeper import LeaseKeeper
+from agentfarm.queueing import kombu_redis, sqs
+from agentfarm.queueing.lease_keeper import LeaseKeeper, ThreadedLeaseKeeper
 from agentfarm.queueing.names import VERSION, broker_name, queue_names
 
 logger = logging.getLogger(__name__)
@@ -29,8 +29,8 @@ logger = logging.getLogger(__name__)
 #: The one task there is.
 EXECUTE_NODE = "agentfarm.execute_node"
 
-#: Redis gives a message to another worker when nobody renewed it for this long; LeaseKeeper renews it while its node
-#: runs. The healer is faster: this is the second net.
+#: Redis and SQS give a message to another worker when nobody renewed it for this long; a keeper renews it while its
+#: node runs. The healer is faster: this is the second net.
 VISIBILITY_SECONDS = 30
 
 #: A message that was handed out this often and never acknowledged goes to the dead letters. The run is not lost by
@@ -49,13 +49,11 @@ def make_app(settings: Settings, queues: Sequence[str]) -> Celery:
     raises  Misconfigured for a broker that cannot be used
     """
     kind = settings.broker_kind
-    if kind == "sqs":
-        raise Misconfigured(
-            "CELERY_BROKER_URL names SQS, which this release does not support. Use amqp:// (RabbitMQ 3.10 or later) or "
-            "redis:// (Redis 6.2 or Valkey)."
-        )
     if kind == "redis":
         kombu_redis.install()
+    if kind == "sqs":
+        sqs.install()
+        sqs.check_names(settings, queues)
     url = settings.broker_url.get_secret_value()
     # No fixups: with DJANGO_SETTINGS_MODULE set, Celery would load Django into every worker and manage its connections.
     app = Celery("agentfarm", broker=url, fixups=[], set_as_current=False)
@@ -73,14 +71,19 @@ def make_app(settings: Settings, queues: Sequence[str]) -> Celery:
         task_default_exchange=default.exchange.name,
         task_default_exchange_type=default.exchange.type,
         task_default_routing_key=default.routing_key,
-        broker_transport_options=_amqp_options() if amqp else _redis_options(),
-        worker_send_task_events=settings.task_events,  # for Flower; about a third of a bare hop's CPU
-        worker_disable_prefetch=not amqp,  # known to the Redis transport only
+        broker_transport_options=_transport_options(kind, settings),
+        # For Flower; about a third of a bare hop's CPU. SQS has no place for events and commands.
+        worker_send_task_events=settings.task_events and kind != "sqs",
+        worker_enable_remote_control=kind != "sqs",
+        worker_disable_prefetch=kind == "redis",  # known to the Redis transport only
         **_COMMON,
     )
-    if not amqp:
+    if kind == "redis":
         app.steps["consumer"].add(LeaseKeeper)
         app.conf.worker_consumer = "agentfarm.queueing.consumer:BatchingConsumer"
+    if kind == "sqs":
+        app.steps["consumer"].add(ThreadedLeaseKeeper)
+        app.conf.worker_consumer = "agentfarm.queueing.consumer:SilentConsumer"
     return app
 
 
@@ -129,6 +132,14 @@ def _quorum_queue(name: str, alias: str | None) -> Queue:
 def _list_queue(name: str, alias: str | None) -> Queue:
     queue = broker_name(name)
     return Queue(queue, Exchange(queue, type="direct"), routing_key=queue, alias=alias)
+
+
+def _transport_options(kind: BrokerKind, settings: Settings) -> dict[str, Any]:
+    if kind == "amqp":
+        return _amqp_options()
+    if kind == "redis":
+        return _redis_options()
+    return sqs.transport_options(settings, visibility_seconds=VISIBILITY_SECONDS, delivery_limit=DELIVERY_LIMIT)
 
 
 def _amqp_options() -> dict[str, Any]:
@@ -198,11 +209,14 @@ def declare_all(app: Celery) -> None:
     with app.connection_for_write() as connection:
         connection.ensure_connection(max_retries=30, interval_start=0, interval_step=1, interval_max=2)
         channel = connection.default_channel
-        is_amqp = connection.transport.driver_type == "amqp"
+        kind = connection.transport.driver_type
+        is_amqp = kind == "amqp"
         if is_amqp:
             Queue(DEAD_LETTERS, _DEAD, queue_arguments={"x-queue-type": "quorum"})(channel).declare()
         for queue in queues:
             queue(channel).declare()
+            if kind == "sqs":
+                sqs.mend_queue(channel, queue.name)
         if is_amqp:
             declare_native_delayed_delivery_exchanges_and_queues(connection, "quorum")
             for queue in queues:

@@ -16,6 +16,17 @@ from celery.worker.consumer import Consumer
 FLUSH_SECONDS = 0.2
 
 
+class SilentConsumer(Consumer):
+    """For SQS, which has no exchanges: what a worker says there of itself would fill a queue that nobody reads.
+
+    As `--without-heartbeat --without-gossip --without-mingle` and no `-E`.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        silent = {"without_heartbeat": True, "without_gossip": True, "without_mingle": True, "task_events": False}
+        super().__init__(*args, **{**kwargs, **silent})
+
+
 class BatchingConsumer(Consumer):
     """For the setting `worker_consumer`."""
 

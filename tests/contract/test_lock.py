@@ -18,8 +18,16 @@ def test_tests_run_on_the_versions_that_are_shipped() -> None:
     assert {name: tested.get(name) for name in shipped} == shipped
 
 
+def test_what_sqs_needs_is_added_to_what_is_shipped_and_changes_none_of_it() -> None:
+    shipped, with_sqs, tested = pins("requirements.txt"), pins("requirements-sqs.txt"), pins("requirements-dev.txt")
+
+    assert {"boto3", "pycurl"} <= with_sqs.keys() - shipped.keys()
+    assert {name: with_sqs.get(name) for name in shipped} == shipped
+    assert {name: tested.get(name) for name in with_sqs} == with_sqs
+
+
 def test_every_package_is_held_to_hashes_and_no_index_is_named() -> None:
-    for name in ("requirements.txt", "requirements-dev.txt", "requirements-agents.txt"):
+    for name in ("requirements.txt", "requirements-sqs.txt", "requirements-dev.txt", "requirements-agents.txt"):
         text = (ROOT / name).read_text(encoding="utf-8")
         entries = re.split(r"\n(?=\S)", text)
 

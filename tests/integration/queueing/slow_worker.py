@@ -11,15 +11,15 @@ from pathlib import Path
 
 from agentfarm.queueing import broker
 from agentfarm.queueing.broker import EXECUTE_NODE
-from agentfarm.queueing.lease_keeper import LeaseKeeper
+from agentfarm.queueing.lease_keeper import LeaseKeeper, ThreadedLeaseKeeper
 from tests.unit.queueing.conftest import app_on
 
 broker.VISIBILITY_SECONDS = 2
 
 app = app_on(os.environ["SLOW_BROKER_URL"])
-app.conf.broker_transport_options["unacked_restore_interval"] = 1
+app.conf.broker_transport_options["unacked_restore_interval"] = 1  # of Redis; SQS needs no sweep
 if "WITHOUT_KEEPER" in os.environ:
-    app.steps["consumer"].discard(LeaseKeeper)
+    app.steps["consumer"] -= {LeaseKeeper, ThreadedLeaseKeeper}
 
 
 @app.task(name=EXECUTE_NODE)

@@ -7,7 +7,11 @@ from agentfarm.conf import Settings
 from agentfarm.queueing.broker import make_app
 from agentfarm.queueing.names import queue_names
 
-NOWHERE = {"redis": "redis://127.0.0.1:1/0", "amqp": "amqp://guest:guest@127.0.0.1:1//"}
+NOWHERE = {
+    "redis": "redis://127.0.0.1:1/0",
+    "amqp": "amqp://guest:guest@127.0.0.1:1//",
+    "sqs": "sqs://key:secret@127.0.0.1:1",
+}
 
 
 def settings_on(broker_url: str, **more: object) -> Settings:
@@ -25,6 +29,6 @@ def app_on(broker_url: str, *of_graphs: str, **more: object) -> Celery:
     return make_app(settings, queues=queue_names(settings, of_graphs))
 
 
-@pytest.fixture(params=["redis", "amqp"])
+@pytest.fixture(params=["redis", "amqp", "sqs"])
 def app(request: pytest.FixtureRequest) -> Celery:
     return app_on(NOWHERE[request.param])

@@ -1,9 +1,13 @@
 import pytest
 from celery import Celery
+from pydantic import ValidationError
 
+from agentfarm.conf import render_problems
 from agentfarm.errors import Misconfigured
-from agentfarm.queueing.lease_keeper import LeaseKeeper
-from tests.unit.queueing.conftest import NOWHERE, app_on
+from agentfarm.queueing import sqs
+from agentfarm.queueing.lease_keeper import LeaseKeeper, ThreadedLeaseKeeper
+from agentfarm.queueing.names import broker_name
+from tests.unit.queueing.conftest import NOWHERE, app_on, settings_on
 
 
 def test_a_message_outlives_the_worker_that_has_it(app: Celery) -> None:
@@ -71,12 +75,72 @@ def test_events_for_flower_can_be_switched_off() -> None:
     assert not app_on(NOWHERE["redis"], task_events=False).conf.worker_send_task_events
 
 
-def test_sqs_is_refused_with_what_to_use() -> None:
-    with pytest.raises(Misconfigured, match=r"amqp://.*redis://"):
+def test_without_what_sqs_needs_it_is_said_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sqs, "find_spec", lambda name: None if name == "pycurl" else object())
+
+    with pytest.raises(Misconfigured, match=r"needs pycurl, .*requirements-sqs\.txt"):
+        app_on(NOWHERE["sqs"])
+
+
+def test_sqs_without_a_region_is_refused_and_not_sought_somewhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_CONFIG_FILE", "/nowhere")
+    for name in ("AWS_REGION", "AWS_DEFAULT_REGION", "AWS_PROFILE"):
+        monkeypatch.delenv(name, raising=False)
+
+    with pytest.raises(Misconfigured, match="AGENTFARM_SQS_REGION"):
         app_on("sqs://")
+    assert app_on("sqs://", sqs_region="eu-central-1").conf.broker_transport_options["region"] == "eu-central-1"
 
 
-@pytest.mark.parametrize("kind", ["redis", "amqp"])
+@pytest.mark.parametrize(
+    ("url", "secure"),
+    [
+        ("sqs://", True),
+        ("sqs://vpce.example.com", True),
+        ("sqs://k:s@elastic:443", True),
+        ("sqs://k:s@moto:5000", False),
+    ],
+)
+def test_only_a_server_with_a_port_of_its_own_is_spoken_to_without_tls(url: str, secure: bool) -> None:
+    options = app_on(url, sqs_region="eu-central-1").conf.broker_transport_options
+
+    assert options["is_secure"] is secure
+
+
+@pytest.mark.parametrize(
+    "url", ["sqs://AKIA:se/cr+et@", "sqs://AKIA:secret@host:0", "sqs://AKIA:secret@/x", "sqs://?a=b"]
+)
+def test_an_address_that_is_none_of_sqs_is_refused_without_its_secret(url: str) -> None:
+    with pytest.raises(ValidationError, match="CELERY_BROKER_URL is not an address of SQS") as refused:
+        settings_on(url)
+    assert "AKIA" not in render_problems(refused.value)
+
+
+def test_sqs_is_asked_for_nothing_that_it_cannot_do() -> None:
+    app = app_on(NOWHERE["sqs"])
+
+    assert ThreadedLeaseKeeper in app.steps["consumer"]
+    assert LeaseKeeper not in app.steps["consumer"]
+    assert not app.conf.worker_send_task_events
+    assert not app.conf.worker_enable_remote_control
+    assert app.conf.broker_transport_options["polling_interval"] > 0  # or a busy worker's loop turns at full speed
+    assert app.conf.broker_transport_options["queue_name_prefix"] == "agentfarm-"
+
+
+def test_a_queues_name_that_is_too_long_for_sqs_is_refused_with_what_can_be_shortened() -> None:
+    with pytest.raises(Misconfigured, match="AGENTFARM_SQS_PREFIX"):
+        app_on(NOWHERE["sqs"], "x" * 48, build="b" * 20)
+    app_on(NOWHERE["sqs"], "x" * 48, build="b" * 20, sqs_prefix="f-")
+
+
+def test_no_queue_can_have_the_name_on_sqs_that_another_has_in_another_build() -> None:
+    assert sqs.sqs_name("f-", broker_name("io@v1")) == sqs.sqs_name("f-", broker_name("io-v1-b"))
+
+    with pytest.raises(Misconfigured, match="Rename it"):
+        app_on(NOWHERE["sqs"], "io-v1-b")
+
+
+@pytest.mark.parametrize("kind", list(NOWHERE))
 @pytest.mark.parametrize(("build", "ending"), [("", ""), ("1.4", ".b-1_4")])
 def test_a_worker_reads_the_queues_of_its_own_build_however_they_are_chosen(kind: str, build: str, ending: str) -> None:
     def consumed(include: list[str] | None, exclude: list[str] | None) -> set[str]:

@@ -1,0 +1,75 @@
+"""A worker on an SQS that dies, forgets and is silent: it says so, lives, and hears of what comes afterwards."""
+
+import socket
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+from kombu.asynchronous.http import Request
+from kombu.asynchronous.hub import Hub
+
+from agentfarm.queueing import kombu_sqs
+from agentfarm.queueing.broker import declare_all
+from agentfarm.queueing.publisher import CeleryPublisher
+from tests.farm import wait_for
+from tests.integration.queueing.test_brokers import a_message
+from tests.integration.queueing.workers import slow_worker
+from tests.sqs import Moto
+from tests.unit.queueing.conftest import app_on
+
+
+@pytest.fixture
+def own_sqs(tmp_path: Path) -> Iterator[Moto]:
+    """One that a test may kill."""
+    server = Moto(tmp_path)
+    server.start()
+    yield server
+    server.kill()
+
+
+def test_a_worker_outlives_a_server_that_is_killed_and_comes_back_without_its_queues(
+    own_sqs: Moto, tmp_path: Path
+) -> None:
+    app = app_on(own_sqs.url)
+    declare_all(app)
+    with closing(CeleryPublisher(app, "io")) as publisher, slow_worker(own_sqs.url, tmp_path, seconds=0) as worker:
+        publisher.publish([a_message()])
+        worker.await_done()
+
+        own_sqs.kill()
+        wait_for(lambda: "asking again" in worker.log.read_text(), what="the worker that notices", seconds=30)
+        own_sqs.start()
+        publisher.publish([a_message()])
+        worker.await_done(2, seconds=30)
+
+        assert worker.popen.poll() is None
+
+
+def test_a_worker_outlives_the_loss_of_its_queue(own_sqs: Moto, tmp_path: Path) -> None:
+    app = app_on(own_sqs.url)
+    declare_all(app)
+    with closing(CeleryPublisher(app, "io")) as publisher, slow_worker(own_sqs.url, tmp_path, seconds=0) as worker:
+        publisher.publish([a_message()])
+        worker.await_done()
+
+        own_sqs.empty()
+        publisher.publish([a_message()])
+        worker.await_done(2, seconds=30)
+
+        assert worker.popen.poll() is None
+
+
+@pytest.mark.filterwarnings("ignore:(IOCTLFUNCTION|socket_all) is deprecated:DeprecationWarning")  # kombu's
+def test_a_question_that_nobody_answers_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kombu_sqs, "RECEIVE_SECONDS", 0.5)
+    answers: list[Any] = []
+    hub = Hub()
+    with socket.create_server(("127.0.0.1", 0)) as silent, closing(hub), closing(kombu_sqs.PunctualCurl(hub)) as curl:
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        curl.add_request(Request(url, method="POST", body="", on_ready=answers.append))
+        loop = hub.create_loop()
+        wait_for(lambda: next(loop) or answers, what="the end of the question", seconds=10)
+
+    assert [(answer.code, answer.error.errno) for answer in answers] == [(599, 28)]

@@ -1,0 +1,54 @@
+"""SQS on loopback: moto's server as a process of the test session's own, which a test may kill, empty and start again.
+
+It keeps everything in memory, so that a kill of it is also the loss of every queue.
+"""
+
+import os
+import subprocess
+import sys
+import urllib.request
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from agentfarm.local.processes import die_with_parent, free_port
+from tests.farm import ROOT, wait_for
+
+KEYS = {"AWS_ACCESS_KEY_ID": "of", "AWS_SECRET_ACCESS_KEY": "moto", "AWS_DEFAULT_REGION": "us-east-1"}
+
+
+@dataclass
+class Moto:
+    folder: Path
+    port: int = field(default_factory=free_port)
+    popen: "subprocess.Popen[bytes] | None" = None
+
+    @property
+    def url(self) -> str:
+        return f"sqs://of:moto@127.0.0.1:{self.port}"
+
+    def start(self) -> None:
+        with (self.folder / "moto.log").open("ab") as log:
+            self.popen = subprocess.Popen(
+                [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(self.port)],
+                cwd=ROOT, env={**os.environ, **KEYS}, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+                preexec_fn=die_with_parent(),  # noqa: PLW1509  # one system call, between fork and exec
+            )  # fmt: skip
+        wait_for(self._answers, what=f"an answer of moto; log: {self.folder}/moto.log", seconds=60)
+
+    def empty(self) -> None:
+        """No queue, no message."""
+        request = urllib.request.Request(f"http://127.0.0.1:{self.port}/moto-api/reset", method="POST")  # ours
+        with urllib.request.urlopen(request, timeout=10):
+            pass
+
+    def kill(self) -> None:
+        if self.popen is not None:
+            self.popen.kill()
+            self.popen.wait(10)
+
+    def _answers(self) -> bool:
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/moto-api/data.json", timeout=5):
+                return True
+        except OSError:
+            return False
