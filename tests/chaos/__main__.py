@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 
 os.environ.setdefault("LANGGRAPH_STRICT_MSGPACK", "true")  # before langgraph is imported
 
+from tests.chaos.mutants import MUTANTS
 from tests.chaos.run import Orders, run
 from tests.farm import ROOT
 
@@ -23,10 +24,13 @@ def main() -> int:
     parser.add_argument("--users", type=int, default=12)
     parser.add_argument("--every", type=float, default=3.0, help="seconds between two faults, on average")
     parser.add_argument("--only", action="append", default=[], help="a kind of fault; may be repeated")
+    parser.add_argument("--mutant", choices=list(MUTANTS), help="a farm broken on purpose (tests/chaos/mutants.py)")
     given = parser.parse_args()
     seed = random.SystemRandom().randrange(1 << 32) if given.seed is None else given.seed
     name = f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{os.getpid()}"
-    orders = Orders(seed, given.seconds, given.broker, FOLDER / name, given.users, given.every, tuple(given.only))
+    mutant = MUTANTS.get(given.mutant)
+    only = tuple(given.only) or tuple(mutant.only if mutant else ())
+    orders = Orders(seed, given.seconds, given.broker, FOLDER / name, given.users, given.every, only, mutant)
     print(f"seed {seed}", flush=True)
     try:
         verdict = run(orders)

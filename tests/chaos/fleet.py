@@ -36,6 +36,7 @@ STOP_SECONDS = 40.0
 class Fleet:
     """environment  of all; a process adds the addresses of its group
     clocks        what a process is started with on top, while its clock is to be wrong
+    absent        processes that are never started (mutants.py)
     """
 
     servers: Servers
@@ -45,6 +46,7 @@ class Fleet:
     rng: random.Random
     clocks: dict[str, Mapping[str, str]] = field(default_factory=dict)
     running: dict[str, Process] = field(default_factory=dict)
+    absent: frozenset[str] = frozenset()
     restarts: int = 0
 
     def __post_init__(self) -> None:
@@ -68,7 +70,7 @@ class Fleet:
 
     def start(self) -> None:
         """Every process, side by side; returns when the API answers and each worker has its lease."""
-        for name in PROCESSES:
+        for name in self._wanted():
             self._start(name)
         wait_for(self.is_whole, what=f"a whole farm; logs: {self.folder}", seconds=START_SECONDS)
         self._supervisor.start()
@@ -78,7 +80,8 @@ class Fleet:
         self._ending.set()
         if self._supervisor.is_alive():
             self._supervisor.join(10)
-        return {name: self.running[name].stop(seconds=STOP_SECONDS) for name in (*WORKERS, "beat", "web")}
+        order = [name for name in (*WORKERS, "beat", "web") if name not in self.absent]
+        return {name: self.running[name].stop(seconds=STOP_SECONDS) for name in order}
 
     def kill_all(self) -> None:
         """Whatever happened: nothing of ours is left behind."""
@@ -88,6 +91,9 @@ class Fleet:
         for process in self._farm.processes:
             if process.popen.poll() is None:
                 process.kill()
+
+    def _wanted(self) -> list[str]:
+        return [name for name in PROCESSES if name not in self.absent]
 
     def is_whole(self) -> bool:
         """Every process runs, the API answers, every worker's row is fresh."""
@@ -137,7 +143,7 @@ class Fleet:
     def _supervise(self) -> None:
         while not self._ending.wait(0.05):
             now = time.monotonic()
-            for name in PROCESSES:
+            for name in self._wanted():
                 if self.running[name].popen.poll() is None:
                     continue
                 due = self._due.setdefault(name, now + self.rng.uniform(*PAUSE_SECONDS))

@@ -21,6 +21,7 @@ from tests.chaos.faults import Faults, find_faketime
 from tests.chaos.fleet import Fleet
 from tests.chaos.invariants import Broken, Facts, check_after_the_end, check_answers, check_database
 from tests.chaos.load import Book, Load
+from tests.chaos.mutants import Mutant, apply
 from tests.chaos.plan import LEASE_SECONDS, Planned, every_kind, plan_faults
 from tests.chaos.proxy import Network
 from tests.chaos.servers import NAMES, Broker, Servers
@@ -54,6 +55,7 @@ class Orders:
     users: int = 12
     every_seconds: float = 3.0
     only: tuple[str, ...] = ()  # kinds of faults; empty: all
+    mutant: Mutant | None = None
 
 
 @dataclass
@@ -87,6 +89,8 @@ def _run(orders: Orders, servers: Servers, network: Network) -> Verdict:
         graphs.LEDGER: str(ledger),
     }
     tenants, keys = _set_up({**environment, **servers.direct_urls}, orders.folder)
+    if orders.mutant:
+        apply(orders.mutant, servers.root_url)
     rng = random.Random(f"canaries {orders.seed}")
     canaries = {tenant: f"canary{rng.getrandbits(48):012x}" for tenant in TENANTS}
     kinds = [
@@ -94,6 +98,7 @@ def _run(orders: Orders, servers: Servers, network: Network) -> Verdict:
     ]
     plan = plan_faults(orders.seed, orders.seconds, kinds=kinds, every_seconds=orders.every_seconds)
     fleet = Fleet(servers, network, environment, logs, random.Random(f"fleet {orders.seed}"))
+    fleet.absent = frozenset(orders.mutant.without if orders.mutant else ())
     faults = Faults(fleet, servers, plan)
     load = Load(fleet.url, keys, canaries, orders.seed, orders.users)
     verdict = Verdict()
