@@ -26,7 +26,7 @@ START_SECONDS = 180.0
 T = TypeVar("T")
 
 
-def wait_for(fact: Callable[[], T], *, what: str, seconds: float = 30.0) -> T:
+def wait_for(fact: Callable[[], T], *, what: str, seconds: float = 30.0, every_seconds: float = 0.02) -> T:
     """The first truthy answer. Raises AssertionError, which names what did not come in time."""
     end = time.monotonic() + seconds
     while True:
@@ -34,7 +34,7 @@ def wait_for(fact: Callable[[], T], *, what: str, seconds: float = 30.0) -> T:
             return answer
         if time.monotonic() > end:
             raise AssertionError(f"did not come within {seconds:.0f} s: {what}")
-        time.sleep(0.02)
+        time.sleep(every_seconds)
 
 
 def free_port() -> int:

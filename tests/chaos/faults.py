@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 from uuid import UUID
 
 import psycopg
@@ -26,6 +26,8 @@ from tests.chaos.proxy import Direction
 from tests.chaos.servers import NAMES, Name, Servers
 from tests.farm import wait_for
 
+T = TypeVar("T")
+
 #: How long a fault waits for something that it can happen to: a child that is there, a byte on its way.
 PATIENCE_SECONDS = 20.0
 
@@ -37,6 +39,20 @@ FAKETIME = (
     "/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1",
     "/usr/lib/aarch64-linux-gnu/faketime/libfaketime.so.1",
 )
+
+
+def _found(fact: Callable[[], T], *, what: str) -> T:
+    """The first truthy answer, also when Postgres is away for a while by another fault."""
+
+    def asked() -> T | None:
+        try:
+            return fact()
+        except psycopg.OperationalError:
+            return None
+
+    found = wait_for(asked, what=what, seconds=PATIENCE_SECONDS, every_seconds=0.1)
+    assert found is not None
+    return found
 
 
 def find_faketime() -> str | None:
@@ -91,7 +107,7 @@ class Faults:
             proxy.clear()
         for name in NAMES:
             self.servers.start(name)
-        wait_for(self.fleet.is_whole, what=f"a whole farm after the last fault; logs: {self.fleet.folder}", seconds=90)
+        self.fleet.await_whole(seconds=90)
 
     # -- one after the other
 
@@ -137,10 +153,10 @@ class Faults:
         name = fired.planned.target
 
         def own() -> list[int]:
-            pids = {pid for pid, *_ in self._query("SELECT pid FROM farm.worker WHERE ended_at IS NULL")}
+            pids = {pid for pid, *_ in self.query("SELECT pid FROM farm.worker WHERE ended_at IS NULL")}
             return sorted(pids & set(self.fleet.pids(name)))
 
-        pids = wait_for(own, what=f"a child of {name}", seconds=PATIENCE_SECONDS)
+        pids = _found(own, what=f"a child of {name}")
         pid = random.Random(fired.planned.detail).choice(pids)
         self._note(fired, [pid])
         self.fleet.kill_pid(pid)
@@ -157,18 +173,18 @@ class Faults:
 
     def _kill(self, fired: Fired, kill: Callable[[str], list[int]]) -> str:
         name = fired.planned.target
-        wait_for(lambda: self.fleet.is_running(name), what=f"process {name}", seconds=PATIENCE_SECONDS)
+        _found(lambda: self.fleet.is_running(name), what=f"process {name}")
         self._note(fired, self.fleet.pids(name) if name in WORKERS else None)
         pids = kill(name)
         if name == "web":
             began = time.monotonic()
-            wait_for(self.fleet.answers, what="an answer of the API", seconds=90)
+            wait_for(self.fleet.answers, what="an answer of the API", seconds=90, every_seconds=0.1)
             fired.back_seconds = time.monotonic() - began
         return f"pids {pids}"
 
     def _freeze(self, fired: Fired) -> str:
         name, seconds = fired.planned.target, fired.planned.seconds
-        wait_for(lambda: self.fleet.is_beating(name), what=f"worker {name}", seconds=PATIENCE_SECONDS)
+        _found(lambda: self.fleet.is_beating(name), what=f"worker {name}")
         pids = self.fleet.pids(name)
         self._note(fired, pids)
         states: list[str] = []
@@ -195,7 +211,7 @@ class Faults:
 
     def _kill_server(self, fired: Fired) -> str:
         name = cast("Name", fired.planned.target)
-        wait_for(lambda: self.servers.is_up(name), what=f"{name}, running", seconds=PATIENCE_SECONDS)
+        _found(lambda: self.servers.is_up(name), what=f"{name}, running")
         self._note(fired)
         pid = self.servers.kill(name)
         self._stopping.wait(fired.planned.seconds)
@@ -205,21 +221,19 @@ class Faults:
         return f"pid {pid}"
 
     def _flush(self, fired: Fired) -> str:
-        wait_for(lambda: self.servers.is_up("broker"), what="the broker, running", seconds=PATIENCE_SECONDS)
+        _found(lambda: self.servers.is_up("broker"), what="the broker, running")
         self._note(fired)
         return f"{self.servers.flush_broker()} lost"
 
     def _publish_again(self, fired: Fired) -> str:
         """Messages of executions that are done, under way and due, each twice, in any order."""
         self._note(fired)
-        rows = self._query(
+        sql = (
             "SELECT e.tenant_id, e.run_id, e.checkpoint_id, e.execution_id, r.graph_id, e.node, e.queue"
             " FROM farm.node_execution e JOIN farm.run r USING (tenant_id, run_id)"
-            " ORDER BY e.status IN ('leased', 'ready') DESC, e.created_at DESC LIMIT %s",
-            AGAIN // 2,
+            " ORDER BY e.status IN ('leased', 'ready') DESC, e.created_at DESC LIMIT %s"
         )
-        if not rows:
-            raise NotFired("there was no execution yet")
+        rows = _found(lambda: self.query(sql, AGAIN // 2), what="a node execution")
         messages = [
             ExecuteNode(tenant, "main", run, checkpoint, execution, graph_id=graph, node=node, queue=queue)
             for tenant, run, checkpoint, execution, graph, node, queue in rows
@@ -237,7 +251,7 @@ class Faults:
                 publisher.close()
             return True
 
-        wait_for(published, what="a broker that takes messages", seconds=PATIENCE_SECONDS)
+        _found(published, what="a broker that takes messages")
         return f"{len(messages)} messages"
 
     def _settings(self) -> Settings:
@@ -254,7 +268,7 @@ class Faults:
     def _weather(self, fired: Fired) -> str:
         group, _, server = fired.planned.target.partition("-")
         proxy, kind = self.fleet.proxy(group, server), fired.planned.kind.rpartition(" ")[0]
-        wait_for(lambda: self.fleet.is_beating(group), what=f"worker {group}", seconds=PATIENCE_SECONDS)
+        _found(lambda: self.fleet.is_beating(group), what=f"worker {group}")
         self._note(fired, self.fleet.pids(group))
         before, detail = proxy.touched, fired.planned.detail
         directions: tuple[Direction, ...] = ("up", "down")
@@ -268,7 +282,7 @@ class Faults:
                     directions = (directions[detail % 2],)
                 proxy.hold(*directions)
             self._stopping.wait(fired.planned.seconds)
-            touched = wait_for(lambda: proxy.touched - before, what="traffic", seconds=PATIENCE_SECONDS)
+            touched = _found(lambda: proxy.touched - before, what="traffic")
         except AssertionError as error:
             raise NotFired(f"nothing went from {group} to {server}, or back") from error
         finally:
@@ -285,11 +299,11 @@ class Faults:
             " JOIN farm.worker w USING (worker) WHERE e.status = 'leased' AND (%s::int[] IS NULL OR w.pid = ANY (%s))"
         )
         try:
-            fired.held = [tuple(row) for row in self._query(sql, pids and list(pids), pids and list(pids))]
+            fired.held = [tuple(row) for row in self.query(sql, pids and list(pids), pids and list(pids))]
         except psycopg.OperationalError:
             fired.held = []  # Postgres is down by another fault: what was held then cannot be told
         fired.at = datetime.now(UTC)
 
-    def _query(self, sql: str, *parameters: Any) -> list[tuple[Any, ...]]:
+    def query(self, sql: str, *parameters: Any) -> list[tuple[Any, ...]]:
         with psycopg.connect(self.servers.root_url, autocommit=True, connect_timeout=3) as connection:
             return connection.execute(sql, parameters).fetchall()  # type: ignore[arg-type]  # literal SQL of ours

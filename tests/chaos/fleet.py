@@ -29,6 +29,7 @@ PROCESSES = ("web", "beat", *WORKERS)
 PAUSE_SECONDS = (0.2, 2.0)
 
 START_SECONDS = 180.0
+LOOK_SECONDS = 0.2
 STOP_SECONDS = 40.0
 
 
@@ -72,7 +73,7 @@ class Fleet:
         """Every process, side by side; returns when the API answers and each worker has its lease."""
         for name in self._wanted():
             self._start(name)
-        wait_for(self.is_whole, what=f"a whole farm; logs: {self.folder}", seconds=START_SECONDS)
+        self.await_whole(seconds=START_SECONDS)
         self._supervisor.start()
 
     def stop(self) -> dict[str, int]:
@@ -94,6 +95,10 @@ class Fleet:
 
     def _wanted(self) -> list[str]:
         return [name for name in PROCESSES if name not in self.absent]
+
+    def await_whole(self, *, seconds: float) -> None:
+        """Raises AssertionError."""
+        wait_for(self.is_whole, what=f"a whole farm; logs: {self.folder}", seconds=seconds, every_seconds=LOOK_SECONDS)
 
     def is_whole(self) -> bool:
         """Every process runs, the API answers, every worker's row is fresh."""

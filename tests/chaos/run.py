@@ -4,6 +4,7 @@ All of it is below one folder, on loopback, and gone at the end but for logs and
 """
 
 import asyncio
+import contextlib
 import json
 import os
 import random
@@ -25,7 +26,7 @@ from tests.chaos.mutants import Mutant, apply
 from tests.chaos.plan import LEASE_SECONDS, Planned, every_kind, plan_faults
 from tests.chaos.proxy import Network
 from tests.chaos.servers import NAMES, Broker, Servers
-from tests.farm import ROOT
+from tests.farm import ROOT, wait_for
 
 #: How long the last runs may take once nothing is broken any more. The slowest net below them is a message of a dead
 #: worker that its broker holds back for half a minute.
@@ -189,17 +190,15 @@ async def _storm(orders: Orders, load: Load, faults: Faults) -> list[Broken]:
     except* TimeoutError as errors:
         problems += [Broken("P1", str(error)) for error in errors.exceptions]
     problems += [Broken("clients", refusal) for refusal in load.book.refusals]
-    return problems + await _quiesce(faults)
+    await asyncio.to_thread(_quiesce, faults)
+    return problems
 
 
-async def _quiesce(faults: Faults) -> list[Broken]:
-    """Also what no client waits for: runs whose request got no answer, ends that were not told."""
+def _quiesce(faults: Faults) -> None:
+    """Wait also for what no client waits for: runs whose request got no answer, ends that were not told."""
     sql = "SELECT count(*) FROM farm.run WHERE finished_at IS NULL OR announced_at IS NULL"
-    for _ in range(int(QUIESCE_SECONDS * 5)):
-        if faults._query(sql)[0][0] == 0:
-            return []
-        await asyncio.sleep(0.2)
-    return []  # what is open is told one by one, by the invariants
+    with contextlib.suppress(AssertionError):  # what is open then, the invariants tell one by one
+        wait_for(lambda: faults.query(sql) == [(0,)], what="quiet", seconds=QUIESCE_SECONDS, every_seconds=0.2)
 
 
 # --------------------------------------------------------------------------- after
