@@ -21,7 +21,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, help="of plan, users and pauses; random if not given")
     parser.add_argument("--seconds", type=float, default=90.0, help="of load and faults; set-up and end come on top")
     parser.add_argument("--broker", choices=["redis", "rabbitmq"], default="redis")
-    parser.add_argument("--users", type=int, default=12)
+    parser.add_argument("--users", type=int, default=8)
     parser.add_argument("--every", type=float, default=3.0, help="seconds between two faults, on average")
     parser.add_argument("--only", action="append", default=[], help="a kind of fault; may be repeated")
     parser.add_argument("--mutant", choices=list(MUTANTS), help="a farm broken on purpose (tests/chaos/mutants.py)")

@@ -53,7 +53,7 @@ class Orders:
     seconds: float
     broker: Broker
     folder: Path
-    users: int = 12
+    users: int = 8
     every_seconds: float = 3.0
     only: tuple[str, ...] = ()  # kinds of faults; empty: all
     mutant: Mutant | None = None
@@ -107,6 +107,7 @@ def _run(orders: Orders, servers: Servers, network: Network) -> Verdict:
         fleet.start()
         print(f"the farm runs; {orders.users} users of {len(TENANTS)} tenants, {len(plan)} faults", flush=True)
         problems = asyncio.run(_storm(orders, load, faults))
+        print("the storm is over, and every run", flush=True)
         facts = _facts(servers, load.book, tenants, canaries, ledger, logs, faults)
         verdict.broken = [*problems, *check_database(facts), *asyncio.run(check_answers(facts, fleet.url, keys))]
         verdict.broken += _end(fleet)
@@ -181,7 +182,7 @@ async def _storm(orders: Orders, load: Load, faults: Faults) -> list[Broken]:
     await asyncio.wait([users], timeout=orders.seconds)
     problems = []
     try:
-        await asyncio.to_thread(faults.finish, seconds=60.0)
+        await asyncio.to_thread(faults.finish, seconds=90.0)
     except AssertionError as error:
         problems.append(Broken("recovery", str(error)))
     over.set()
