@@ -30,6 +30,7 @@
     ├── ValueLost                     the graph's: as the error of its run, or 500 where a state is changed by hand
     ├── HeadMoved                     the flow's; a client sees it at most as the error of a run
     ├── LeaseLost                     the flow's own: never reach a client
+    │   └── FencedOut                 engine/fenced.py
     ├── Stale
     ├── NoTenantInScope               bugs of ours: a client is told 500
     ├── StoreFailed                   persistence/store_errors.py

@@ -23,7 +23,8 @@ from langgraph.checkpoint.base import (
 )
 from langgraph.checkpoint.serde.base import SerializerProtocol
 
-from agentfarm.errors import StoreUnavailable
+from agentfarm.engine.fenced import FencedOut
+from agentfarm.errors import LeaseLost, StoreUnavailable
 from agentfarm.ids import ZERO
 from agentfarm.persistence import wire
 from agentfarm.persistence.blocking_saver import BlockingSaver
@@ -156,7 +157,7 @@ class ExecutionSaver(BlockingSaver):
         metadata: CheckpointMetadata,
         new_versions: ChannelVersions,
     ) -> RunnableConfig:
-        """Save a checkpoint at once. Raises LeaseLost, HeadMoved, ValueLost, StoreUnavailable."""
+        """Save a checkpoint at once. Raises FencedOut, HeadMoved, ValueLost, StoreUnavailable."""
         given = config.get("configurable", {})
         ns, parent_id = given.get("checkpoint_ns") or "", given.get("checkpoint_id") or None
         self.forget_warnings()
@@ -169,7 +170,7 @@ class ExecutionSaver(BlockingSaver):
             parent_id=parent_id,
             parent=self._parts_of(ns, parent_id),
         )
-        self.database.call(PUT_CHECKPOINT, self._checkpoint_params(ns, encoded))
+        self._write(PUT_CHECKPOINT, self._checkpoint_params(ns, encoded))
         self._parts[ns, checkpoint["id"]] = encoded.parts
         if ns == "":
             self.head_id, self._moved = encoded.checkpoint_id, True
@@ -201,15 +202,21 @@ class ExecutionSaver(BlockingSaver):
     def put_writes(
         self, config: RunnableConfig, writes: Sequence[tuple[str, Any]], task_id: str, task_path: str = ""
     ) -> None:
-        """Save writes at once. Raises LeaseLost, ValueLost, StoreUnavailable."""
+        """Save writes at once. Raises FencedOut, ValueLost, StoreUnavailable."""
         given = config["configurable"]
         place = (given.get("checkpoint_ns") or "", given["checkpoint_id"])
         self.forget_warnings()
         rows = encode_writes(self.serde, self._owner_of(task_id), task_id, task_path, writes)
         kept = wire.put_bools(not row.replaces for row in rows)
         params = write_params([(place, row) for row in rows])
-        self.database.call(PUT_WRITES, [*held_params(self.held), self.thread_id.bytes, *params, kept])
+        self._write(PUT_WRITES, [*held_params(self.held), self.thread_id.bytes, *params, kept])
         self.note_warnings()
+
+    def _write(self, statement: wire.Prepared, params: Sequence[wire.Param]) -> None:
+        try:
+            self.database.call(statement, params)
+        except LeaseLost as error:
+            raise FencedOut(str(error), **error.facts) from error
 
     @property
     def is_lossy(self) -> bool:

@@ -8,16 +8,18 @@ from typing import Annotated, Any, TypedDict
 
 import pytest
 from langgraph.checkpoint.memory import InMemorySaver
+from langgraph.errors import NodeError
 from langgraph.graph import START, StateGraph
 from langgraph.runtime import Runtime
 from langgraph.store.memory import InMemoryStore
-from langgraph.types import Command, Send, interrupt
+from langgraph.types import Command, RetryPolicy, Send, interrupt
 
 from agentfarm.engine import _langgraph as lg
 from agentfarm.engine.checkpoint_ids import id_after
+from agentfarm.engine.fenced import FencedOut
 from agentfarm.engine.segment import inline_reason, run_segment
 from agentfarm.engine.steps import CacheAddress, NodeCall, PutCheckpoint, PutWrites, Replay, RunSpec, SegmentRequest
-from agentfarm.errors import Stale
+from agentfarm.errors import LeaseLost, Stale
 from agentfarm.testing.graphs import KNOWN, diamond, line
 
 from .conftest import CONFIG, Bench
@@ -319,6 +321,49 @@ def test_a_subgraph_goes_on_from_a_checkpoint_of_a_clock_that_was_ahead() -> Non
     run.run(Command(resume="2"))
 
     assert run.state().values == {"log": ["1", "2"]}
+
+
+class LosesItsLease(InMemorySaver):
+    """As the farm's, of an execution that was taken over while its node ran."""
+
+    def put(self, config: Any, *args: Any) -> Any:
+        if config["configurable"].get("checkpoint_ns"):
+            raise FencedOut(execution_id="x")
+        return super().put(config, *args)
+
+
+@pytest.mark.parametrize("is_alone", [True, False])
+def test_a_node_that_was_taken_over_ends_in_silence(is_alone: bool) -> None:
+    sub = one_node(lambda state: {"log": ["inside"]})
+    executed, handled = [], []
+
+    def calls(state: State) -> State:
+        executed.append("calls")
+        return {"log": sub.invoke({"log": []})["log"]}
+
+    def handler(state: State, error: NodeError) -> State:
+        handled.append(error)
+        return {"log": ["handled"]}
+
+    builder = StateGraph(State)
+    builder.add_node("calls", calls, retry_policy=RetryPolicy(initial_interval=0), error_handler=handler)
+    builder.add_edge(START, "calls")
+    if not is_alone:
+        builder.add_node("other", lambda state: {"log": ["other"]})
+        builder.add_edge(START, "other")
+    graph = builder.compile()
+    saver, told = LosesItsLease(), list[Any]()
+    spec = RunSpec("run", "1", "graph", {"log": []}, CONFIG, {"stream_mode": ["tasks", "updates"], "subgraphs": True})
+    started = run_segment(graph, SegmentRequest("start", spec), saver=saver)
+    save(saver, started.ops)
+    call = next(call for call in started.next if call.name == "calls")
+
+    with pytest.raises(LeaseLost):
+        run_segment(graph, SegmentRequest("node", spec, call), saver=saver, sink=told.append)
+
+    assert executed == ["calls"]
+    assert handled == []
+    assert [chunk for chunk in told if "LeaseLost" in repr(chunk) or "FencedOut" in repr(chunk)] == []
 
 
 # --------------------------------------------------------------------------- what it stands on
