@@ -145,7 +145,7 @@ class RunRow:
 class ExecutionRow:
     """A node execution as operators see it: ids, times and names, no state.
 
-    lost_to  [{worker, attempt, at, given_back}] of workers that died or fell silent while they held it, or gave it back
+    lost_to  [{worker, attempt, at, how, alone}] of workers that died or fell silent with it, or {…, given_back}
     """
 
     execution_id: UUID
@@ -215,9 +215,15 @@ class ThreadQuery:
 
 @dataclass(frozen=True, slots=True)
 class Sweep:
-    """What one sweep of a home found. again: published once more; dead: buried after their last attempt."""
+    """What one sweep of a home found.
+
+    again  to be published once more
+    later  how many were taken over as well, and are published after a delay, since they were lost before
+    dead   buried after their last attempt
+    """
 
     again: tuple[ExecuteNode, ...] = ()
+    later: int = 0
     dead: tuple[ExecuteNode, ...] = ()
     ended: tuple[Ended, ...] = ()  # runs buried now, and ended ones that nobody announced
 

@@ -5,7 +5,7 @@ Doors (api, workers, admin, commands) import this and the flow, and nothing that
 """
 
 import os
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from functools import cache
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
@@ -75,13 +75,13 @@ _loop = ProcessLoop()
 class _Process:
     """What this process has open."""
 
-    def __init__(self, name: str = "", run_async: RunAsync = _loop.run) -> None:
+    def __init__(self, name: str = "", queues: Sequence[str] = (), run_async: RunAsync = _loop.run) -> None:
         chosen = settings()
         self.pid = os.getpid()
         self.database = Database(chosen)
         self.ops = Database(chosen, url=chosen.ops_url)
         self.databases = Databases(self.database)
-        self.lease = WorkerLease(chosen, name=name)
+        self.lease = WorkerLease(chosen, name=name, queues=queues)
         self.log = RedisEventLog(
             chosen.redis_url.get_secret_value(),
             ttl_seconds=chosen.stream_ttl_seconds,
@@ -144,15 +144,16 @@ def check() -> None:
         check_at_start(process.ops, setting="DATABASE_OPS_URL", role="ops")
 
 
-def start_worker(name: str, *, run_async: RunAsync = _loop.run) -> None:
+def start_worker(name: str, *, queues: Sequence[str] = (), run_async: RunAsync = _loop.run) -> None:
     """Make this process a worker: fit to serve, registered, and seen to be alive.
 
     name       how operators see it: Celery's node name and the pid
+    queues     that it reads, as graphs name them
     run_async  runs a coroutine and waits for it; usually on the process's one event loop
     raises     Misconfigured and its like, StoreUnavailable
     """
     global _process  # noqa: PLW0603  # Celery's tasks can be handed nothing
-    _process = _Process(name, run_async)
+    _process = _Process(name, queues, run_async)
     check()
     _process.lease.start()
 

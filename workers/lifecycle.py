@@ -8,16 +8,16 @@ waits for it.
 
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from celery import Celery, bootsteps, concurrency, signals
+from celery import Celery, bootsteps, concurrency, current_app, signals
 
 from agentfarm import wiring
 from agentfarm.conf import settings
 from agentfarm.errors import AgentFarmError
-from agentfarm.queueing.broker import declare_all
+from agentfarm.queueing.broker import declare_all, queues_read_by
 from agentfarm.telemetry.logs import configure_logs
 
 logger = logging.getLogger(__name__)
@@ -38,16 +38,17 @@ class Begin(bootsteps.StartStopStep):
         if self.forks:
             _check()
         else:
-            begin_process(parent.hostname)
+            begin_process(parent.hostname, queues_read_by(parent.app))
 
 
-def begin_process(node_name: str) -> None:
+def begin_process(node_name: str, queues: Sequence[str] = ()) -> None:
     """Register this process and load its graphs, or end it with a sentence that says why not.
 
     node_name  Celery's, as Flower shows it; the pid tells the children of one worker apart
+    queues     that it reads, as graphs name them
     """
     with _ending_on_error(node_name):
-        wiring.start_worker(f"{node_name}/{os.getpid()}")
+        wiring.start_worker(f"{node_name}/{os.getpid()}", queues=queues)
 
 
 def _check() -> None:
@@ -82,7 +83,7 @@ def install(app: Celery) -> None:
 
 def _begin_child(sender: Any = None, **_: object) -> None:
     # SystemExit passes through Celery's signals; the pool then starts another child, at most as fast as one starts.
-    begin_process(str(sender))
+    begin_process(str(sender), queues_read_by(current_app))
 
 
 def _end(**_: object) -> None:

@@ -61,7 +61,7 @@ def sweep_once(farm: Farm) -> Healed:
     announce(farm, sweep.ended)
     announced = announce(farm, farm.healing.unannounced())
     healed = Healed(
-        taken_over=len(sweep.again),
+        taken_over=len(sweep.again) + sweep.later,
         buried=len(sweep.dead),
         published_again=len(late.again),
         advanced=len(stalled),

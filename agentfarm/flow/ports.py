@@ -182,7 +182,8 @@ class Healing(Protocol):
     """persistence/healing.py: one home, as role farm_ops. Safe to run several at once; bounded work a call."""
 
     def sweep(self, *, limit: int = 500) -> Sweep:
-        """Executions of dead or silent workers are ready again (fence + 1), or buried after max_attempts."""
+        """Executions of dead or silent workers are ready again (fence + 1), at once or later; or buried after their
+        attempts, with their runs."""
 
     def lost(self, queue_lengths: Callable[[str], int | None], *, limit: int = 500) -> Late:
         """Ready and published long ago, though the queue is short; waiting runs whose thread is free. And what is due

@@ -106,15 +106,18 @@ def programs(address: Address) -> tuple[Program, ...]:
     celery = (sys.executable, "-m", "celery", "-A", "workers")
     worker = (*celery, "worker", "--without-gossip", "--without-mingle", "--loglevel", "INFO")
     web = (sys.executable, "manage.py", "serve", "--host", address.host, "--port", str(address.port))
+    threaded = (*worker, "-P", "threads", "-c", str(WORKER_SLOTS), "-X", "cpu.v1,quarantine.v1")
+    forked = (*worker, "-P", "prefork")
     threads = tuple(
-        # All queues but that of the prefork worker: a graph that names a queue of its own is served too.
-        Program(name, (*worker, "-P", "threads", "-c", str(WORKER_SLOTS), "-X", "cpu.v1", "-n", f"{name}@%h"))
+        # All queues but those of the prefork workers: a graph that names a queue of its own is served too.
+        Program(name, (*threaded, "-n", f"{name}@%h"))
         for name in (f"worker-{number}" for number in range(1, WORKERS + 1))
     )
     return (
         Program("web", web),
         *threads,
-        Program("worker-cpu", (*worker, "-P", "prefork", "-c", str(CPU_SLOTS), "-Q", "cpu.v1", "-n", "worker-cpu@%h")),
+        Program("worker-cpu", (*forked, "-c", str(CPU_SLOTS), "-Q", "cpu.v1", "-n", "worker-cpu@%h")),
+        Program("worker-quarantine", (*forked, "-c", "1", "-Q", "quarantine.v1", "-n", "worker-quarantine@%h")),
         Program("beat", (*celery, "beat", "--loglevel", "INFO")),
         Program("flower", (*celery, "flower", "--conf=workers/flowerconfig.py")),
     )

@@ -7,6 +7,7 @@ words are needed, as farm_app for that tenant. Several may run at once: each ski
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from typing import Any, Final
 from uuid import UUID
 
@@ -96,7 +97,8 @@ class PostgresHealing:
         """Executions of dead or silent workers are ready again, or buried. Raises StoreUnavailable."""
         found = self._find(_SWEEP, lease=self.lease_seconds, max=self.max_attempts, limit=limit)
         again = [self._message(row) for row in found if row.action == "again"]
-        return self._bury(again, [self._message(row) for row in found if row.action == "bury"])
+        swept = self._bury(again, [self._message(row) for row in found if row.action == "bury"])
+        return replace(swept, later=sum(row.action == "later" for row in found))
 
     def _bury(self, again: list[ExecuteNode], over: Iterable[ExecuteNode]) -> Sweep:
         """One transaction each: under the thread's lock, as the tenant."""

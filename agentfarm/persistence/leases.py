@@ -66,10 +66,12 @@ class LostAnswer:
 
 
 class WorkerLease:
-    """name  how operators see the process, for example Celery's node name with the pid"""
+    """name    how operators see the process, for example Celery's node name with the pid
+    queues  that it reads, as graphs name them: the healer looks whether one reads the quarantine
+    """
 
-    def __init__(self, settings: Settings, *, name: str) -> None:
-        self.name, self.build = name, settings.build
+    def __init__(self, settings: Settings, *, name: str, queues: Sequence[str] = ()) -> None:
+        self.name, self.build, self.queues = name, settings.build, list(queues)
         self._url = settings.database_url.get_secret_value()
         self._connect_timeout = max(1, round(settings.connect_timeout_seconds))
         self._beat_seconds = settings.heartbeat_seconds
@@ -149,8 +151,8 @@ class WorkerLease:
 
     def _register(self, connection: psycopg.Connection[Any]) -> None:
         worker = secrets.randbits(62)
-        place = (self.name, socket.gethostname(), os.getpid(), self.build)
-        connection.execute("SELECT farm.register(%s, %s, %s, %s, %s)", (worker, *place))
+        place = (self.name, socket.gethostname(), os.getpid(), self.build, self.queues)
+        connection.execute("SELECT farm.register(%s, %s, %s, %s, %s, %s::text[])", (worker, *place))
         self._id = worker
         self._registered.set()
 

@@ -245,6 +245,8 @@ worker = Table(
     Column("host", Text, nullable=False),
     Column("pid", Integer, nullable=False),
     Column("build", Text, nullable=False, server_default=""),
+    Column("queues", ARRAY(Text), nullable=False, server_default=text("'{}'")),
+    Column("lost", Integer, nullable=False, server_default=text("0")),
     _time("beat_at", now=True),
     _time("started_at", now=True),
     _time("ended_at"),

@@ -19,10 +19,10 @@ from kombu.transport.native_delayed_delivery import (
 from kombu.utils.functional import maybe_list
 
 from agentfarm.conf import BrokerKind, Settings
-from agentfarm.messages import at_build
+from agentfarm.messages import at_build, split_build
 from agentfarm.queueing import kombu_redis, sqs
 from agentfarm.queueing.lease_keeper import LeaseKeeper, ThreadedLeaseKeeper
-from agentfarm.queueing.names import VERSION, broker_name, queue_names
+from agentfarm.queueing.names import VERSION, broker_name, graph_name, queue_names
 
 logger = logging.getLogger(__name__)
 
@@ -197,6 +197,11 @@ _COMMON: dict[str, Any] = {
 }
 
 
+def queues_read_by(app: Celery) -> tuple[str, ...]:
+    """What a worker's `-Q` and `-X` have left, as graphs name them, without their build."""
+    return tuple(split_build(graph_name(name))[0] for name in app.amqp.queues.consume_from)
+
+
 def declare_all(app: Celery) -> None:
     """Make every queue, the dead letters and the bindings for delayed messages. Idempotent; waits for the broker.
 
@@ -223,4 +228,4 @@ def declare_all(app: Celery) -> None:
                 bind_queue_to_native_delayed_delivery_exchange(connection, queue)
 
 
-__all__ = ["DEAD_LETTERS", "EXECUTE_NODE", "declare_all", "make_app", "queue_names"]
+__all__ = ["DEAD_LETTERS", "EXECUTE_NODE", "declare_all", "make_app", "queue_names", "queues_read_by"]

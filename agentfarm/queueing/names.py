@@ -22,16 +22,20 @@ IO = "io"
 #: Prefork: nodes that compute, or whose code one does not trust with a whole worker.
 CPU = "cpu"
 
+#: What was lost with two workers; persistence/sql/heal.sql puts it there. Executed one at a time (`-c 1`), so that it
+#: takes nothing else along.
+QUARANTINE = "quarantine"
+
 #: No dot: RabbitMQ's topic exchanges split routing keys there, and a delayed message for "a.io" would reach "io" too.
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,47}")
 
 
 def queue_names(settings: Settings, of_graphs: Iterable[str] = ()) -> tuple[str, ...]:
-    """Every queue of this farm, as graphs name them: the two defaults, the operator's, and those that nodes ask for.
+    """Every queue of this farm, as graphs name them: the defaults, the operator's, and those that nodes ask for.
 
     raises  Misconfigured for a name that no broker would take
     """
-    names = dict.fromkeys((settings.default_queue, IO, CPU, *settings.extra_queues, *sorted(of_graphs)))
+    names = dict.fromkeys((settings.default_queue, IO, CPU, QUARANTINE, *settings.extra_queues, *sorted(of_graphs)))
     for name in names:
         if not _NAME.fullmatch(name):
             raise Misconfigured(

@@ -308,6 +308,7 @@ def test_the_healer_can_write_nothing_but_leases_times_and_whose_workers(home: H
         *(("superstep", column) for column in ("fence", "worker", "published_at")),
         ("run", "build"),
         ("worker", "ended_at"),
+        ("worker", "lost"),
     }
     assert creatable == []
 

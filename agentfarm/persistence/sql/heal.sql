@@ -10,38 +10,76 @@ BEGIN
   END LOOP;
 END $$;
 
--- Executions of workers that died (their lock is free) or fell silent (their row is older than the lease).
---  action  again: it is ready once more, fence + 1 | bury: as many workers were lost as may be; nothing was changed
+-- Executions of workers that died (their lock is free) or fell silent (their row is older than the lease) are ready once more, fence + 1:
+-- after the first loss at once, since it was most likely not its fault, then 1, 2, 4 … 60 s later. What was lost with two workers goes to
+-- the quarantine, whose worker executes one at a time, where one serves it: alone it does no harm, and shows whether it is the one that kills.
+--  action  again: to be published now | later: published when its delay is over | bury: it has had its attempts (hot.sql: is_spent)
 CREATE FUNCTION farm.ops_sweep(p_lease interval, p_max int, p_limit int)
 RETURNS TABLE (action text, tenant_id uuid, run_id uuid, checkpoint_id uuid, execution_id uuid, graph_id text, node text, queue text)
 LANGUAGE plpgsql SET enable_hashjoin = off SET enable_mergejoin = off AS $$
 #variable_conflict use_column
-DECLARE v_live bigint[];  -- spares a look at each worker for each execution; who has come since is not in it, so is_lost has the last word
+DECLARE
+  v_live bigint[];       -- spares a look at each worker for each execution; who has come since is not in it, so is_lost has the last word
+  v_quarantines text[];  -- builds whose quarantine is served, or was a moment ago: its worker is killed by what it is for, and comes back
 BEGIN
   UPDATE farm.worker w SET ended_at = clock_timestamp() WHERE w.ended_at IS NULL AND pg_try_advisory_xact_lock_shared(w.worker);
   DELETE FROM farm.worker w WHERE w.ended_at < clock_timestamp() - interval '7 days';
   SELECT coalesce(array_agg(w.worker), '{}') INTO v_live FROM farm.worker w WHERE w.ended_at IS NULL AND w.beat_at > clock_timestamp() - p_lease;
+  SELECT coalesce(array_agg(DISTINCT w.build), '{}') INTO v_quarantines FROM farm.worker w
+   WHERE 'quarantine' = ANY (w.queues) AND w.beat_at > clock_timestamp() - interval '1 min';
   RETURN QUERY
   WITH bad AS MATERIALIZED (
-    SELECT e.tenant_id, e.run_id, e.checkpoint_id, e.execution_id, r.graph_id,
-           farm.losses(e.lost_to) + CASE e.status WHEN 'leased' THEN 1 ELSE 0 END >= p_max AS is_over
+    SELECT e.tenant_id, e.run_id, e.checkpoint_id, e.execution_id, r.graph_id, e.status, e.worker, e.attempts, e.lost_to, e.queue,
+           split_part(e.queue, '@', 1) AS own_queue, split_part(e.queue, '@', 2) AS build
       FROM farm.run r
       LEFT JOIN farm.thread_head h ON h.tenant_id = r.tenant_id AND h.thread_id = r.thread_id
       JOIN farm.node_execution e ON e.tenant_id = r.tenant_id AND e.run_id = r.run_id
                                 AND e.checkpoint_id = ANY (ARRAY['00000000-0000-0000-0000-000000000000', h.head])
      WHERE r.status = 'running'
-       AND (e.status = 'leased' AND NOT e.worker = ANY (v_live) AND farm.is_lost(e.worker, p_lease) OR e.status = 'ready' AND farm.losses(e.lost_to) >= p_max)
+       AND (e.status = 'leased' AND NOT e.worker = ANY (v_live) AND farm.is_lost(e.worker, p_lease)
+            OR e.status = 'ready' AND e.lost_to IS NOT NULL
+               AND (farm.is_spent(e.lost_to, p_max)
+                    OR split_part(e.queue, '@', 1) = 'quarantine' AND NOT split_part(e.queue, '@', 2) = ANY (v_quarantines)
+                       AND jsonb_path_exists(e.lost_to, '$[*].from')))
      LIMIT p_limit FOR UPDATE OF e SKIP LOCKED),
+  -- A batch that was cut, and a worker of which something was lost before, do not tell who was alone.
+  noted AS MATERIALIZED (
+    SELECT b.tenant_id, b.run_id, b.checkpoint_id, b.execution_id, b.graph_id, b.own_queue, b.build,
+           farm.note_loss(b.lost_to, b.worker, b.attempts, farm.how_lost(b.worker),
+             (SELECT count(*) FROM bad x WHERE x.status = 'leased' AND x.worker = b.worker) = 1 AND coalesce(w.lost, 1) = 0
+             AND (SELECT count(*) FROM bad x) < p_limit) AS lost_to
+      FROM bad b LEFT JOIN farm.worker w ON w.worker = b.worker WHERE b.status = 'leased'),
+  placed AS MATERIALIZED (
+    SELECT n.*, farm.is_spent(n.lost_to, p_max) AS is_over,
+           CASE WHEN farm.deaths(n.lost_to) < 2 THEN interval '0' ELSE interval '1 s' * least(power(2, farm.deaths(n.lost_to) - 2), 60) END AS delay,
+           farm.deaths(n.lost_to) >= 2 AND n.own_queue <> 'quarantine' AND n.build = ANY (v_quarantines) AS is_suspect
+      FROM noted n),
   again AS (
     UPDATE farm.node_execution e
-       SET status = 'ready', fence = e.fence + 1, worker = NULL, available_at = clock_timestamp(), published_at = clock_timestamp(),
-           publishes = 1, lost_to = farm.note_loss(e.lost_to, e.worker, e.attempts)
+       SET status = 'ready', fence = e.fence + 1, worker = NULL, available_at = clock_timestamp() + p.delay, publishes = 1,
+           published_at = CASE WHEN p.is_over OR p.delay = interval '0' THEN clock_timestamp() END,
+           lost_to = CASE WHEN p.is_suspect THEN jsonb_set(p.lost_to, '{-1,from}', to_jsonb(p.own_queue)) ELSE p.lost_to END,
+           queue = CASE WHEN p.is_suspect THEN farm.at_build('quarantine', p.build) ELSE e.queue END
+      FROM placed p
+     WHERE e.tenant_id = p.tenant_id AND e.run_id = p.run_id AND e.checkpoint_id = p.checkpoint_id AND e.execution_id = p.execution_id
+    RETURNING CASE WHEN p.is_over THEN 'bury' WHEN p.delay = interval '0' THEN 'again' ELSE 'later' END AS action,
+              e.tenant_id, e.run_id, e.checkpoint_id, e.execution_id, p.graph_id, e.node, e.queue),
+  -- Nobody serves the quarantine any more: back to where it came from.
+  home AS (
+    UPDATE farm.node_execution e
+       SET queue = farm.at_build(jsonb_path_query_array(b.lost_to, '$[*].from') ->> -1, b.build), publishes = 1,
+           published_at = CASE WHEN e.available_at <= clock_timestamp() THEN clock_timestamp() END
       FROM bad b
-     WHERE NOT b.is_over AND e.tenant_id = b.tenant_id AND e.run_id = b.run_id AND e.checkpoint_id = b.checkpoint_id AND e.execution_id = b.execution_id
-    RETURNING e.tenant_id, e.run_id, e.checkpoint_id, e.execution_id, b.graph_id, e.node, e.queue)
-  SELECT 'again', a.tenant_id, a.run_id, a.checkpoint_id, a.execution_id, a.graph_id, a.node, a.queue FROM again a
+     WHERE b.status = 'ready' AND NOT farm.is_spent(b.lost_to, p_max)
+       AND e.tenant_id = b.tenant_id AND e.run_id = b.run_id AND e.checkpoint_id = b.checkpoint_id AND e.execution_id = b.execution_id
+    RETURNING CASE WHEN e.published_at IS NULL THEN 'later' ELSE 'again' END AS action,
+              e.tenant_id, e.run_id, e.checkpoint_id, e.execution_id, b.graph_id, e.node, e.queue)
+  SELECT a.action, a.tenant_id, a.run_id, a.checkpoint_id, a.execution_id, a.graph_id, a.node, a.queue FROM again a
   UNION ALL
-  SELECT 'bury', b.tenant_id, b.run_id, b.checkpoint_id, b.execution_id, b.graph_id, '', '' FROM bad b WHERE b.is_over;
+  SELECT h.action, h.tenant_id, h.run_id, h.checkpoint_id, h.execution_id, h.graph_id, h.node, h.queue FROM home h
+  UNION ALL
+  SELECT 'bury', b.tenant_id, b.run_id, b.checkpoint_id, b.execution_id, b.graph_id, '', '' FROM bad b
+   WHERE b.status = 'ready' AND farm.is_spent(b.lost_to, p_max);
 END $$;
 
 -- Executions whose message is overdue. Only finds: whether the queue is short enough to believe that it was lost is the caller's to judge.

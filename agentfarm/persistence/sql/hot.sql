@@ -11,7 +11,7 @@ DO $$
 DECLARE v_function regprocedure;
 BEGIN
   FOR v_function IN SELECT p.oid::regprocedure FROM pg_proc p WHERE p.pronamespace = 'farm'::regnamespace AND p.proname = ANY (ARRAY[
-      'is_lost', 'losses', 'note_loss', 'times', 'read_checkpoint', 'claim', 'load_step', 'claim_advance', 'save_own', 'save_writes', 'save_checkpoints', 'end_run',
+      'is_lost', 'how_lost', 'losses', 'deaths', 'is_spent', 'note_loss', 'loss_story', 'times', 'read_checkpoint', 'claim', 'load_step', 'claim_advance', 'save_own', 'save_writes', 'save_checkpoints', 'end_run',
       'commit', 'settle', 'retry_later', 'give_back', 'leased_to', 'hold', 'put_checkpoint', 'put_writes', 'open_at_head', 'bury', 'start_waiting', 'note_warnings', 'mark_announced',
       'register', 'beat', 'leave']) LOOP
     EXECUTE format('DROP ROUTINE %s', v_function);
@@ -26,15 +26,49 @@ CREATE FUNCTION farm.is_lost(p_worker bigint, p_lease interval) RETURNS boolean 
   SELECT p_worker IS NULL OR pg_try_advisory_xact_lock_shared(p_worker)
       OR NOT EXISTS (SELECT FROM farm.worker w WHERE w.worker = p_worker AND w.ended_at IS NULL AND w.beat_at > clock_timestamp() - p_lease) $$;
 
+-- As far as is known: its process is gone, or its connection is, or it lives and does not beat.
+CREATE FUNCTION farm.how_lost(p_worker bigint) RETURNS text LANGUAGE sql VOLATILE AS $$
+  SELECT CASE WHEN pg_try_advisory_xact_lock_shared(p_worker) THEN 'died' ELSE 'silent' END $$;
+
 -- How many workers were lost while they held it, or gave it back. Tries that a RetryPolicy asked for do not count: they are no crashes.
 CREATE FUNCTION farm.losses(p_lost_to jsonb) RETURNS int LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
   SELECT coalesce(jsonb_array_length(p_lost_to), 0) $$;
 
---  p_given_back  the worker lives, and does not work on it any more
-CREATE FUNCTION farm.note_loss(p_lost_to jsonb, p_worker bigint, p_attempt int, p_given_back boolean DEFAULT false) RETURNS jsonb LANGUAGE sql STABLE AS $$
-  SELECT coalesce(p_lost_to, '[]') || (jsonb_build_object('attempt', p_attempt, 'at', clock_timestamp(),
-           'worker', coalesce((SELECT w.name FROM farm.worker w WHERE w.worker = p_worker), p_worker::text))
-           || CASE WHEN p_given_back THEN '{"given_back": true}'::jsonb ELSE '{}' END) $$;
+-- Of these, who did not give it back.
+CREATE FUNCTION farm.deaths(p_lost_to jsonb) RETURNS int LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
+  SELECT coalesce(jsonb_array_length(jsonb_path_query_array(p_lost_to, '$[*] ? (!(@.given_back == true))')), 0) $$;
+
+-- Whether it has had its attempts. Workers that were lost with other work in them do not tell whose fault it was: with none that was lost
+-- over this alone, it takes twice as many. Giving back is no death; what can never be saved is not tried for ever all the same.
+CREATE FUNCTION farm.is_spent(p_lost_to jsonb, p_max int) RETURNS boolean LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
+  SELECT p_lost_to IS NOT NULL
+     AND (farm.deaths(p_lost_to) >= p_max AND jsonb_path_exists(p_lost_to, '$[*] ? (@.alone == true)')
+          OR farm.deaths(p_lost_to) >= 2 * p_max OR farm.losses(p_lost_to) - farm.deaths(p_lost_to) >= 5 * p_max) $$;
+
+-- One more entry. The worker's row counts what was lost with it, so that whoever looks later knows that the others were not alone.
+--  p_how    died, silent, or given_back: it lives, and does not work on it any more
+--  p_alone  it held nothing else
+CREATE FUNCTION farm.note_loss(p_lost_to jsonb, p_worker bigint, p_attempt int, p_how text, p_alone boolean DEFAULT false) RETURNS jsonb
+LANGUAGE plpgsql VOLATILE AS $$
+DECLARE v_name text;
+BEGIN
+  IF p_how = 'given_back' THEN
+    SELECT w.name INTO v_name FROM farm.worker w WHERE w.worker = p_worker;
+  ELSE
+    UPDATE farm.worker w SET lost = w.lost + 1 WHERE w.worker = p_worker RETURNING w.name INTO v_name;
+  END IF;
+  RETURN coalesce(p_lost_to, '[]')
+      || (jsonb_build_object('attempt', p_attempt, 'at', clock_timestamp(), 'worker', coalesce(v_name, p_worker::text))
+          || CASE p_how WHEN 'given_back' THEN '{"given_back": true}'::jsonb ELSE jsonb_build_object('how', p_how, 'alone', p_alone) END);
+END $$;
+
+-- What happened each time, of the last twelve: for the run's error, without the workers' names, which are the operator's.
+CREATE FUNCTION farm.loss_story(p_lost_to jsonb) RETURNS text LANGUAGE sql STABLE AS $$
+  SELECT string_agg(n || ': '
+           || CASE WHEN x->'given_back' = 'true' THEN 'given back by a worker that ended or could not save its result'
+                   ELSE CASE x->>'how' WHEN 'silent' THEN 'its worker was frozen or cut off' WHEN 'died' THEN 'its worker died' ELSE 'its worker was lost' END
+                        || CASE x->'alone' WHEN 'true' THEN ', executing nothing else' ELSE '' END END, '; ' ORDER BY n)
+    FROM jsonb_array_elements(p_lost_to) WITH ORDINALITY u(x, n) WHERE n > jsonb_array_length(p_lost_to) - 12 $$;
 
 CREATE FUNCTION farm.times(p_count int) RETURNS text LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
   SELECT CASE p_count WHEN 1 THEN 'once' ELSE p_count || ' times' END $$;
@@ -53,7 +87,8 @@ BEGIN
 END $$;
 
 -- Take the lease and answer with all that the execution needs. One row, always.
---  p_max       workers that may be lost over it; then it is left to the healer, which buries it
+--  p_max       workers that may be lost over it; then it is left to the healer, which buries it. From the second on so is taking it over: with
+--              a delay, and perhaps to the quarantine
 --  p_retake    this process does not work on it: if it holds the lease, an answer got lost, and it takes the lease again
 --  p_have_run  the caller has this run's spec; p_have: the checkpoint whose bytes it has
 --  verdict     ok | busy: a living worker has it, or it is not due | gone: done, cancelled, or its run is over
@@ -75,11 +110,12 @@ BEGIN
   PERFORM set_config('farm.tenant', p_tenant::text, true), set_config('synchronous_commit', 'off', true);
   UPDATE farm.node_execution e
      SET status = 'leased', fence = e.fence + 1, attempts = e.attempts + 1, worker = p_worker, started_at = clock_timestamp(),
-         lost_to = CASE WHEN e.status = 'leased' AND e.worker <> p_worker THEN farm.note_loss(e.lost_to, e.worker, e.attempts) ELSE e.lost_to END
+         lost_to = CASE WHEN e.status = 'leased' AND e.worker <> p_worker
+                        THEN farm.note_loss(e.lost_to, e.worker, e.attempts, farm.how_lost(e.worker)) ELSE e.lost_to END
    WHERE e.tenant_id = p_tenant AND e.run_id = p_run AND e.checkpoint_id = p_ckpt AND e.execution_id = p_exec
-     AND (e.status = 'ready' AND e.available_at <= clock_timestamp() AND farm.losses(e.lost_to) < p_max
+     AND (e.status = 'ready' AND e.available_at <= clock_timestamp() AND (e.lost_to IS NULL OR NOT farm.is_spent(e.lost_to, p_max))
           OR e.status = 'leased' AND p_retake AND e.worker = p_worker
-          OR e.status = 'leased' AND farm.losses(e.lost_to) + 1 < p_max AND farm.is_lost(e.worker, p_lease))
+          OR e.status = 'leased' AND p_max > 1 AND farm.deaths(e.lost_to) = 0 AND farm.is_lost(e.worker, p_lease))
   RETURNING e.thread_id, e.fence, farm.losses(e.lost_to) + 1, e.spec, e.alone INTO thread, fence, attempt, spec, v_alone;
   IF NOT FOUND THEN
     SELECT e.status INTO v_status FROM farm.node_execution e
@@ -377,8 +413,9 @@ BEGIN
   IF NOT FOUND THEN RAISE EXCEPTION USING errcode = 'AF002', message = format('The lease on node execution %s is lost.', p_exec); END IF;
 END $$;
 
--- This worker lives but does not work on it any more: the healer publishes it at once. Counts as a loss, so that what can never be saved
--- is not tried for ever. Nothing happens where the lease is lost already. Waits a second for whoever has the row: its caller must beat.
+-- This worker lives but does not work on it any more: the healer publishes it at once, from the fourth time on 1, 2, 4 … 30 s later. It is
+-- noted, so that what can never be saved is not tried for ever, and counts apart from deaths (is_spent): a long node is given back at each
+-- roll-out. Nothing happens where the lease is lost already. Waits a second for whoever has the row: its caller must beat.
 CREATE FUNCTION farm.give_back(p_tenant uuid, p_run uuid, p_ckpt uuid, p_exec uuid, p_fence bigint, p_worker bigint) RETURNS boolean LANGUAGE plpgsql AS $$
 BEGIN
   PERFORM set_config('farm.tenant', p_tenant::text, true), set_config('lock_timeout', '1s', true);
@@ -387,8 +424,10 @@ BEGIN
      WHERE s.tenant_id = p_tenant AND s.run_id = p_run AND s.checkpoint_id = p_ckpt AND s.fence = p_fence AND s.worker = p_worker;
   ELSE
     UPDATE farm.node_execution e
-       SET status = 'ready', fence = e.fence + 1, worker = NULL, available_at = clock_timestamp(), published_at = NULL,
-           lost_to = farm.note_loss(e.lost_to, e.worker, e.attempts, true)
+       SET status = 'ready', fence = e.fence + 1, worker = NULL, published_at = NULL,
+           available_at = clock_timestamp() + CASE WHEN farm.losses(e.lost_to) - farm.deaths(e.lost_to) < 3 THEN interval '0'
+             ELSE interval '1 s' * least(power(2, farm.losses(e.lost_to) - farm.deaths(e.lost_to) - 3), 30) END,
+           lost_to = farm.note_loss(e.lost_to, e.worker, e.attempts, 'given_back')
      WHERE e.tenant_id = p_tenant AND e.run_id = p_run AND e.checkpoint_id = p_ckpt AND e.execution_id = p_exec
        AND e.fence = p_fence AND e.worker = p_worker AND e.status = 'leased';
   END IF;
@@ -486,12 +525,12 @@ BEGIN
   RETURNING e.checkpoint_id, e.execution_id, r.graph_id, e.node, e.queue;
 END $$;
 
--- A node execution that p_max workers were lost over or gave back, or an advance that as many have begun, is given up, and its run with it.
+-- A node execution that has had its attempts (is_spent), or an advance that p_max workers have begun, is given up, and its run with it.
 -- buried NULL: it was none.
 CREATE FUNCTION farm.bury(
   p_tenant uuid, p_run uuid, p_ckpt uuid, p_exec uuid, p_lease interval, p_max int,
   OUT buried text, OUT thread uuid, OUT graph text, OUT error jsonb, OUT forget boolean, OUT next_run uuid, OUT next_graph text, OUT next_queue text) LANGUAGE plpgsql AS $$
-DECLARE v_node text; v_count int; v_back int; v_why text;
+DECLARE v_node text; v_count int; v_lost_to jsonb; v_why text;
 BEGIN
   PERFORM set_config('farm.tenant', p_tenant::text, true);
   SELECT r.thread_id, r.graph_id INTO thread, graph FROM farm.run r WHERE r.tenant_id = p_tenant AND r.run_id = p_run;
@@ -505,22 +544,16 @@ BEGIN
     v_why := format('The step after its nodes was begun %s by a worker, and never finished.', farm.times(v_count));
   ELSE
     UPDATE farm.node_execution e
-       SET status = 'dead', fence = e.fence + 1, error = 'NodeCrashed', finished_at = clock_timestamp(),
-           lost_to = CASE WHEN e.status = 'leased' THEN farm.note_loss(e.lost_to, e.worker, e.attempts) ELSE e.lost_to END
+       SET status = 'dead', fence = e.fence + 1, error = 'NodeCrashed', finished_at = clock_timestamp()
      WHERE e.tenant_id = p_tenant AND e.run_id = p_run AND e.checkpoint_id = p_ckpt AND e.execution_id = p_exec
-       AND (e.status = 'ready' AND farm.losses(e.lost_to) >= p_max
-            OR e.status = 'leased' AND farm.losses(e.lost_to) + 1 >= p_max AND farm.is_lost(e.worker, p_lease))
-    RETURNING e.node, farm.losses(e.lost_to), jsonb_array_length(jsonb_path_query_array(e.lost_to, '$[*] ? (@.given_back == true)'))
-         INTO v_node, v_count, v_back;
-    v_why := CASE WHEN v_back = 0 THEN format('The worker was lost %s while it executed node %s.', farm.times(v_count), v_node)
-                  WHEN v_back = v_count THEN format('Node %s was given back %s by a worker that could not execute it or save its result.',
-                                                    v_node, farm.times(v_back))
-                  ELSE format('The worker was lost %s while it executed node %s, which was given back %s by a worker that could not execute it '
-                              'or save its result.', farm.times(v_count - v_back), v_node, farm.times(v_back)) END;
+       AND e.status = 'ready' AND farm.is_spent(e.lost_to, p_max)
+    RETURNING e.node, farm.losses(e.lost_to), e.lost_to INTO v_node, v_count, v_lost_to;
+    v_why := format('Node %s was begun %s by a worker, and never finished. Attempt %s.', v_node, farm.times(v_count), farm.loss_story(v_lost_to));
   END IF;
   IF v_node IS NULL THEN RETURN; END IF;
   buried := v_node;
-  error := jsonb_build_object('error', 'NodeCrashed', 'node', v_node, 'attempts', v_count, 'message', v_why);
+  error := jsonb_build_object('error', 'NodeCrashed', 'node', v_node, 'attempts', v_count, 'message', v_why)
+        || CASE WHEN v_lost_to IS NULL THEN '{}' ELSE jsonb_build_object('lost_to', v_lost_to) END;
   SELECT x.forget, x.next_run, x.next_graph, x.next_queue INTO forget, next_run, next_graph, next_queue
     FROM farm.end_run(p_tenant, thread, p_run, 'error', error, NULL, true) x;
 END $$;
@@ -558,10 +591,10 @@ END $$;
 -- ------------------------------------------------------------------------------------------------ a worker's lease
 
 -- The lock is held before the row can be seen. Waits for it: a probe may hold it for a moment, and try_lock would make the process look dead.
-CREATE FUNCTION farm.register(p_worker bigint, p_name text, p_host text, p_pid int, p_build text) RETURNS void LANGUAGE plpgsql AS $$
+CREATE FUNCTION farm.register(p_worker bigint, p_name text, p_host text, p_pid int, p_build text, p_queues text[]) RETURNS void LANGUAGE plpgsql AS $$
 BEGIN
   PERFORM pg_advisory_lock(p_worker);
-  INSERT INTO farm.worker (worker, name, host, pid, build) VALUES (p_worker, p_name, p_host, p_pid, p_build);
+  INSERT INTO farm.worker (worker, name, host, pid, build, queues) VALUES (p_worker, p_name, p_host, p_pid, p_build, p_queues);
 END $$;
 
 -- Whether this worker is still the one that it was.

@@ -131,7 +131,7 @@ CREATE TABLE farm.node_execution (
   finished_at   timestamptz,
   spec          bytea NOT NULL,                    -- NodeCall, serialised
   error         text,                              -- the type of the error; its text is the tenant's, and is in run.error and thread.error
-  lost_to       jsonb,                             -- [{worker, attempt, at, given_back}] of holders that died or fell silent, or gave it back
+  lost_to       jsonb,                             -- [{worker, attempt, at, how, alone, from}] of holders that died or fell silent, or {…, given_back}. from: its queue, before the quarantine
   created_at    timestamptz NOT NULL DEFAULT clock_timestamp(),
   PRIMARY KEY (tenant_id, run_id, checkpoint_id, execution_id)) WITH (fillfactor = 50);
 
@@ -193,6 +193,8 @@ CREATE TABLE farm.worker (
   host       text NOT NULL,
   pid        int NOT NULL,
   build      text NOT NULL DEFAULT '',
+  queues     text[] NOT NULL DEFAULT '{}',         -- that it reads, as graphs name them
+  lost       int NOT NULL DEFAULT 0,               -- executions that were lost with it
   beat_at    timestamptz NOT NULL DEFAULT clock_timestamp(),
   started_at timestamptz NOT NULL DEFAULT clock_timestamp(),
   ended_at   timestamptz) WITH (fillfactor = 50);

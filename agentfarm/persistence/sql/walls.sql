@@ -44,7 +44,7 @@ GRANT SELECT (tenant_id, thread_id, run_id, checkpoint_id, execution_id, node, q
               available_at, published_at, publishes, started_at, finished_at, lost_to, created_at),
       UPDATE (status, queue, fence, worker, available_at, published_at, publishes, lost_to) ON farm.node_execution TO farm_ops;
 GRANT SELECT, UPDATE (fence, worker, published_at) ON farm.superstep TO farm_ops;
-GRANT SELECT, UPDATE (ended_at), DELETE ON farm.worker TO farm_ops;
+GRANT SELECT, UPDATE (ended_at, lost), DELETE ON farm.worker TO farm_ops;
 GRANT SELECT (tenant_id, expires_at) ON farm.store_item TO farm_ops;
 
 GRANT SELECT ON farm.thread, farm.thread_head, farm.superstep, farm.worker, farm.graph_build TO farm_admin;
@@ -66,7 +66,7 @@ BEGIN
   FOR v_function, v_name IN SELECT p.oid::regprocedure, p.proname FROM pg_proc p WHERE p.pronamespace = 'farm'::regnamespace AND NOT p.prosecdef LOOP
     EXECUTE format('REVOKE ALL ON ROUTINE %s FROM PUBLIC, farm_app, farm_ops, farm_admin', v_function);
     IF v_name NOT LIKE 'ops\_%' THEN EXECUTE format('GRANT EXECUTE ON ROUTINE %s TO farm_app', v_function); END IF;
-    IF v_name LIKE 'ops\_%' OR v_name IN ('tenant', 'is_lost', 'losses', 'note_loss', 'at_build') THEN
+    IF v_name LIKE 'ops\_%' OR v_name IN ('tenant', 'is_lost', 'how_lost', 'losses', 'deaths', 'is_spent', 'note_loss', 'at_build') THEN
       EXECUTE format('GRANT EXECUTE ON ROUTINE %s TO farm_ops', v_function);
     END IF;
     IF v_name = 'tenant' THEN EXECUTE format('GRANT EXECUTE ON ROUTINE %s TO farm_admin', v_function); END IF;

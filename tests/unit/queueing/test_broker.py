@@ -5,6 +5,7 @@ from pydantic import ValidationError
 from agentfarm.conf import render_problems
 from agentfarm.errors import Misconfigured
 from agentfarm.queueing import sqs
+from agentfarm.queueing.broker import queues_read_by
 from agentfarm.queueing.lease_keeper import LeaseKeeper, ThreadedLeaseKeeper
 from agentfarm.queueing.names import broker_name
 from tests.unit.queueing.conftest import NOWHERE, app_on, settings_on
@@ -149,9 +150,10 @@ def test_a_worker_reads_the_queues_of_its_own_build_however_they_are_chosen(kind
         app.amqp.queues.deselect(exclude)
         return set(app.amqp.queues.consume_from)
 
-    everything = {f"{name}.v1{ending}" for name in ("io", "cpu", "gpu")}
+    everything = {f"{name}.v1{ending}" for name in ("io", "cpu", "quarantine", "gpu")}
     assert consumed(None, None) == everything
     assert consumed(["cpu"], None) == consumed(["cpu.v1"], None) == {f"cpu.v1{ending}"}
+    assert queues_read_by(app_on(NOWHERE[kind], "gpu", build=build)) == ("io", "cpu", "quarantine", "gpu")
     assert consumed(None, ["cpu"]) == consumed(None, ["cpu.v1"]) == everything - {f"cpu.v1{ending}"}
 
 
