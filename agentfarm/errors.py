@@ -9,7 +9,8 @@
     │   ├── Malformed                 messages.py; never reaches a client
     │   ├── InvalidId         422
     │   └── InvalidInput      422
-    │       └── UnsupportedField
+    │       ├── UnsupportedField
+    │       └── NameReused
     ├── Unauthenticated       401
     ├── NotFound              404
     │   └── GraphNotFound
@@ -107,6 +108,11 @@ class InvalidInput(BadRequest):
     code = "invalid_input"
     http_status = 422
     says = "{where}: {why}."
+
+
+class NameReused(InvalidInput):
+    code = "idempotency_key_reused"
+    says = "Idempotency-Key: another request had this key within the last 24 hours. Send each request its own key."
 
 
 class UnsupportedField(InvalidInput):

@@ -82,6 +82,14 @@ class Committed:
 
 
 @dataclass(frozen=True, slots=True)
+class Once:
+    """How a client named its request, so that it may be sent again. digest: of what it asks for."""
+
+    name: str
+    digest: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class NewRun:
     """A run as a client asked for it, read and checked."""
 
@@ -97,6 +105,7 @@ class NewRun:
     is_resume: bool = False  # carries a Command: needs a thread that exists
     fingerprint: str = ""  # of the graph that it is for; "": nobody asked
     manifest: Manifest | None = None
+    once: Once | None = None
     goes_on_from: str = (
         ""  # the fingerprint that the thread's last run was begun under, and that this was checked against
     )
@@ -104,7 +113,10 @@ class NewRun:
 
 @dataclass(frozen=True, slots=True)
 class Admitted:
-    """The run's row is durable. ready: what to publish now; ended: runs that it stopped or undid."""
+    """The run's row is durable. ready: what to publish now; ended: runs that it stopped or undid.
+
+    Nothing of these where the same request was admitted before: the run is that one's.
+    """
 
     run: "RunRow"
     ready: tuple[ExecuteNode, ...]

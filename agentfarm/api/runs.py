@@ -6,16 +6,18 @@ connection to the database.
 """
 
 import asyncio
+import json
 import re
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from hashlib import sha256
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
 import orjson
 from django.http import HttpRequest, HttpResponse
 from langgraph.types import Command
-from ninja import Body, Query, Router
+from ninja import Body, Header, Query, Router
 from pydantic import BaseModel, Field
 
 from agentfarm import ids
@@ -29,7 +31,7 @@ from agentfarm.flow.admit import STREAM_MODES, admit_run, build_run
 from agentfarm.flow.cancel import cancel_run
 from agentfarm.flow.read import read_answer
 from agentfarm.flow.watch import stream_run, wait_run
-from agentfarm.records import NewRun, RunRow, RunStatus
+from agentfarm.records import NewRun, Once, RunRow, RunStatus
 from agentfarm.tenancy import Tenant
 
 router = Router(tags=["Runs"])
@@ -43,6 +45,19 @@ _EVENT_ID = re.compile(r"[0-9]{1,20}(-[0-9]{1,20})?")
 FROM_NOW, FROM_THE_START = "$", "0-0"
 
 Action = Literal["interrupt", "rollback"]
+
+IdempotencyKey = Annotated[
+    str | None,
+    Header(
+        alias="Idempotency-Key",
+        min_length=1,
+        max_length=255,
+        pattern=r"^[\x21-\x7e]+$",
+        description="The same request with the same key is the same run for 24 hours: answered, waited for or streamed"
+        " again, and begun once. Another request with it is refused (422). Printable ASCII without spaces, of the"
+        " tenant's own.",
+    ),
+]
 RunField = Literal[
     "run_id",
     "thread_id",
@@ -79,41 +94,53 @@ class CancelQuery(BaseModel):
 @router.post(
     "/threads/{thread_id}/runs", response=documents.of(documents.Run), summary="Create a run in the background"
 )
-def create_run(request: HttpRequest, thread_id: str, body: RunCreate) -> HttpResponse:
+def create_run(
+    request: HttpRequest, thread_id: str, body: RunCreate, idempotency_key: IdempotencyKey = None
+) -> HttpResponse:
     """Answers as soon as the run is durable."""
-    return _background(_admit(request, body, _thread_id(thread_id), streamed=True))
+    return _background(_admit(request, body, _thread_id(thread_id), idempotency_key, streamed=True))
 
 
 @router.post(
     "/threads/{thread_id}/runs/wait", response=documents.of(Any), summary="Create a run and wait for its answer"
 )
-def wait_for_run(request: HttpRequest, thread_id: str, body: RunCreate) -> HttpResponse:
+def wait_for_run(
+    request: HttpRequest, thread_id: str, body: RunCreate, idempotency_key: IdempotencyKey = None
+) -> HttpResponse:
     """The final values; with `__interrupt__` where the run waits for a human; `{"__error__": …}` where it failed."""
-    return _wait(request, body, _thread_id(thread_id))
+    return _wait(request, body, _thread_id(thread_id), idempotency_key)
 
 
 @router.post("/threads/{thread_id}/runs/stream", response=documents.of(Any), summary="Create a run and read its events")
-def stream_new_run(request: HttpRequest, thread_id: str, body: RunCreate) -> HttpResponse:
+def stream_new_run(
+    request: HttpRequest, thread_id: str, body: RunCreate, idempotency_key: IdempotencyKey = None
+) -> HttpResponse:
     """Server-sent events. After a lost connection, join the run's stream with the last id you have."""
-    return _stream(request, body, _thread_id(thread_id))
+    return _stream(request, body, _thread_id(thread_id), idempotency_key)
 
 
 # --------------------------------------------------------------------------- on a thread of its own
 
 
 @router.post("/runs", response=documents.of(documents.Run), summary="Create a run without a thread")
-def create_stateless_run(request: HttpRequest, body: RunCreateStateless) -> HttpResponse:
-    return _background(_admit(request, body, ids.new_id(), streamed=True))
+def create_stateless_run(
+    request: HttpRequest, body: RunCreateStateless, idempotency_key: IdempotencyKey = None
+) -> HttpResponse:
+    return _background(_admit(request, body, ids.new_id(), idempotency_key, streamed=True))
 
 
 @router.post("/runs/wait", response=documents.of(Any), summary="Create a run without a thread and wait for its answer")
-def wait_for_stateless_run(request: HttpRequest, body: RunCreateStateless) -> HttpResponse:
-    return _wait(request, body, ids.new_id())
+def wait_for_stateless_run(
+    request: HttpRequest, body: RunCreateStateless, idempotency_key: IdempotencyKey = None
+) -> HttpResponse:
+    return _wait(request, body, ids.new_id(), idempotency_key)
 
 
 @router.post("/runs/stream", response=documents.of(Any), summary="Create a run without a thread and read its events")
-def stream_stateless_run(request: HttpRequest, body: RunCreateStateless) -> HttpResponse:
-    return _stream(request, body, ids.new_id())
+def stream_stateless_run(
+    request: HttpRequest, body: RunCreateStateless, idempotency_key: IdempotencyKey = None
+) -> HttpResponse:
+    return _stream(request, body, ids.new_id(), idempotency_key)
 
 
 @router.post("/runs/batch", response=documents.of(list[documents.Run]), summary="Create runs without threads")
@@ -199,30 +226,37 @@ def cancel(request: HttpRequest, thread_id: str, run_id: str, query: Query[Cance
 # --------------------------------------------------------------------------- the three ways to be answered
 
 
-def _admit(request: HttpRequest, body: RunCreate, thread_id: UUID, *, streamed: bool) -> RunRow:
+def _admit(request: HttpRequest, body: RunCreate, thread_id: UUID, key: str | None, *, streamed: bool) -> RunRow:
     tenant = tenant_of(request)
-    return admit_run(farm(), tenant, _build(tenant, body, thread_id, streamed=streamed))
+    once = None if key is None else Once(key, _digest(body, thread_id))
+    return admit_run(farm(), tenant, _build(tenant, body, thread_id, streamed=streamed, once=once))
 
 
-def _build(tenant: Tenant, body: RunCreate, thread_id: UUID, *, streamed: bool) -> NewRun:
-    return build_run(farm(), tenant, body.to_run_request(streamed=streamed), thread_id=thread_id)
+def _build(tenant: Tenant, body: RunCreate, thread_id: UUID, *, streamed: bool, once: Once | None = None) -> NewRun:
+    return build_run(farm(), tenant, body.to_run_request(streamed=streamed), thread_id=thread_id, once=once)
+
+
+def _digest(body: RunCreate, thread_id: UUID) -> bytes:
+    """Of what is asked for, however its JSON is written; a stateless run's thread is not the client's choice."""
+    asked = [None if body.is_stateless else str(thread_id), body.model_dump(exclude_unset=True)]
+    return sha256(json.dumps(asked, sort_keys=True, default=str).encode()).digest()
 
 
 def _background(row: RunRow) -> HttpResponse:
     return answer(render_run(row), headers=run_headers(row))
 
 
-def _wait(request: HttpRequest, body: RunCreate, thread_id: UUID) -> HttpResponse:
+def _wait(request: HttpRequest, body: RunCreate, thread_id: UUID, key: str | None) -> HttpResponse:
     check_holds_open(request)
-    tenant, row = tenant_of(request), _admit(request, body, thread_id, streamed=False)
+    tenant, row = tenant_of(request), _admit(request, body, thread_id, key, streamed=False)
     chunks = wait_run(farm(), tenant, row.thread_id, row.run_id)
     on_gone = _cancelling(tenant, row) if body.on_disconnect == "cancel" else None
     return stream_json(request, chunks, headers=run_headers(row, reconnect="join"), on_gone=on_gone)
 
 
-def _stream(request: HttpRequest, body: RunCreate, thread_id: UUID) -> HttpResponse:
+def _stream(request: HttpRequest, body: RunCreate, thread_id: UUID, key: str | None) -> HttpResponse:
     check_holds_open(request)
-    tenant, row = tenant_of(request), _admit(request, body, thread_id, streamed=True)
+    tenant, row = tenant_of(request), _admit(request, body, thread_id, key, streamed=True)
     events = stream_run(farm(), tenant, row.run_id)
     on_gone = _cancelling(tenant, row) if body.on_disconnect == "cancel" else None
     return stream_events(request, events, headers=run_headers(row, reconnect="stream"), on_gone=on_gone)

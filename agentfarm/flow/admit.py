@@ -24,7 +24,7 @@ from agentfarm.flow.dispatch import dispatch
 from agentfarm.flow.farm import Farm
 from agentfarm.flow.graph_use import clients_own, looking, use_graph
 from agentfarm.flow.settle import announce
-from agentfarm.records import Admitted, NewRun, OtherBuild, RunRequest, RunRow
+from agentfarm.records import Admitted, NewRun, Once, OtherBuild, RunRequest, RunRow
 from agentfarm.tenancy import Tenant
 
 #: How the Agent Server's stream modes are made from LangGraph's own; "events" is made by the engine.
@@ -43,8 +43,10 @@ STREAM_MODES: Mapping[str, str] = {
 def admit_run(farm: Farm, tenant: Tenant, new: NewRun) -> RunRow:
     """Make the run durable, then publish its first message.
 
+    returns the run of the same request where that was admitted before; nothing is published then
     raises  NotFound (no such thread), ThreadBusy (strategy reject, or too many wait), GraphChanged (this build of the
-            graph cannot go on with what another one left in the thread), StoreUnavailable
+            graph cannot go on with what another one left in the thread), NameReused, Conflict (the run of the same
+            request is deleted), StoreUnavailable
     """
     admitted = farm.runs.admit(tenant, new)
     while isinstance(admitted, OtherBuild):  # once; again only if another run of another build came in between
@@ -88,9 +90,10 @@ def find_graph_id(farm: Farm, assistant_id: str) -> str:
     raise GraphNotFound("Assistant not found. Send the id of an assistant, or a graph's name: " + ", ".join(served))
 
 
-def build_run(farm: Farm, tenant: Tenant, request: RunRequest, *, thread_id: UUID) -> NewRun:
+def build_run(farm: Farm, tenant: Tenant, request: RunRequest, *, thread_id: UUID, once: Once | None = None) -> NewRun:
     """The run that a request describes, checked against its graph. Touches nothing.
 
+    once    how the client named the request, if it may send it again
     raises  GraphNotFound, GraphLoadFailed, InvalidInput, UnsupportedField, BadRequest
     """
     graph_id = find_graph_id(farm, request.assistant_id)
@@ -131,6 +134,7 @@ def build_run(farm: Farm, tenant: Tenant, request: RunRequest, *, thread_id: UUI
         is_resume=request.command is not None,
         fingerprint=fingerprint,
         manifest=manifest,
+        once=once,
     )
 
 

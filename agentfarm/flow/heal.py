@@ -37,6 +37,7 @@ class Healed:
     forgotten: int = 0
     expired: int = 0
     expired_threads: int = 0
+    names_forgotten: int = 0
     soon: tuple[Delayed, ...] = field(default=(), compare=False)
 
     @property
@@ -69,6 +70,7 @@ def sweep_once(farm: Farm) -> Healed:
         forgotten=_forget(farm),
         expired=_expire_items(farm),
         expired_threads=_expire(farm),
+        names_forgotten=farm.healing.forget_names(),
         soon=late.soon,
     )
     for use in farm.healing.unserved():

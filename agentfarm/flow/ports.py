@@ -72,7 +72,9 @@ class Runs(Protocol):
 
         returns OtherBuild, and did nothing, where the thread's last run was begun under another build of the graph
                 than this run was checked against (goes_on_from)
-        raises NotFound (no such thread), ThreadBusy (reject, or too many wait), AlreadyExists, StoreUnavailable
+        returns the run of the same request, where that was admitted before (new.once)
+        raises NotFound (no such thread), ThreadBusy (reject, or too many wait), AlreadyExists, NameReused, Conflict
+               (the run of the same request is deleted), StoreUnavailable
         """
 
     def find_manifest(self, tenant: Tenant, graph_id: str, fingerprint: str) -> Manifest | None:
@@ -213,6 +215,9 @@ class Healing(Protocol):
 
     def expired(self, *, limit: int = 500) -> tuple[Tenant, ...]:
         """Whose store holds items that are over; of the so many most overdue."""
+
+    def forget_names(self, *, limit: int = 500) -> int:
+        """Remove names of requests (records.Once) that are too old to be looked for. Returns how many there were."""
 
     def expired_threads(self) -> Sequence[tuple[UUID, str, UUID]]:
         """(tenant, home, thread) of threads whose time may be over: a small batch, as often as there is to look."""

@@ -22,6 +22,7 @@ from agentfarm.messages import ExecuteNode
 from agentfarm.persistence import wire
 from agentfarm.persistence.database import Database
 from agentfarm.persistence.execution_keys import start_message
+from agentfarm.persistence.once import KEPT_SECONDS
 from agentfarm.persistence.tables import run
 from agentfarm.records import BuildUse, Delayed, Ended, Late, Sweep
 from agentfarm.tenancy import Tenant
@@ -65,6 +66,7 @@ _STALLED = _ops("ops_stalled(make_interval(secs => :lease), :max, make_interval(
 _UNANNOUNCED = _ops("ops_unannounced(make_interval(secs => :age), :limit)")
 _FORGETTABLE = _ops("ops_forgettable(make_interval(secs => :age), :limit)")
 _EXPIRED = _ops("ops_expired(:limit)")
+_FORGET_NAMES = _ops("ops_forget_names(make_interval(secs => :kept), :limit)")
 _EXPIRED_THREADS = _ops("ops_expired_threads(:limit)")
 _BUILDS = _ops("ops_builds(make_interval(secs => :lease))")
 _MOVE_BUILD = _ops("ops_move_build(:gone, :to, :limit)")
@@ -194,6 +196,10 @@ class PostgresHealing:
     def expired(self, *, limit: int = 500) -> tuple[Tenant, ...]:
         """Tenants whose store holds items that are over; of the so many most overdue."""
         return tuple(Tenant(row.tenant_id, slug="", home=self.home) for row in self._find(_EXPIRED, limit=limit))
+
+    def forget_names(self, *, limit: int = 500) -> int:
+        """Remove names of requests that are too old to be looked for. Returns how many there were."""
+        return int(self._find(_FORGET_NAMES, kept=KEPT_SECONDS, limit=limit)[0][0])
 
     def expired_threads(self) -> Sequence[tuple[UUID, str, UUID]]:
         """(tenant, home, thread) of threads whose time may be over: a small batch, as often as there is to look."""

@@ -22,6 +22,7 @@ from agentfarm.persistence.caches import Cache
 from agentfarm.persistence.database import Databases
 from agentfarm.persistence.execution_keys import start_message
 from agentfarm.persistence.jsonb import check_jsonb
+from agentfarm.persistence.once import gone, leave_name, take_name
 from agentfarm.persistence.retrials import plan_retrial
 from agentfarm.persistence.serde import FaithfulSerializer
 from agentfarm.persistence.specs import dump_spec, load_spec
@@ -70,18 +71,31 @@ class PostgresRuns:
         returns OtherBuild, and did nothing, where the thread's last run was begun under another build of the graph
                 than this run was checked against
         raises  NotFound (no such thread), ThreadBusy (reject, or too many wait), AlreadyExists, InvalidInput,
-                ValueLost, StoreUnavailable
+                NameReused, Conflict (the run of the same request is deleted), ValueLost, StoreUnavailable
         """
         spec = dump_spec(new.spec, self.serde_for(new.graph_id))
         with self.databases.transaction(tenant) as connection:
+            if new.once is not None:
+                first = take_name(connection, tenant, new.once, new.run_id)
+                if first is not None:
+                    return Admitted(self._same(connection, tenant, first), ())
             answer = self._call_admit(connection, tenant, new, spec)
             if answer.verdict == "changed":
+                if new.once is not None:
+                    leave_name(connection, tenant, new.once)
                 return OtherBuild(answer.begun_under, _manifest(connection, tenant, new.graph_id, answer.begun_under))
             admitted = _admitted(tenant, new, answer)
             if new.create_thread and self.default_ttl is not None:
                 keep_if_new(connection, tenant, new.thread_id, self.default_ttl)
         self._known_builds.put(_build_key(tenant, new), True, 1)
         return admitted
+
+    def _same(self, connection: Connection, tenant: Tenant, run_id: UUID) -> RunRow:
+        """The run that the same request made before. Raises Conflict where it is gone."""
+        row: Any = connection.execute(select(*_COLUMNS, run.c.spec).where(_is(tenant, run_id))).one_or_none()
+        if row is None:
+            raise gone()
+        return _row(row, load_spec(row.spec, self.serde_for(row.graph_id)))
 
     def _call_admit(self, connection: Connection, tenant: Tenant, new: NewRun, spec: bytes) -> Row[Any]:
         is_known = self._known_builds.get(_build_key(tenant, new))

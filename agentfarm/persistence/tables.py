@@ -200,6 +200,17 @@ superstep = Table(
     _time("published_at"),
 )
 
+idempotency_key = Table(
+    "idempotency_key",
+    metadata,
+    Column("tenant_id", Uuid, primary_key=True),
+    Column("name", Text(collation="C"), primary_key=True),
+    Column("digest", LargeBinary, nullable=False),
+    Column("run_id", Uuid, nullable=False),
+    _time("created_at", now=True),
+)
+Index("idempotency_key_created", idempotency_key.c.created_at)
+
 graph_build = Table(
     "graph_build",
     metadata,

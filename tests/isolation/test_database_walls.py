@@ -56,6 +56,10 @@ def fill(home: Home, hand: Hand, tenant: Tenant, thread_id: UUID) -> Claimed:
     saver = a.saver
     config = {"configurable": {"thread_id": str(thread_id), "checkpoint_ns": "", "checkpoint_id": a.call.checkpoint_id}}
     saver.put_writes(config, [("secret", f"secret of {tenant.slug}")], str(uuid4()))  # type: ignore[arg-type]
+    home.query(
+        "INSERT INTO farm.idempotency_key (tenant_id, name, digest, run_id) VALUES (%s, 'same', '', %s) RETURNING 1",
+        *(tenant.id, first.message.run_id),
+    )
     store = PostgresStores(Databases(home.app), LIKE_ALL, max_value_bytes=1000).of(tenant)
     store.put(("secrets",), "secret", {"text": f"secret of {tenant.slug}"}, ttl=5)
     return a

@@ -187,6 +187,19 @@ BEGIN
   verdict := CASE WHEN started IS NOT DISTINCT FROM p_run THEN 'started' ELSE 'waits' END;
 END $$;
 
+-- Name this run as its client named the request. NULLs: the name is this run's, in this transaction; else whose it is, and whether the same
+-- was asked for. Waits for a transaction that takes the same name right now. Taken before the thread's lock, by whoever admits.
+CREATE OR REPLACE FUNCTION farm.take_name(
+  p_tenant uuid, p_name text, p_digest bytea, p_run uuid, p_kept interval, OUT run_id uuid, OUT is_same boolean) LANGUAGE plpgsql AS $$
+BEGIN
+  INSERT INTO farm.idempotency_key AS k (tenant_id, name, digest, run_id) VALUES (p_tenant, p_name, p_digest, p_run)
+    ON CONFLICT (tenant_id, name) DO UPDATE SET digest = EXCLUDED.digest, run_id = EXCLUDED.run_id, created_at = clock_timestamp()
+    WHERE k.created_at < clock_timestamp() - p_kept;
+  IF NOT FOUND THEN
+    SELECT k.run_id, k.digest = p_digest INTO run_id, is_same FROM farm.idempotency_key k WHERE k.tenant_id = p_tenant AND k.name = p_name;
+  END IF;
+END $$;
+
 -- Stop or undo one run, and start who waited behind it. verdict: missing (no such thread, run, or it is over) | stopped | undone
 CREATE OR REPLACE FUNCTION farm.cancel_run(
   p_tenant uuid, p_thread uuid, p_run uuid, p_undo boolean,

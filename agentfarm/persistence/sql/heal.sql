@@ -171,6 +171,17 @@ RETURNS TABLE (tenant_id uuid, run_id uuid, thread_id uuid, status text, forget_
 CREATE FUNCTION farm.ops_expired(p_limit int) RETURNS TABLE (tenant_id uuid) LANGUAGE sql STABLE AS $$
   SELECT DISTINCT s.tenant_id FROM (SELECT i.tenant_id FROM farm.store_item i WHERE i.expires_at <= clock_timestamp() ORDER BY i.expires_at LIMIT p_limit) s $$;
 
+-- Names of requests that are not looked for any more: about so many, those oldest. Answers how many.
+CREATE FUNCTION farm.ops_forget_names(p_kept interval, p_limit int) RETURNS int LANGUAGE plpgsql AS $$
+DECLARE v_count int;
+BEGIN
+  DELETE FROM farm.idempotency_key k
+   WHERE k.created_at <= (SELECT max(o.created_at) FROM (SELECT i.created_at FROM farm.idempotency_key i
+                                                          WHERE i.created_at < clock_timestamp() - p_kept ORDER BY i.created_at LIMIT p_limit) o);
+  GET DIAGNOSTICS v_count = ROW_COUNT;
+  RETURN v_count;
+END $$;
+
 -- Threads whose time may be over. What becomes of each is decided under its lock, as its tenant.
 CREATE FUNCTION farm.ops_expired_threads(p_limit int) RETURNS TABLE (tenant_id uuid, thread_id uuid) LANGUAGE sql STABLE AS $$
   SELECT t.tenant_id, t.thread_id FROM farm.thread t WHERE t.expires_at < clock_timestamp() ORDER BY t.expires_at LIMIT p_limit $$;

@@ -149,6 +149,16 @@ CREATE TABLE farm.superstep (
   published_at  timestamptz,                       -- the healer asked for somebody
   PRIMARY KEY (tenant_id, run_id, checkpoint_id)) WITH (fillfactor = 50);
 
+-- How a client named its request (Idempotency-Key): the same one sent again within a day is the same run.
+CREATE TABLE farm.idempotency_key (
+  tenant_id  uuid NOT NULL,
+  name       text COLLATE "C" NOT NULL,
+  digest     bytea NOT NULL,                       -- of what was asked for
+  run_id     uuid NOT NULL,
+  created_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+  PRIMARY KEY (tenant_id, name));
+CREATE INDEX idempotency_key_created ON farm.idempotency_key (created_at);
+
 -- What of a graph a thread depends on, by the graph's fingerprint: asked for when a thread goes on under another build. Of a tenant, since
 -- a factory may make a graph of the tenant's own words.
 CREATE TABLE farm.graph_build (

@@ -20,7 +20,7 @@ BEGIN
     EXECUTE format('DROP POLICY IF EXISTS admin ON farm.%I', v_table);
     EXECUTE format('CREATE POLICY admin ON farm.%I FOR SELECT TO farm_admin USING (true)', v_table);
   END LOOP;
-  FOREACH v_table IN ARRAY ARRAY['thread', 'thread_head', 'run', 'node_execution', 'superstep', 'store_item'] LOOP
+  FOREACH v_table IN ARRAY ARRAY['thread', 'thread_head', 'run', 'node_execution', 'superstep', 'store_item', 'idempotency_key'] LOOP
     EXECUTE format('DROP POLICY IF EXISTS ops ON farm.%I', v_table);
     EXECUTE format('CREATE POLICY ops ON farm.%I TO farm_ops USING (true) WITH CHECK (true)', v_table);
   END LOOP;
@@ -32,7 +32,7 @@ GRANT USAGE ON SCHEMA farm TO farm_app, farm_ops, farm_admin;
 
 GRANT SELECT, INSERT, UPDATE, DELETE ON
   farm.thread, farm.thread_head, farm.run, farm.checkpoint, farm.checkpoint_blob, farm.checkpoint_write, farm.node_execution, farm.superstep,
-  farm.store_item, farm.store_vector, farm.graph_build
+  farm.store_item, farm.store_vector, farm.graph_build, farm.idempotency_key
   TO farm_app;
 GRANT SELECT, INSERT, UPDATE ON farm.worker TO farm_app;
 
@@ -46,6 +46,7 @@ GRANT SELECT (tenant_id, thread_id, run_id, checkpoint_id, execution_id, node, q
 GRANT SELECT, UPDATE (fence, worker, published_at) ON farm.superstep TO farm_ops;
 GRANT SELECT, UPDATE (ended_at, lost), DELETE ON farm.worker TO farm_ops;
 GRANT SELECT (tenant_id, expires_at) ON farm.store_item TO farm_ops;
+GRANT SELECT (created_at), DELETE ON farm.idempotency_key TO farm_ops;
 
 GRANT SELECT ON farm.thread, farm.thread_head, farm.superstep, farm.worker, farm.graph_build TO farm_admin;
 GRANT SELECT (tenant_id, run_id, thread_id, assistant_id, graph_id, status, strategy, metadata, fingerprint, build, inline_reason, forget_thread, started_head,

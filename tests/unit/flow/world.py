@@ -142,6 +142,9 @@ class FakeHealing:
     def unannounced(self, *, limit: int = 100) -> tuple[Ended, ...]:
         return ()
 
+    def forget_names(self, *, limit: int = 500) -> int:
+        return 0
+
     def expired_threads(self) -> tuple[tuple[UUID, str, UUID], ...]:
         return tuple((ZERO, "main", thread_id) for thread_id in self.world.expired_threads)
 
