@@ -22,11 +22,16 @@ from agentfarm.flow.farm import Farm
 from agentfarm.local.rabbitmq import RabbitMQ
 from tests.farm import ROOT
 from tests.services import SECRETS, OwnDatabase
-from tests.smoke.nodes import FarmWorker, LocalProcess, OurRabbitMQ, OurValkey, Server
+from tests.smoke.nodes import FarmWorker, LocalProcess, OurRabbitMQ, OurSqs, OurValkey, Server
+from tests.sqs import Moto
 from tests.unit.queueing.conftest import app_on
 from tests.wired import wired
 
-BROKERS = ["celery_redis_broker", pytest.param("celery_rabbitmq_broker", marks=pytest.mark.rabbitmq)]
+BROKERS = [
+    "celery_redis_broker",
+    pytest.param("celery_rabbitmq_broker", marks=pytest.mark.rabbitmq),
+    "celery_sqs_broker",
+]
 
 
 class FarmSetup(CeleryTestSetup):
@@ -66,6 +71,13 @@ def default_redis_broker(redis_url: str) -> OurValkey:
 def default_rabbitmq_broker(rabbitmq: RabbitMQ) -> Iterator[OurRabbitMQ]:
     yield OurRabbitMQ(Server(rabbitmq.make_virtual_host("smoke")))
     rabbitmq.drop_virtual_host("smoke")
+
+
+@pytest.fixture
+def celery_sqs_broker(sqs: Moto) -> CeleryTestBroker:
+    """pytest-celery has none of its own."""
+    sqs.empty()
+    return CeleryTestBroker(OurSqs(Server(sqs.url)))
 
 
 # --------------------------------------------------------------------------- workers

@@ -17,9 +17,10 @@ from pathlib import Path
 from typing import Any
 
 from kombu import Connection
-from pytest_celery import CeleryWorkerContainer, RabbitMQContainer, RedisContainer
+from pytest_celery import CeleryTestContainer, CeleryWorkerContainer, RabbitMQContainer, RedisContainer
 
 from tests.farm import ROOT, children
+from tests.unit.queueing.conftest import app_on
 
 #: How long a process may take to end when it is asked to.
 STOP_SECONDS = 30
@@ -159,3 +160,10 @@ class OurRabbitMQ(_Ours, RabbitMQContainer):
 
 class OurValkey(_Ours, RedisContainer):
     pass
+
+
+class OurSqs(_Ours, CeleryTestContainer):
+    def ready(self) -> bool:
+        with app_on(self._container.url).connection_for_read() as connection:  # with the farm's own transport
+            connection.ensure_connection(max_retries=3)
+        return True

@@ -5,6 +5,9 @@ import time
 from langgraph_sdk.client import SyncLangGraphClient
 
 from tests.farm import FarmProcesses, wait_for
+from tests.services import ALL_BROKERS
+
+pytestmark = ALL_BROKERS
 
 NODES = (
     "SELECT node, status, attempts, lost_to FROM farm.node_execution"

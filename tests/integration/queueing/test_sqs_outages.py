@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from celery import Celery
 from kombu.asynchronous.http import Request
 from kombu.asynchronous.hub import Hub
 
@@ -59,6 +60,14 @@ def test_a_worker_outlives_the_loss_of_its_queue(own_sqs: Moto, tmp_path: Path) 
         worker.await_done(2, seconds=30)
 
         assert worker.popen.poll() is None
+        # That it hears of cpu again is for who publishes to it; of itself a worker says nothing.
+        assert queue_names_of(app) == {"agentfarm-dead", "agentfarm-io-v1"}
+
+
+def queue_names_of(app: Celery) -> set[str]:
+    with app.connection_for_read() as connection:
+        urls = connection.default_channel.sqs().list_queues()["QueueUrls"]
+    return {url.rsplit("/", 1)[1] for url in urls}
 
 
 @pytest.mark.filterwarnings("ignore:(IOCTLFUNCTION|socket_all) is deprecated:DeprecationWarning")  # kombu's
