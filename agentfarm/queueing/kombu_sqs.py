@@ -87,6 +87,13 @@ class Channel(_Channel):  # type: ignore[misc]
         logger.warning("SQS was asked for messages and failed (%s); asking again in %.0f s", told, PAUSE_SECONDS)
         self.hub.call_later(PAUSE_SECONDS, ask)
 
+    def _envelope_payload(self, payload: Any, raw_text: str, message: Any, q_url: str) -> Any:
+        """Says as the other brokers do that somebody had the message before."""
+        made = super()._envelope_payload(payload, raw_text, message, q_url)
+        if int(message.get("Attributes", {}).get("ApproximateReceiveCount", 1)) > 1:
+            made["properties"]["delivery_info"]["redelivered"] = True
+        return made
+
     # -- queues
 
     def _create_queue(self, queue_name: str, attributes: dict[str, str]) -> Any:

@@ -322,3 +322,19 @@ def test_on_sqs_a_message_names_its_tenant_as_its_group(on_sqs: Celery) -> None:
         )
 
     assert answer["Messages"][0]["Attributes"]["MessageGroupId"] == message.tenant_id.hex
+
+
+def test_on_sqs_a_message_that_somebody_had_before_says_so(on_sqs: Celery) -> None:
+    with closing(CeleryPublisher(on_sqs, "io")) as publisher:
+        publisher.publish([a_message()])
+
+    with on_sqs.connection_for_read() as connection:
+        channel = connection.channel()
+        first = channel.basic_get("io.v1")
+        channel.sqs().change_message_visibility(
+            QueueUrl=channel._new_queue("io.v1"), ReceiptHandle=first.delivery_tag, VisibilityTimeout=0
+        )
+        again = channel.basic_get("io.v1")
+
+    assert "redelivered" not in first.delivery_info
+    assert again.delivery_info["redelivered"] is True

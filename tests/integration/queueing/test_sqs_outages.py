@@ -60,7 +60,7 @@ def test_a_worker_outlives_the_loss_of_its_queue(own_sqs: Moto, tmp_path: Path) 
         worker.await_done(2, seconds=30)
 
         assert worker.popen.poll() is None
-        # That it hears of cpu again is for who publishes to it; of itself a worker says nothing.
+        # What it read, made again with its dead letters; and no queue of what workers say of themselves.
         assert queue_names_of(app) == {"agentfarm-dead", "agentfarm-io-v1"}
 
 
