@@ -6,8 +6,8 @@ through agentfarm.persistence alone.
 
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qsl, unquote, urlsplit
 
+from psycopg.conninfo import conninfo_to_dict
 from pydantic import SecretStr
 
 from agentfarm.conf import settings as farm_settings
@@ -72,18 +72,18 @@ TEMPLATES = [
 
 
 def _database(url: SecretStr) -> dict[str, Any]:
-    """DATABASES' entry for a postgresql:// URL; its query becomes the driver's options (sslmode=…)."""
-    parts = urlsplit(url.get_secret_value())
+    """DATABASES' entry for a postgresql:// URL, of one host or several; its query becomes the driver's options."""
+    parts = conninfo_to_dict(url.get_secret_value())
     return {
         "ENGINE": "django.db.backends.postgresql",
-        "NAME": unquote(parts.path.lstrip("/")),
-        "USER": unquote(parts.username or ""),
-        "PASSWORD": unquote(parts.password or ""),
-        "HOST": parts.hostname or "",
-        "PORT": str(parts.port or ""),
+        "NAME": parts.pop("dbname", ""),
+        "USER": parts.pop("user", ""),
+        "PASSWORD": parts.pop("password", ""),
+        "HOST": parts.pop("host", ""),
+        "PORT": str(parts.pop("port", "")),
         # Under ASGI a connection belongs to a thread that ends with its request: keeping it would lose it.
         "CONN_MAX_AGE": 0,
-        "OPTIONS": {"connect_timeout": int(_farm.connect_timeout_seconds), **dict(parse_qsl(parts.query))},
+        "OPTIONS": {"connect_timeout": int(_farm.connect_timeout_seconds), **parts},
     }
 
 

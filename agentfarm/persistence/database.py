@@ -14,7 +14,7 @@ from psycopg import pq
 from pydantic import SecretStr
 from sqlalchemy import Connection, Engine, create_engine, event, text
 from sqlalchemy import exc as sa_errors
-from sqlalchemy.engine import make_url
+from sqlalchemy.engine import ExceptionContext
 from sqlalchemy.pool import PoolProxiedConnection
 
 from agentfarm.conf import Settings
@@ -26,19 +26,15 @@ from agentfarm.errors import (
     StoreUnavailable,
     StrictSerializerOff,
 )
+from agentfarm.persistence.connections import STATEMENT_TIMEOUT_SECONDS, BoundedConnection, Silent, connect
 from agentfarm.persistence.store_errors import refusal, translate, translated
 from agentfarm.persistence.tables import metadata
 from agentfarm.persistence.wire import Answer, Param, Prepared
 from agentfarm.tenancy import Tenant
 
-#: Bounds for what a connection may do. A statement of ours takes milliseconds; one that takes this long is stuck behind
-#: a lock or a dead disk, and its caller is better told.
-STATEMENT_TIMEOUT_SECONDS: Final = 30
+#: A transaction that its process has forgotten must not hold its locks for ever.
 IDLE_IN_TRANSACTION_SECONDS: Final = 60
 POOL_TIMEOUT_SECONDS: Final = 10.0
-
-#: A peer that vanished without a word (cut cable, lost host) is noticed after 5 + 3 x 2 seconds.
-KEEPALIVES: Final = {"keepalives_idle": 5, "keepalives_interval": 2, "keepalives_count": 3, "tcp_user_timeout": 15_000}
 
 #: Generic plans: with the default, Postgres plans the blob lookup of a claim anew at each call (0.40, not 0.20 ms CPU).
 OPTIONS: Final = (
@@ -49,6 +45,9 @@ OPTIONS: Final = (
 )
 
 _NOT_PREPARED: Final = b"26000"
+
+#: What a server says that takes no writes: after a failover, all connections to it are of no more use.
+_READ_ONLY: Final = "25006"
 _OK: Final = (pq.ExecStatus.TUPLES_OK, pq.ExecStatus.COMMAND_OK)
 
 
@@ -98,14 +97,17 @@ class Database:
         with translated():
             pooled = self.engine.raw_connection()
         try:
-            connection = cast("psycopg.Connection[Any]", pooled.driver_connection)
-            result = _execute(connection.pgconn, pooled.info, statement, params)
+            connection = cast("BoundedConnection", pooled.driver_connection)
+            result = _execute(connection, pooled.info, statement, params)
             if result.status not in _OK:
-                if connection.pgconn.status != pq.ConnStatus.OK:
+                if _is_of_no_more_use(connection, result):
                     pooled.invalidate()
+                    self.engine.dispose()  # those that are idle lead to the same server
                 raise refusal(result)
         except psycopg.Error as error:
             pooled.invalidate()
+            if isinstance(error, Silent):
+                self.engine.dispose()
             raise translate(error) from None
         finally:
             _give_back(pooled)
@@ -149,23 +151,19 @@ _SET_TENANT = text("SELECT set_config('farm.tenant', :tenant, true)")
 
 def _make_engine(url: str, settings: Settings) -> Engine:
     engine = create_engine(
-        make_url(url).set(drivername="postgresql+psycopg"),
+        "postgresql+psycopg://",
+        # The URL is libpq's to read: SQLAlchemy knows no list of hosts.
+        # Once it has prepared something, psycopg answers a ROLLBACK with DEALLOCATE ALL, and our names are gone.
+        creator=lambda: connect(url, settings, application="agentfarm", options=OPTIONS, prepare_threshold=None),
         pool_size=settings.database_pool_size,
         max_overflow=settings.database_pool_size,
         pool_timeout=POOL_TIMEOUT_SECONDS,
         pool_use_lifo=True,  # what is not needed ages out at the other end
         pool_recycle=1800,
         hide_parameters=True,
-        connect_args={
-            "connect_timeout": max(1, round(settings.connect_timeout_seconds)),
-            "application_name": "agentfarm",
-            "options": OPTIONS,
-            # Once it has prepared something, psycopg answers a ROLLBACK with DEALLOCATE ALL, and our names are gone.
-            "prepare_threshold": None,
-            **KEEPALIVES,
-        },
     )
     event.listen(engine, "checkout", _refuse_dead)
+    event.listen(engine, "handle_error", _leave_read_only)
     return engine
 
 
@@ -179,25 +177,32 @@ def _refuse_dead(connection: Any, record: Any, proxy: Any) -> None:
         raise sa_errors.DisconnectionError
 
 
+def _leave_read_only(context: ExceptionContext) -> None:
+    """Counts as a lost server: SQLAlchemy then makes the whole pool anew."""
+    if getattr(context.original_exception, "sqlstate", None) == _READ_ONLY:
+        context.is_disconnect = True
+
+
+def _is_of_no_more_use(connection: BoundedConnection, result: pq.abc.PGresult) -> bool:
+    state = (result.error_field(pq.DiagnosticField.SQLSTATE) or b"").decode()
+    return state == _READ_ONLY or connection.pgconn.status != pq.ConnStatus.OK
+
+
 def _execute(
-    pgconn: pq.abc.PGconn, info: dict[Any, Any], statement: Prepared, params: Sequence[Param]
+    connection: BoundedConnection, info: dict[Any, Any], statement: Prepared, params: Sequence[Param]
 ) -> pq.abc.PGresult:
     name = statement.name.encode()
     prepared: set[bytes] = info.setdefault("farm_prepared", set())
     if name in prepared:
-        result = _exec(pgconn, name, statement, params)
+        result = connection.execute_prepared(name, statement, params)
         if result.error_field(pq.DiagnosticField.SQLSTATE) != _NOT_PREPARED:
             return result
         prepared.clear()  # somebody said DEALLOCATE ALL, a pooler for example; nothing was executed
-    result = pgconn.prepare(name, statement.sql.encode(), list(statement.oids))
+    result = connection.prepare(name, statement)
     if result.status not in _OK:
         return result
     prepared.add(name)
-    return _exec(pgconn, name, statement, params)
-
-
-def _exec(pgconn: pq.abc.PGconn, name: bytes, statement: Prepared, params: Sequence[Param]) -> pq.abc.PGresult:
-    return pgconn.exec_prepared(name, params, statement.formats, 1)  # type: ignore[arg-type]  # None is NULL
+    return connection.execute_prepared(name, statement, params)
 
 
 def _give_back(pooled: PoolProxiedConnection) -> None:

@@ -23,7 +23,7 @@ import psycopg
 
 from agentfarm.conf import Settings
 from agentfarm.errors import StoreUnavailable
-from agentfarm.persistence.database import KEEPALIVES, STATEMENT_TIMEOUT_SECONDS
+from agentfarm.persistence.connections import STATEMENT_TIMEOUT_SECONDS, connect
 
 logger = logging.getLogger(__name__)
 
@@ -73,12 +73,12 @@ class WorkerLease:
     def __init__(self, settings: Settings, *, name: str, queues: Sequence[str] = ()) -> None:
         self.name, self.build, self.queues = name, settings.build, list(queues)
         self._url = settings.database_url.get_secret_value()
-        self._connect_timeout = max(1, round(settings.connect_timeout_seconds))
+        self._settings = settings
         self._beat_seconds = settings.heartbeat_seconds
         self._id: int | None = None
         self._registered = threading.Event()
         self._wake = threading.Event()
-        self._stopping = False
+        self._stopping = self._takes_no_more = False
         self._returns: deque[Held] = deque()
         self._answers: deque[tuple[float, LostAnswer]] = deque()  # to be looked into from then on
         self._thread = threading.Thread(target=self._live, name="farm-lease", daemon=True)
@@ -90,6 +90,8 @@ class WorkerLease:
 
     def worker_id(self) -> int:
         """The id to claim under now; waits while the process is not registered. Raises StoreUnavailable."""
+        if self._takes_no_more:
+            raise StoreUnavailable("This worker ends, so it takes no more work; another does.")
         self._registered.wait(REGISTER_TIMEOUT_SECONDS)
         worker = self._id
         if worker is None:
@@ -113,12 +115,16 @@ class WorkerLease:
         self._answers.append((now + STATEMENT_TIMEOUT_SECONDS + 1, lost))
         self._wake.set()
 
-    def stop(self) -> None:
-        """End cleanly: what this process still holds may be taken over from now on."""
+    def take_no_more(self) -> None:
+        """From now on no claim of this process succeeds."""
+        self._takes_no_more = True
+
+    def stop(self, *, seconds: float = BEAT_TIMEOUT_SECONDS * 2) -> None:
+        """End cleanly: what this process still holds may be taken over from now on. Back after so long at most."""
         self._stopping = True
         self._wake.set()
         if self._thread.is_alive():
-            self._thread.join(BEAT_TIMEOUT_SECONDS * 2)
+            self._thread.join(seconds)
 
     # ----------------------------------------------------------------------- the thread
 
@@ -140,13 +146,13 @@ class WorkerLease:
                 self._wake.wait(RECONNECT_SECONDS)
 
     def _connect(self) -> psycopg.Connection[Any]:
-        return psycopg.connect(
+        return connect(
             self._url,
-            autocommit=True,
-            connect_timeout=self._connect_timeout,
-            application_name="agentfarm-lease",
+            self._settings,
+            application="agentfarm-lease",
             options=f"-c statement_timeout={BEAT_TIMEOUT_SECONDS}s",
-            **KEEPALIVES,  # type: ignore[arg-type]  # libpq's own words
+            answer_seconds=BEAT_TIMEOUT_SECONDS + 1.0,
+            autocommit=True,
         )
 
     def _register(self, connection: psycopg.Connection[Any]) -> None:

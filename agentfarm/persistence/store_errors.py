@@ -16,8 +16,9 @@ from sqlalchemy import exc as sa_errors
 from agentfarm.errors import AgentFarmError, HeadMoved, LeaseLost, StoreUnavailable
 
 #: SQLSTATEs, or their first two letters, after which trying again can help: lost connections, too many of them,
-#: shutdowns, timeouts (57014: statement, 55P03: lock, 25P03: idle), deadlocks, serialisation, a full disk.
-MAY_SUCCEED_LATER: Final = ("08", "53", "57", "58", "40001", "40P01", "55P03", "25P03")
+#: shutdowns, timeouts (57014: statement, 55P03: lock, 25P03: idle), deadlocks, serialisation, a full disk, and a server
+#: that takes no writes (25006), as the old one does after a failover.
+MAY_SUCCEED_LATER: Final = ("08", "53", "57", "58", "40001", "40P01", "55P03", "25P03", "25006")
 
 
 class StoreFailed(AgentFarmError):

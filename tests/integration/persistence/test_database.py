@@ -1,8 +1,11 @@
 """The way to Postgres: who may start, whose rows a transaction sees, and what its errors become."""
 
 import contextlib
+import os
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -19,14 +22,16 @@ from agentfarm.errors import (
     StoreUnavailable,
     Unavailable,
 )
+from agentfarm.persistence import connections, wire
 from agentfarm.persistence import database as module
-from agentfarm.persistence import wire
+from agentfarm.persistence.connections import BoundedConnection
 from agentfarm.persistence.database import Database, Databases, check_at_start
 from agentfarm.persistence.store_errors import CheckpointOutOfOrder, StoreFailed
 from agentfarm.tenancy import Tenant
 from tests.integration.persistence.postgres import ROOT, Home
 
 PING = wire.Prepared("ping", "SELECT 1 AS one", "")
+PID = wire.Prepared("pid", "SELECT pg_backend_pid() AS one", "")
 
 
 @contextlib.contextmanager
@@ -176,6 +181,66 @@ def test_a_connection_that_is_cut_in_the_middle_is_unavailable_and_replaced(own_
     assert own_home.app.call(PING, []).number("one") == 1
 
 
+@contextlib.contextmanager
+def frozen(pid: int) -> Iterator[None]:
+    """A backend that is reached and says nothing, as behind a proxy whose other side is cut: TCP sees no fault."""
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(pid, signal.SIGCONT)
+
+
+def test_a_server_that_falls_silent_is_unavailable_in_time_and_left(
+    home: Home, acme: Tenant, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connections, "HOT_ANSWER_SECONDS", 0.3)
+    monkeypatch.setattr(BoundedConnection, "answer_seconds", 0.3)
+    with connected(home, home.url("farm_app")) as database:
+        with frozen(database.call(PID, []).number("one")):
+            began = time.monotonic()
+            with pytest.raises(StoreUnavailable):
+                database.call(PING, [])
+            assert database.call(PING, []).number("one") == 1
+
+        with frozen(database.call(PID, []).number("one")):
+            with pytest.raises(StoreUnavailable), database.transaction(acme):
+                pass
+            with database.transaction(acme) as connection:
+                assert connection.execute(text("SELECT 1")).scalar_one() == 1
+        assert time.monotonic() - began < 5
+
+
+def test_of_several_hosts_the_one_that_takes_writes_is_taken(home: Home, acme: Tenant) -> None:
+    url = make_url(home.url("farm_app"))
+    hosts = f"127.0.0.1:1,{url.host}:{url.port}"
+    several = f"postgresql://{url.username}:{url.password}@{hosts}/{url.database}?target_session_attrs=read-write"
+
+    with connected(home, several) as database:
+        assert database.call(PING, []).number("one") == 1
+        with database.transaction(acme) as connection:
+            assert connection.execute(text("SELECT 1")).scalar_one() == 1
+
+
+def test_a_server_that_takes_no_writes_any_more_is_left(home: Home, acme: Tenant) -> None:
+    """As the old one after a failover."""
+    become_standby = "SELECT set_config('default_transaction_read_only', 'on', false)"
+    write = f"INSERT INTO farm.thread (tenant_id, thread_id) VALUES ('{acme.id}', '{acme.id}')"
+    with connected(home, home.url("farm_app")) as database:
+        database.call(wire.Prepared("standby", become_standby, ""), [])
+        with pytest.raises(StoreUnavailable):
+            database.call(wire.Prepared("write", write, ""), [])
+        assert database.call(PID, []).number("one")
+
+        with database.transaction(acme) as connection:
+            connection.exec_driver_sql(become_standby)
+        with pytest.raises(StoreUnavailable), database.transaction(acme) as connection:
+            connection.exec_driver_sql(write)
+        with database.transaction(acme) as connection:
+            read_only = connection.exec_driver_sql("SHOW default_transaction_read_only").scalar_one()
+            assert read_only == "off"
+
+
 @pytest.mark.parametrize(
     ("state", "error"),
     [
@@ -183,6 +248,8 @@ def test_a_connection_that_is_cut_in_the_middle_is_unavailable_and_replaced(own_
         ("57014", StoreUnavailable),
         ("55P03", StoreUnavailable),
         ("53300", StoreUnavailable),
+        ("53100", StoreUnavailable),
+        ("25006", StoreUnavailable),
         ("AF001", HeadMoved),
         ("AF002", LeaseLost),
         ("AF003", CheckpointOutOfOrder),

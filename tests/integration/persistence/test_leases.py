@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
+from agentfarm.persistence import leases
 from agentfarm.persistence.healing import PostgresHealing
 from agentfarm.persistence.leases import WorkerLease
 from agentfarm.tenancy import Tenant
@@ -123,6 +124,27 @@ def test_a_process_that_lost_its_connection_comes_back_under_a_new_id(home: Home
     (to_one,) = hand.commit(first, begin(first, "one")).ready
     one = hand.claim(to_one)
     assert hand.commit(one, go_on(one)).ended is not None
+
+
+def test_a_process_whose_server_falls_silent_comes_back_under_a_new_id(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(leases, "BEAT_TIMEOUT_SECONDS", 0)  # and one second for the answer to come
+    settings = home.settings.model_copy(update={"heartbeat_seconds": 0.1})
+    lease = WorkerLease(settings, name="cut off")
+    lease.start()
+    first = lease.worker_id()
+    sql = "SELECT pid FROM pg_stat_activity WHERE application_name = 'agentfarm-lease' AND datname = %s"
+    (backend,) = home.query(sql, home.name)[0]
+
+    os.kill(backend, signal.SIGSTOP)
+    try:
+        again = "SELECT 1 FROM farm.worker WHERE name = 'cut off' AND worker <> %s"
+        wait_for(lambda: home.query(again, first), what="the worker under a new id", seconds=5)
+        assert lease.worker_id() != first
+    finally:
+        os.kill(backend, signal.SIGCONT)
+        lease.stop()
 
 
 def test_a_process_that_was_declared_dead_takes_a_new_id(home: Home, hand: Hand) -> None:
