@@ -98,9 +98,10 @@ class _Process:
         self.publisher = CeleryPublisher(celery_app(), chosen.default_queue)
         ttl = graphs().ttl
         default_ttl = ThreadTtl(ttl.default_minutes, ttl.strategy) if ttl.default_minutes else None
+        self.executions = PostgresExecutions(self.databases, serde_for, self.lease, chosen)
         self.farm = Farm(
             graphs=graphs(),
-            executions=PostgresExecutions(self.databases, serde_for, self.lease, chosen),
+            executions=self.executions,
             runs=PostgresRuns(self.databases, serde_for, default_ttl=default_ttl, build=chosen.build),
             threads=PostgresThreads(self.databases, serde_for, default_ttl=default_ttl),
             stores=PostgresStores(self.databases, graphs().store, max_value_bytes=chosen.store_max_value_bytes),
@@ -112,6 +113,11 @@ class _Process:
             run_async=run_async,
             retry_message_seconds=chosen.retry_message_seconds,
         )
+
+    def hand_back(self, *, seconds: float) -> None:
+        self.lease.take_no_more()
+        self.executions.release_all()
+        self.lease.stop(seconds=seconds)
 
     def close(self) -> None:
         self.lease.stop()
@@ -165,6 +171,15 @@ def stop_worker() -> None:
         _process.close()
         _process = None
     _loop.close()
+
+
+def hand_back(*, seconds: float) -> None:
+    """Let other workers have what this process still executes, at once; it is to end without another word.
+
+    seconds  how long the database may take; what it has not heard of by then is taken over as after a crash
+    """
+    if _process is not None and _process.pid == os.getpid():
+        _process.hand_back(seconds=seconds)
 
 
 def _here() -> _Process:

@@ -4,6 +4,7 @@ celery        the app, found by `-A workers`
 tasks         the one task, three lines
 loop          one event loop a process, for async nodes
 lifecycle     what a worker process does before its first message and after its last
+drain         how a worker ends while its nodes still run
 schedule      beat: the healer
 flowerconfig  Flower
 """

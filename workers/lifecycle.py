@@ -2,8 +2,8 @@
 
 Before: the queues exist, the process is fit to serve (role, schema, serializer), it is registered and beats, its
 graphs are loaded. With threads that is the worker's one process; with prefork each child, anew after the fork, since
-neither a connection nor a thread survives one. After: running nodes are over, then the lease ends, so that nobody
-waits for it.
+neither a connection nor a thread survives one. After: running nodes are over or were given back (drain.py), then the
+lease ends, so that nobody waits for it.
 """
 
 import logging
@@ -19,6 +19,7 @@ from agentfarm.conf import settings
 from agentfarm.errors import AgentFarmError
 from agentfarm.queueing.broker import declare_all, queues_read_by
 from agentfarm.telemetry.logs import configure_logs
+from workers.drain import HAND_BACK_SECONDS, Drain, obey_parent, tell_children
 
 logger = logging.getLogger(__name__)
 
@@ -39,6 +40,9 @@ class Begin(bootsteps.StartStopStep):
             _check()
         else:
             begin_process(parent.hostname, queues_read_by(parent.app))
+        drain = Drain(settings().drain_seconds, tell_children if self.forks else _hand_back)
+        signals.worker_shutting_down.connect(drain.ask, weak=False)
+        drain.start()
 
 
 def begin_process(node_name: str, queues: Sequence[str] = ()) -> None:
@@ -82,8 +86,13 @@ def install(app: Celery) -> None:
 
 
 def _begin_child(sender: Any = None, **_: object) -> None:
+    obey_parent(_hand_back)
     # SystemExit passes through Celery's signals; the pool then starts another child, at most as fast as one starts.
     begin_process(str(sender), queues_read_by(current_app))
+
+
+def _hand_back() -> None:
+    wiring.hand_back(seconds=HAND_BACK_SECONDS)
 
 
 def _end(**_: object) -> None:

@@ -32,8 +32,8 @@ LONGEST_PAUSE_SECONDS = 30.0
 #: Who lived this long did not die soon.
 SETTLED_SECONDS = 30.0
 
-#: As long as a worker may let its nodes end; what it leaves is another's, by the lease.
-STOP_SECONDS = 20.0
+#: As long as a worker may let its nodes end (AGENTFARM_DRAIN_SECONDS) and give back what has not.
+STOP_SECONDS = 25.0
 
 #: Who waits for the end is told this often what it waits for.
 TELL_SECONDS = 3.0

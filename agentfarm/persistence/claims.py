@@ -57,6 +57,7 @@ class Claims:
         self._runs: Cache[RunSpec] = Cache(RUN_CACHE_BYTES)
         self._heads: Cache[Head] = Cache(HEAD_CACHE_BYTES)
         self._working = Working()
+        self._savers: weakref.WeakSet[ExecutionSaver] = weakref.WeakSet()  # of claims that may be open
         self._committing = Working()  # by run: what such a commit leases is in `_working` only at its end
 
     def claim(self, message: ExecuteNode) -> Claimed | Refused:
@@ -153,6 +154,7 @@ class Claims:
         """
         saver.when_dropped = weakref.finalize(saver, self._dropped, key_of(message), saver.held)
         saver.when_dropped.atexit = False
+        self._savers.add(saver)
         # A node that is alone in its superstep goes on from the checkpoint, for which all is needed.
         saver.packet = call.packet if message.kind == "node" and call and not call.sole else None
         return Claimed(
@@ -179,6 +181,13 @@ class Claims:
         if self._is_open(saver):
             self._working.end(key_of(claimed.message))
             self.worker.give_back(saver.held)
+
+    def release_all(self) -> None:
+        """Give all back that this process works on: at its end. What is committed later is fenced out. Never raises."""
+        for saver in self._savers.copy():
+            if self._is_open(saver):
+                self._working.end(key_of(saver.held))
+                self.worker.give_back(saver.held)
 
     @contextmanager
     def giving_back(self, held: Held) -> Iterator[None]:

@@ -60,6 +60,10 @@ class PostgresExecutions:
         """Give a claim back without a commit: another worker may have it at once. Never raises."""
         self.claims.release(claimed)
 
+    def release_all(self) -> None:
+        """The same for all that this process works on, at its end."""
+        self.claims.release_all()
+
     # ----------------------------------------------------------------------- commit
 
     def commit(self, claimed: Claimed, result: SegmentResult, *, lease_next: bool = False) -> Committed:

@@ -1,0 +1,88 @@
+"""How a worker ends: nodes that run may end within a time; what has not is given back, and the process goes.
+
+Celery alone would wait for a node however long it takes, until the orchestrator kills the worker; its nodes would then
+be taken over as from the dead, and count as lost to it. Neither an OS thread nor native code can be told to stop, so
+the process ends around them: a late commit of theirs is fenced out.
+"""
+
+import contextlib
+import logging
+import math
+import os
+import queue
+import signal
+import threading
+import time
+from collections.abc import Callable
+from typing import Final
+
+from billiard import active_children
+
+logger = logging.getLogger(__name__)
+
+#: How long the database may take to hear what is given back.
+HAND_BACK_SECONDS: Final = 3.0
+
+#: By which the parent of prefork children tells them. Blocked in all of a child's threads but the one that waits for
+#: it, so that a node in the middle of native code does not hold it up; programs that nodes start have it blocked, too.
+GIVE_BACK: Final = signal.SIGUSR2
+
+
+class Drain(threading.Thread):
+    """Waits until it is asked to end, then for the grace, then gives back and ends the process with 0.
+
+    A worker whose nodes end before just ends, and this thread with it.
+    """
+
+    def __init__(self, seconds: float, hand_back: Callable[[], None]) -> None:
+        super().__init__(name="drain", daemon=True)
+        self._seconds = seconds
+        self._hand_back = hand_back
+        self._asked: queue.SimpleQueue[None] = queue.SimpleQueue()  # may be put into by a signal's handler
+
+    def ask(self, how: str = "Warm", **_: object) -> None:
+        """Celery's signal worker_shutting_down. Asked a second time, or for a cold shutdown, it is over at once."""
+        self._asked.put(None)
+        if how == "Cold":
+            self._asked.put(None)
+
+    def run(self) -> None:
+        self._asked.get()
+        try:
+            self._asked.get(timeout=self._seconds)
+        except queue.Empty:
+            logger.warning("nodes still run after %s s; they are given back", f"{self._seconds:g}")
+        end_now(self._hand_back)
+
+
+def end_now(hand_back: Callable[[], None]) -> None:
+    """Whatever becomes of the giving back, this process ends: who is not heard of is taken over."""
+    try:
+        hand_back()
+    except Exception:
+        logger.exception("what still ran could not be given back; it is taken over")
+    finally:
+        os._exit(0)
+
+
+def obey_parent(hand_back: Callable[[], None]) -> None:
+    """In a child, before it has another thread: give back and end when the parent says so."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, {GIVE_BACK})
+
+    def wait() -> None:
+        signal.sigwait({GIVE_BACK})
+        end_now(hand_back)
+
+    threading.Thread(target=wait, name="drain", daemon=True).start()
+
+
+def tell_children() -> None:
+    """In the parent: back when they have ended, or have had time to."""
+    children = active_children()
+    for child in children:
+        if child.pid is not None:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(child.pid, GIVE_BACK)
+    end = time.monotonic() + HAND_BACK_SECONDS + 1.0
+    for child in children:
+        child.join(max(0, math.ceil(end - time.monotonic())))
