@@ -15,21 +15,31 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
+import redis.exceptions
 from amqp.exceptions import MessageNacked
 from celery import Celery
 from kombu import Connection, Producer, Queue
 from kombu.exceptions import KombuError
 
+from agentfarm import clock
 from agentfarm.errors import BrokerUnavailable
 from agentfarm.messages import ExecuteNode, at_build, render_message, split_build
 from agentfarm.queueing.broker import EXECUTE_NODE, make_queue
 from agentfarm.queueing.names import graph_name
 
-#: How long RabbitMQ may take to confirm one message before it counts as not taken.
-CONFIRM_SECONDS = 10.0
+#: How long the broker may take for one answer before what was asked counts as not done. RabbitMQ says nothing to whom
+#: it has blocked (an alarm of memory or disk), and a client waits at the other end of this.
+ANSWER_SECONDS = 5.0
+
+#: After a failure nobody asks the broker for so long, doubled from the first to the last: what is to be published stays
+#: in the outbox at once, instead of each request's waiting for the same silence.
+FIRST_PAUSE, LAST_PAUSE = 0.5, 8.0
 
 #: Producers (a connection each) that are kept while nobody publishes. More are made when more publish at once.
 MAX_IDLE = 16
+
+#: The broker is there, and does not answer: asking again at once would only wait again.
+_SILENCE = (TimeoutError, redis.exceptions.TimeoutError)
 
 #: What Celery's protocol has behind args and kwargs.
 _EMBED = {"callbacks": None, "errbacks": None, "chain": None, "chord": None}
@@ -59,35 +69,44 @@ class CeleryPublisher:
         connection = app.connection_for_write()  # not connected: it knows its transport and its errors
         transport = connection.transport.driver_type
         self._has_batches, self._is_sqs = transport == "redis", transport == "sqs"
+        self._pause = 0.0
+        self._paused_until = 0.0  # monotonic
+        limits = {"amqp": ("read_timeout", "write_timeout"), "redis": ("socket_timeout",)}.get(transport, ())
+        self._limits = dict.fromkeys(limits, ANSWER_SECONDS)  # those of SQS are boto's
+        #: What concerns one queue, while the broker is well: one that is not there, without its majority, or full.
+        self._refusals: tuple[type[BaseException], ...] = (*connection.channel_errors, MessageNacked)
         self._broker_errors: tuple[type[BaseException], ...] = (
             *connection.connection_errors,
-            *connection.channel_errors,
-            MessageNacked,  # a quorum queue without its majority, or full
+            *self._refusals,
             KombuError,
             OSError,
         )
 
     def publish(self, messages: Sequence[ExecuteNode]) -> None:
-        """In order, each confirmed. Connects anew once.
+        """In order, each confirmed. Connects anew once, unless the broker is reached and says nothing.
 
-        raises  BrokerUnavailable: what was not taken stays in the outbox. The last may have been taken and not
-                confirmed: a message delivered twice finds the lease or the result
+        raises  BrokerUnavailable, also for a while after the broker failed: what was not taken stays in the outbox. The
+                last may have been taken and not confirmed: a message delivered twice finds the lease or the result
         """
         waiting = deque(messages)
-        if waiting and (line := self._take()) is not None:
-            try:
-                self._send(line, waiting)
-            except self._broker_errors:
-                self._drop(line)
-                self.close()  # who restarted took the other connections along
-        if waiting:
-            self._send_anew(waiting)
+        if not waiting:
+            return
+        if self._is_paused():
+            raise BrokerUnavailable(count=len(waiting))
+        try:
+            self._send_all(waiting)
+        except BrokerUnavailable as error:
+            self._begin_pause(error.__cause__)
+            raise
+        self._pause = 0.0
 
     def queue_length(self, queue: str) -> int | None:
         """Messages that wait in the broker, without those that a worker has; None where it cannot be told.
 
         SQS answers what it believes, which may be some seconds old.
         """
+        if self._is_paused():
+            return None
         line = self._take()
         try:
             if line is None:
@@ -95,9 +114,10 @@ class CeleryPublisher:
             # Redis forgets an empty list, which a passive declaration would call missing.
             channel = line.producer.channel
             _, length, _ = channel.queue_declare(self._queue(queue).name, passive=self._is_amqp)
-        except self._broker_errors:
+        except self._broker_errors as error:
             if line is not None:
                 self._drop(line)
+            self._begin_pause(error)
             return None
         self._keep(line)
         return int(length)
@@ -108,6 +128,18 @@ class CeleryPublisher:
             self._drop(line)
 
     # -- sending
+
+    def _send_all(self, waiting: deque[ExecuteNode]) -> None:
+        if (line := self._take()) is not None:
+            try:
+                self._send(line, waiting)
+            except self._broker_errors as error:
+                self._drop(line)
+                self.close()  # who restarted took the other connections along
+                if isinstance(error, _SILENCE):
+                    raise BrokerUnavailable(count=len(waiting)) from error
+        if waiting:
+            self._send_anew(waiting)
 
     def _send_anew(self, waiting: deque[ExecuteNode]) -> None:
         """The second try: on a new connection, and with the queues declared, which a new broker does not have."""
@@ -163,7 +195,7 @@ class CeleryPublisher:
             reply_to="",
             delivery_mode=2,
             mandatory=self._is_amqp,  # RabbitMQ drops in silence what no queue is bound for
-            confirm_timeout=CONFIRM_SECONDS if self._is_amqp else None,
+            confirm_timeout=ANSWER_SECONDS if self._is_amqp else None,
             retry=False,
             **self._of_broker(message),
         )
@@ -180,6 +212,17 @@ class CeleryPublisher:
             queue = self._queues[name] = make_queue(name, amqp=self._is_amqp)
         return queue
 
+    # -- while the broker is away
+
+    def _is_paused(self) -> bool:
+        return clock.monotonic_seconds() < self._paused_until
+
+    def _begin_pause(self, error: BaseException | None) -> None:
+        if isinstance(error, self._refusals):
+            return
+        self._pause = min(max(FIRST_PAUSE, self._pause * 2), LAST_PAUSE)
+        self._paused_until = clock.monotonic_seconds() + self._pause
+
     # -- connections
 
     def _take(self) -> _Line | None:
@@ -193,7 +236,7 @@ class CeleryPublisher:
             return None
 
     def _connect(self) -> _Line:
-        connection = self._app.connection_for_write()
+        connection = self._app.connection_for_write(transport_options=self._limits, connect_timeout=ANSWER_SECONDS / 2)
         # At most twice and without a pause: whoever publishes has a client waiting, and the outbox behind him.
         connection.ensure_connection(max_retries=1, interval_start=0, interval_step=0, interval_max=0)
         return _Line(connection, Producer(connection.channel(), auto_declare=False))
@@ -206,7 +249,7 @@ class CeleryPublisher:
 
     def _drop(self, line: _Line) -> None:
         with suppress(*self._broker_errors):  # it may be broken already, which is why it goes
-            line.connection.release()
+            line.connection.collect()  # without a farewell, which a broker that says nothing would not answer
 
 
 def constant_headers() -> dict[str, Any]:

@@ -104,6 +104,22 @@ def test_the_length_of_a_queue_that_cannot_be_asked_is_not_known(app: Celery) ->
     assert CeleryPublisher(app, "io").queue_length("io") is None
 
 
+def test_after_a_failure_nobody_asks_the_broker_for_a_while(app: Celery, monkeypatch: pytest.MonkeyPatch) -> None:
+    seconds = 0.0
+    monkeypatch.setattr("agentfarm.clock.monotonic_seconds", lambda: seconds)
+    publisher = CeleryPublisher(app, "io")
+    asked: list[float] = []
+    connect = publisher._connect
+    monkeypatch.setattr(publisher, "_connect", lambda: asked.append(seconds) or connect())  # type: ignore[func-returns-value]
+
+    for tenth in range(200):
+        seconds = 1 + tenth / 10
+        with pytest.raises(BrokerUnavailable):
+            publisher.publish([MESSAGE])
+
+    assert [round(at - 1, 1) for at in asked] == [0.0, 0.5, 1.5, 3.5, 7.5, 15.5]
+
+
 def test_nothing_to_publish_asks_nobody(app: Celery) -> None:
     CeleryPublisher(app, "io").publish([])
 
