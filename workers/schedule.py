@@ -89,9 +89,16 @@ def install() -> None:
     signals.beat_init.connect(_begin, weak=False)
 
 
+def _sweep() -> Sequence[Delayed]:
+    soon = sweep_once(wiring.farm()).soon
+    if (file := settings().health_file) is not None:
+        file.touch()
+    return soon
+
+
 def _begin(**_: object) -> None:
     healer = Healer(
-        lambda: sweep_once(wiring.farm()).soon,
+        _sweep,
         lambda due: publish_due(wiring.farm(), due),
         settings().heal_seconds,
     )

@@ -33,7 +33,7 @@ METHODS: Final = b"GET, POST, PUT, PATCH, DELETE, OPTIONS"
 _BAD_PATH: Final = re.compile(rb"%(2f|5c|00)|//|\\|;|(^|/)\.\.?(/|$)|%2e", re.IGNORECASE)
 
 #: Asked by probes every few seconds.
-QUIET_ROUTES: Final = frozenset({"/ok"})
+QUIET_ROUTES: Final = frozenset({"/ok", "/ready"})
 
 #: Seconds a client has to send its body.
 BODY_SECONDS: Final = 60.0

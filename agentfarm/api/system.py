@@ -9,7 +9,8 @@ from pydantic import BaseModel
 import agentfarm
 from agentfarm.api import documents
 from agentfarm.api.answers import answer
-from agentfarm.api.process import farm
+from agentfarm.api.health import NO_KEY
+from agentfarm.api.process import farm, health
 
 router = Router(tags=["System"], auth=None)
 
@@ -22,13 +23,22 @@ class OkQuery(BaseModel):
 def ok(request: HttpRequest, query: Query[OkQuery]) -> HttpResponse:
     """`check_db=1`: asks the database too, and answers 503 where that fails."""
     if query.check_db:
-        farm().keys.find(_NO_KEY)
+        farm().keys.find(NO_KEY)
         return answer({"ok": True, "services": {"database": True}})
     return answer({"ok": True})
 
 
-#: Well-formed, of no tenant: looking it up is the cheapest question that the app role may ask.
-_NO_KEY = f"af_{'0' * 32}_none"
+@router.get("/ready", response=documents.of(dict[str, object]), summary="Can the server serve?")
+def ready(request: HttpRequest) -> HttpResponse:
+    """503 while the database is away. Without streams or broker runs are taken, and go on when they are back, so that
+    the server stays in service: `services` says which is down."""
+    services = health().look()
+    is_ready = services["database"]
+    response = answer({"ok": is_ready, "services": services}, status=200 if is_ready else 503)
+    response["cache-control"] = "no-store"
+    if not is_ready:
+        response["retry-after"] = "1"
+    return response
 
 
 @router.get("/info", response=documents.of(documents.Info), summary="What does the server serve?")

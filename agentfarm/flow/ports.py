@@ -261,6 +261,9 @@ class EventLog(Protocol):
     def close_run(self, tenant_id: UUID, run_id: UUID, events: Sequence[Event]) -> None:
         """Append the last events ("error", "end") and let the stream expire. Idempotent. Raises StreamUnavailable."""
 
+    def ping(self) -> None:
+        """Raises StreamUnavailable when Redis does not answer."""
+
     def follow(self, tenant_id: UUID, run_id: UUID, *, after: str) -> AsyncIterator[Event | None]:
         """Events after `after` ("0-0": all), then new ones as they come; None each heartbeat; ends after "end".
 

@@ -75,6 +75,7 @@ class WorkerLease:
         self._url = settings.database_url.get_secret_value()
         self._settings = settings
         self._beat_seconds = settings.heartbeat_seconds
+        self._health_file = settings.health_file
         self._id: int | None = None
         self._registered = threading.Event()
         self._wake = threading.Event()
@@ -173,6 +174,8 @@ class WorkerLease:
             if row is None or not row[0]:
                 logger.warning("the worker was declared dead and takes a new id", extra={"worker": self.name})
                 return
+            if self._health_file is not None:
+                self._health_file.touch()
         self._return_all(connection)
         connection.execute("SELECT farm.leave(%s)", (worker,))
 

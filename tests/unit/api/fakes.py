@@ -14,7 +14,7 @@ from typing_extensions import TypedDict
 from agentfarm import clock
 from agentfarm.engine.graph_loading import describe_graph
 from agentfarm.engine.graphs import GraphRegistry
-from agentfarm.errors import AlreadyExists, NotFound, ThreadBusy
+from agentfarm.errors import AlreadyExists, NotFound, StreamUnavailable, ThreadBusy
 from agentfarm.flow.farm import Farm
 from agentfarm.messages import ExecuteNode
 from agentfarm.records import (
@@ -176,6 +176,11 @@ class FakeLog:
     def __init__(self) -> None:
         self.events: dict[UUID, list[Event]] = {}
         self.followed: list[str] = []
+        self.is_up = True
+
+    def ping(self) -> None:
+        if not self.is_up:
+            raise StreamUnavailable
 
     def close_run(self, tenant_id: UUID, run_id: UUID, events: Sequence[Event]) -> None:
         self.events.setdefault(run_id, []).extend(replace(event, id="9-0") for event in events)
@@ -218,7 +223,7 @@ class FakeFarm:
         self.runs = FakeRuns(self.threads)
         self.stores = FakeStores()
         nobody: Any = None
-        publisher: Any = SimpleNamespace(publish=lambda messages: None)
+        publisher: Any = SimpleNamespace(publish=lambda messages: None, queue_length=lambda queue: 0)
         self.farm = Farm(
             graphs=self.graphs,
             executions=nobody,

@@ -63,7 +63,7 @@ async def test_a_wrong_key_is_wrong_also_where_none_is_needed(client: httpx.Asyn
     assert (await client.post("/threads/search", json={}, headers={"x-api-key": "wrong"})).status_code == 401
 
 
-@pytest.mark.parametrize("path", ["/ok", "/info", "/openapi.json", "/docs"])
+@pytest.mark.parametrize("path", ["/ok", "/ready", "/info", "/openapi.json", "/docs"])
 async def test_what_is_open_needs_no_key(client: httpx.AsyncClient, path: str) -> None:
     client.headers.pop("x-api-key")
 
@@ -77,7 +77,7 @@ async def test_every_other_path_of_the_documents_needs_a_key(client: httpx.Async
     for path, methods in paths.items():
         for method in methods:
             answer = await client.request(method, path.replace("{", "").replace("}", ""), json={})
-            assert answer.status_code == (200 if path in ("/ok", "/info") else 401), (method, path)
+            assert answer.status_code == (200 if path in ("/ok", "/ready", "/info") else 401), (method, path)
 
 
 async def test_the_documents_ask_no_other_host(client: httpx.AsyncClient) -> None:

@@ -60,6 +60,9 @@ class FakeLog:
     def __init__(self, world: World) -> None:
         self.world = world
 
+    def ping(self) -> None:
+        self._check()
+
     def append(self, tenant_id: UUID, run_id: UUID, event: Event) -> None:
         self.world.events.append(event)
 
