@@ -1,0 +1,97 @@
+"""Servers are killed under load and come back: no process is restarted by hand, and all that was acknowledged ends."""
+
+import os
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import redis
+
+from agentfarm.local.postgres import Postgres
+from agentfarm.local.processes import wait_gone
+from agentfarm.local.services import Services
+from agentfarm.local.state import State, locked
+from agentfarm.local.valkey import Valkey
+from tests.farm import FarmProcesses, wait_for
+from tests.integration.away.load import Load
+
+RUNNING_RUNS = "SELECT 1 FROM farm.node_execution WHERE status = 'leased'"
+COMMITS = "SELECT count(*) FROM farm.node_execution WHERE status = 'done'"
+
+
+def under_way(farm: FarmProcesses, load: Load) -> None:
+    wait_for(lambda: len(load.acknowledged) > 3 and farm.query(RUNNING_RUNS), what="runs under way")
+
+
+@contextmanager
+def nobody_restarts(farm: FarmProcesses) -> Iterator[None]:
+    before = [process.pid for process in farm.processes if process.popen.poll() is None]
+    yield
+    assert [process.pid for process in farm.processes if process.popen.poll() is None] == before
+
+
+def killed(pid: int | None) -> None:
+    assert pid is not None
+    os.kill(pid, signal.SIGKILL)
+    wait_gone(pid, seconds=10)
+
+
+def only_what_may_be_told(load: Load) -> None:
+    print(f"{len(load.acknowledged)} runs, told {dict(load.told)}, slowest {load.slowest:.1f} s")  # told, not judged
+    assert set(load.told) <= {"200", "503", "ConnectError", "ReadError", "RemoteProtocolError"}
+
+
+def test_postgres_is_killed_and_comes_back(farm: FarmProcesses, mortals: Services) -> None:
+    with nobody_restarts(farm), Load(farm) as load:
+        under_way(farm, load)
+        with locked(mortals.folder) as state:
+            postgres = Postgres(state)
+            killed(postgres.pid)
+            wait_for(lambda: load.told["503"] > 0, what="a client that is told to come back")
+            postgres.start()
+        back = time.monotonic()
+        ((before,),) = farm.query(COMMITS)
+        wait_for(lambda: farm.query(COMMITS)[0][0] > before, what="the first commit", seconds=30)
+        first = time.monotonic() - back
+        known = len(load.acknowledged)
+        wait_for(lambda: len(load.acknowledged) > known + 2, what="new runs", seconds=30)
+    took = load.check()
+
+    print(f"first commit {first:.2f} s after Postgres was back, all done {took:.1f} s after the load ended")
+    only_what_may_be_told(load)
+    assert first < 10  # 5 s on a machine that has nothing else to do
+
+
+def test_valkey_is_killed_and_comes_back(farm: FarmProcesses, mortals: Services) -> None:
+    """Streams and broker at once, with all messages and streams lost."""
+    with nobody_restarts(farm), Load(farm) as load:
+        under_way(farm, load)
+        with locked(mortals.folder) as state:
+            valkey = Valkey(state)
+            killed(valkey.pid)
+            for file in valkey.data.glob("**/*.aof"):
+                file.write_bytes(b"")
+            known = len(load.acknowledged)
+            wait_for(lambda: len(load.acknowledged) > known, what="a run that is taken without a broker", seconds=30)
+            valkey.start()
+        back = time.monotonic()
+    load.check()
+
+    print(f"all done {time.monotonic() - back:.1f} s after Valkey was back")
+    only_what_may_be_told(load)
+
+
+def test_a_full_valkey_loses_nothing(farm: FarmProcesses, mortals: Services) -> None:
+    url = Valkey(State(mortals.folder)).url(0)
+    with nobody_restarts(farm), Load(farm) as load, redis.Redis.from_url(url) as client:
+        under_way(farm, load)
+        client.config_set("maxmemory", "1")
+        known = len(load.acknowledged)
+        wait_for(lambda: len(load.acknowledged) > known + 2, what="runs that are taken all the same", seconds=30)
+        client.config_set("maxmemory", "0")
+        back = time.monotonic()
+    load.check()
+
+    print(f"all done {time.monotonic() - back:.1f} s after there was room again")
+    only_what_may_be_told(load)
