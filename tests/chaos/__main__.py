@@ -4,6 +4,7 @@ import argparse
 import os
 import random
 import shutil
+import signal
 import sys
 from datetime import UTC, datetime
 
@@ -32,6 +33,7 @@ def main() -> int:
     only = tuple(given.only) or tuple(mutant.only if mutant else ())
     orders = Orders(seed, given.seconds, given.broker, FOLDER / name, given.users, given.every, only, mutant)
     print(f"seed {seed}", flush=True)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(2))  # by way of every `finally`: nothing is left running
     try:
         verdict = run(orders)
         report = FOLDER / f"{name}.md"

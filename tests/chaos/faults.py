@@ -247,7 +247,7 @@ class Faults:
 
         def published() -> bool:
             settings = self._settings()
-            publisher = CeleryPublisher(make_app(settings, ("io", "cpu")), "io")
+            publisher = CeleryPublisher(make_app(settings, ("io", "cpu", "quarantine")), "io")
             try:
                 publisher.publish(messages)
             except BrokerUnavailable:

@@ -1,6 +1,8 @@
 """The farm's processes, each behind proxies of its group, and a supervisor that starts again whatever ended.
 
-control  web and beat          one, two  workers of threads          three  a worker of prefork children
+control   web and beat
+one, two  workers of threads
+three     a worker of prefork children, which also takes what is in quarantine
 """
 
 import os
@@ -137,7 +139,7 @@ class Fleet:
             return ("manage.py", "serve", "--host", "127.0.0.1", "--port", str(self._farm.port))
         if name == "beat":
             return ("-m", "celery", "-A", "workers", "beat", "-l", "INFO")
-        pool = ("prefork", "2", "cpu,io") if name == PREFORK else ("threads", "6", "io,cpu")
+        pool = ("prefork", "2", "cpu,io,quarantine") if name == PREFORK else ("threads", "6", "io,cpu")
         return (
             "-m", "celery", "-A", "workers", "worker", "-P", pool[0], "-c", pool[1], "-Q", pool[2],
             "-n", f"{name}@%h", "--without-gossip", "--without-mingle", "-l", "INFO",

@@ -87,7 +87,10 @@ def main() -> int:
             [*command, "--seed", str(given.seed)], cwd=ROOT, capture_output=True, text=True, check=False
         )
         _, _, broken = done.stdout.partition("## Broken promises\n\n")
-        is_caught = done.returncode == 1 and broken.startswith("- ")
+        # A fault that did not happen is no catch: the mutant has to break a promise.
+        is_caught = done.returncode == 1 and any(
+            line.startswith("- ") and not line.startswith("- plan:") for line in broken.splitlines()
+        )
         print(f"{name:<18} {'caught' if is_caught else 'SURVIVED'}: {broken.splitlines()[0][:160] if broken else ''}")
         if not is_caught:
             survived.append(name)
