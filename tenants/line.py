@@ -108,6 +108,11 @@ class CheckpointSize:
     blobs: int
 
 
+def losses(lost_to: Iterable[dict[str, Any]] | None) -> tuple[Lost, ...]:
+    """The entries of a column `lost_to`."""
+    return tuple(_lost(one) for one in lost_to or ())
+
+
 def executions_of_run(run: Run, *, limit: int = MAX_EXECUTIONS) -> list[Execution]:
     """In order of creation, at most `limit`. Served by the table's primary key."""
     rows = NodeExecution.objects.filter(tenant_id=run.tenant_id, run_id=run.run_id).order_by("created_at", "node")
@@ -153,7 +158,7 @@ def _execution(row: NodeExecution, worker: Worker | None, steps: dict[UUID, int]
         worker=row.worker,
         worker_name=worker.name if worker else None,
         worker_pid=worker.pid if worker else None,
-        lost_to=tuple(_lost(one) for one in row.lost_to or ()),
+        lost_to=losses(row.lost_to),
         available_at=row.available_at,
         started_at=row.started_at,
         finished_at=row.finished_at,

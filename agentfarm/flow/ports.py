@@ -95,6 +95,9 @@ class Runs(Protocol):
     def retry(self, tenant: Tenant, thread_id: UUID, run_id: UUID) -> Admitted:
         """A failed run goes on from its checkpoint, as a new run with input None."""
 
+    def dismiss(self, tenant: Tenant, run_id: UUID) -> None:
+        """Somebody has seen to what was buried with this run; a retry does so too. Raises NotFound."""
+
     def delete(self, tenant: Tenant, thread_id: UUID, run_id: UUID) -> None: ...
     def executions(self, tenant: Tenant, run_id: UUID) -> Sequence[ExecutionRow]:
         """In order of creation."""

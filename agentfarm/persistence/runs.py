@@ -26,7 +26,16 @@ from agentfarm.persistence.once import gone, leave_name, take_name
 from agentfarm.persistence.retrials import plan_retrial
 from agentfarm.persistence.serde import FaithfulSerializer
 from agentfarm.persistence.specs import dump_spec, load_spec
-from agentfarm.persistence.tables import checkpoint, graph_build, node_execution, run, superstep, thread, worker
+from agentfarm.persistence.tables import (
+    checkpoint,
+    dead_letter,
+    graph_build,
+    node_execution,
+    run,
+    superstep,
+    thread,
+    worker,
+)
 from agentfarm.persistence.threads import forget_thread, keep_if_new
 from agentfarm.records import Admitted, Ended, ExecutionRow, NewRun, OtherBuild, RunRow, RunStatus, ThreadTtl
 from agentfarm.tenancy import Tenant
@@ -129,7 +138,14 @@ class PostgresRuns:
             began = _has_begun(connection, tenant, failed)
             new = plan_retrial(_row(failed, load_spec(failed.spec, serde)), began=began)
             new = replace(new, fingerprint=failed.fingerprint, goes_on_from=failed.fingerprint)  # the worker checks
+            _dismiss(connection, tenant, run_id)
             return _admitted(tenant, new, self._call_admit(connection, tenant, new, dump_spec(new.spec, serde)))
+
+    def dismiss(self, tenant: Tenant, run_id: UUID) -> None:
+        """Somebody has seen to what was buried with this run. Raises NotFound where nothing was, or somebody had."""
+        with self.databases.transaction(tenant) as connection:
+            if not _dismiss(connection, tenant, run_id):
+                raise NotFound(what="Dead letter")
 
     # ----------------------------------------------------------------------- end
 
@@ -166,7 +182,7 @@ class PostgresRuns:
                 raise NotFound(what="Run")
             if found.finished_at is None:
                 raise Conflict(why="the run is not over; cancel it first")
-            for table in (superstep, node_execution, run):
+            for table in (superstep, node_execution, dead_letter, run):
                 connection.execute(delete(table).where(table.c.tenant_id == tenant.id, table.c.run_id == run_id))
 
     def mark_announced(self, ended: Ended) -> None:
@@ -331,6 +347,12 @@ def _start_messages(tenant: Tenant, answer: Row[Any]) -> tuple[ExecuteNode, ...]
 def _has_gone_on(connection: Connection, tenant: Tenant, failed: Row[Any]) -> bool:
     mine = (run.c.tenant_id == tenant.id, run.c.thread_id == failed.thread_id, run.c.run_id != failed.run_id)
     return bool(connection.execute(select(exists().where(*mine, run.c.started_at > failed.started_at))).scalar_one())
+
+
+def _dismiss(connection: Connection, tenant: Tenant, run_id: UUID) -> bool:
+    d = dead_letter.c
+    gone = delete(dead_letter).where(d.tenant_id == tenant.id, d.run_id == run_id)
+    return connection.execute(gone).rowcount > 0
 
 
 def _has_begun(connection: Connection, tenant: Tenant, failed: Row[Any]) -> bool:

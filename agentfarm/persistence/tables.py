@@ -200,6 +200,22 @@ superstep = Table(
     _time("published_at"),
 )
 
+dead_letter = Table(
+    "dead_letter",
+    metadata,
+    Column("tenant_id", Uuid, primary_key=True),
+    Column("run_id", Uuid, primary_key=True),
+    Column("thread_id", Uuid, nullable=False),
+    Column("checkpoint_id", Uuid, nullable=False),
+    Column("execution_id", Uuid, nullable=False),
+    Column("graph_id", Text, nullable=False),
+    Column("node", Text, nullable=False),
+    Column("attempts", Integer, nullable=False),
+    Column("lost_to", JSONB),
+    _time("buried_at", now=True),
+)
+Index("dead_letter_buried", dead_letter.c.tenant_id, dead_letter.c.buried_at.desc())
+
 idempotency_key = Table(
     "idempotency_key",
     metadata,

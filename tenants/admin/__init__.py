@@ -5,6 +5,7 @@ tenants    tenants and their members; issuing a key
 keys       API keys: list and revoke
 threads    threads: the line of node executions, step by step
 runs       runs: what happened, cancel, retry
+dead       what was buried: retry its run, or dismiss it
 store      items of the store: which there are and how large
 workers    worker processes
 audit      who did what
@@ -12,6 +13,6 @@ users      Django's users and groups, audited too
 actions    the calls into the flow
 """
 
-from tenants.admin import audit, keys, runs, store, tenants, threads, users, workers
+from tenants.admin import audit, dead, keys, runs, store, tenants, threads, users, workers
 
-__all__ = ["audit", "keys", "runs", "store", "tenants", "threads", "users", "workers"]
+__all__ = ["audit", "dead", "keys", "runs", "store", "tenants", "threads", "users", "workers"]

@@ -7,7 +7,7 @@ users need not wait for.
 from uuid import UUID
 
 from agentfarm.tenancy import Tenant, tenant_scope
-from tenants.models import Run
+from tenants.models import DeadLetter, Run
 
 
 def cancel(tenant: Tenant, run: Run, *, rollback: bool) -> UUID:
@@ -20,7 +20,16 @@ def cancel(tenant: Tenant, run: Run, *, rollback: bool) -> UUID:
     return run.run_id
 
 
-def retry(tenant: Tenant, run: Run) -> UUID:
+def dismiss(tenant: Tenant, run: Run | DeadLetter) -> UUID:
+    """What was buried with the run is seen to. Raises NotFound where somebody was faster, Unavailable."""
+    from agentfarm import wiring
+
+    with tenant_scope(tenant):
+        wiring.farm().runs.dismiss(tenant, run.run_id)
+    return run.run_id
+
+
+def retry(tenant: Tenant, run: Run | DeadLetter) -> UUID:
     """Go on from the last checkpoint; the id of the new run. Raises NotFound, Conflict, Unavailable."""
     from agentfarm import wiring
     from agentfarm.flow.admit import retry_run

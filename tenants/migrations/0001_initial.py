@@ -34,6 +34,24 @@ class Migration(migrations.Migration):
             },
         ),
         migrations.CreateModel(
+            name="DeadLetter",
+            fields=[
+                ("run_id", models.UUIDField(primary_key=True, serialize=False)),
+                ("thread_id", models.UUIDField()),
+                ("execution_id", models.UUIDField()),
+                ("graph_id", models.TextField()),
+                ("node", models.TextField()),
+                ("attempts", models.IntegerField()),
+                ("lost_to", models.JSONField(null=True)),
+                ("buried_at", models.DateTimeField()),
+            ],
+            options={
+                "db_table": '"farm"."dead_letter"',
+                "abstract": False,
+                "managed": False,
+            },
+        ),
+        migrations.CreateModel(
             name="NodeExecution",
             fields=[
                 ("execution_id", models.UUIDField(primary_key=True, serialize=False)),

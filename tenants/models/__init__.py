@@ -6,7 +6,7 @@ one row (tenants/sql/keys.sql).
 
 from tenants.models.api_key import APIKey
 from tenants.models.audit import Audit, record
-from tenants.models.farm import Checkpoint, NodeExecution, Run, StoreItem, Thread, Worker
+from tenants.models.farm import Checkpoint, DeadLetter, NodeExecution, Run, StoreItem, Thread, Worker
 from tenants.models.member import Member
 from tenants.models.tenant import Tenant
 
@@ -14,6 +14,7 @@ __all__ = [
     "APIKey",
     "Audit",
     "Checkpoint",
+    "DeadLetter",
     "Member",
     "NodeExecution",
     "Run",

@@ -101,6 +101,25 @@ class NodeExecution(_OfTenant):
         return f"{self.node} ({self.execution_id})"
 
 
+class DeadLetter(_OfTenant):
+    """A node execution that was buried, and its run with it: one a run."""
+
+    run_id = models.UUIDField(primary_key=True)
+    thread_id = models.UUIDField()
+    execution_id = models.UUIDField()
+    graph_id = models.TextField()
+    node = models.TextField()
+    attempts = models.IntegerField()
+    lost_to = models.JSONField(null=True)
+    buried_at = models.DateTimeField()
+
+    class Meta(_OfTenant.Meta):
+        db_table = '"farm"."dead_letter"'
+
+    def __str__(self) -> str:
+        return str(self.run_id)
+
+
 class Checkpoint(_OfTenant):
     checkpoint_id = models.UUIDField(primary_key=True)
     thread_id = models.UUIDField()

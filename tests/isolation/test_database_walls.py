@@ -57,6 +57,12 @@ def fill(home: Home, hand: Hand, tenant: Tenant, thread_id: UUID) -> Claimed:
     config = {"configurable": {"thread_id": str(thread_id), "checkpoint_ns": "", "checkpoint_id": a.call.checkpoint_id}}
     saver.put_writes(config, [("secret", f"secret of {tenant.slug}")], str(uuid4()))  # type: ignore[arg-type]
     home.query(
+        "INSERT INTO farm.dead_letter"
+        " (tenant_id, run_id, thread_id, checkpoint_id, execution_id, graph_id, node, attempts)"
+        " VALUES (%s, %s, %s, %s, %s, 'agent', 'one', 6) RETURNING 1",
+        *(tenant.id, first.message.run_id, thread_id, first.message.checkpoint_id, first.message.execution_id),
+    )
+    home.query(
         "INSERT INTO farm.idempotency_key (tenant_id, name, digest, run_id) VALUES (%s, 'same', '', %s) RETURNING 1",
         *(tenant.id, first.message.run_id),
     )

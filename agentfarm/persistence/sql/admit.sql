@@ -232,6 +232,8 @@ BEGIN
   PERFORM farm.fence_out(p_tenant, r.run_id) FROM unnest(ended) r (run_id);
   DELETE FROM farm.superstep s USING farm.run r
    WHERE r.tenant_id = p_tenant AND r.thread_id = p_thread AND s.tenant_id = p_tenant AND s.run_id = r.run_id;
+  DELETE FROM farm.dead_letter d USING farm.run r
+   WHERE r.tenant_id = p_tenant AND r.thread_id = p_thread AND d.tenant_id = p_tenant AND d.run_id = r.run_id;
   DELETE FROM farm.node_execution e USING farm.run r
    WHERE r.tenant_id = p_tenant AND r.thread_id = p_thread AND e.tenant_id = p_tenant AND e.run_id = r.run_id;
   DELETE FROM farm.run r WHERE r.tenant_id = p_tenant AND r.thread_id = p_thread;

@@ -552,6 +552,8 @@ BEGIN
   END IF;
   IF v_node IS NULL THEN RETURN; END IF;
   buried := v_node;
+  INSERT INTO farm.dead_letter (tenant_id, run_id, thread_id, checkpoint_id, execution_id, graph_id, node, attempts, lost_to)
+    VALUES (p_tenant, p_run, thread, p_ckpt, p_exec, graph, v_node, v_count, v_lost_to);
   error := jsonb_build_object('error', 'NodeCrashed', 'node', v_node, 'attempts', v_count, 'message', v_why)
         || CASE WHEN v_lost_to IS NULL THEN '{}' ELSE jsonb_build_object('lost_to', v_lost_to) END;
   SELECT x.forget, x.next_run, x.next_graph, x.next_queue INTO forget, next_run, next_graph, next_queue

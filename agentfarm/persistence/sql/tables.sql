@@ -149,6 +149,21 @@ CREATE TABLE farm.superstep (
   published_at  timestamptz,                       -- the healer asked for somebody
   PRIMARY KEY (tenant_id, run_id, checkpoint_id)) WITH (fillfactor = 50);
 
+-- Node executions that were buried, each with the run that it ended, until somebody has seen to it: retried the run, or dismissed it.
+CREATE TABLE farm.dead_letter (
+  tenant_id     uuid NOT NULL,
+  run_id        uuid NOT NULL,
+  thread_id     uuid NOT NULL,
+  checkpoint_id uuid NOT NULL,
+  execution_id  uuid NOT NULL,                     -- zero: the advance of a superstep
+  graph_id      text NOT NULL,
+  node          text NOT NULL,
+  attempts      int NOT NULL,
+  lost_to       jsonb,                             -- as node_execution.lost_to
+  buried_at     timestamptz NOT NULL DEFAULT clock_timestamp(),
+  PRIMARY KEY (tenant_id, run_id));
+CREATE INDEX dead_letter_buried ON farm.dead_letter (tenant_id, buried_at DESC);
+
 -- How a client named its request (Idempotency-Key): the same one sent again within a day is the same run.
 CREATE TABLE farm.idempotency_key (
   tenant_id  uuid NOT NULL,

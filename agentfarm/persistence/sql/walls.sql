@@ -32,7 +32,7 @@ GRANT USAGE ON SCHEMA farm TO farm_app, farm_ops, farm_admin;
 
 GRANT SELECT, INSERT, UPDATE, DELETE ON
   farm.thread, farm.thread_head, farm.run, farm.checkpoint, farm.checkpoint_blob, farm.checkpoint_write, farm.node_execution, farm.superstep,
-  farm.store_item, farm.store_vector, farm.graph_build, farm.idempotency_key
+  farm.store_item, farm.store_vector, farm.graph_build, farm.idempotency_key, farm.dead_letter
   TO farm_app;
 GRANT SELECT, INSERT, UPDATE ON farm.worker TO farm_app;
 
@@ -48,7 +48,7 @@ GRANT SELECT, UPDATE (ended_at, lost), DELETE ON farm.worker TO farm_ops;
 GRANT SELECT (tenant_id, expires_at) ON farm.store_item TO farm_ops;
 GRANT SELECT (created_at), DELETE ON farm.idempotency_key TO farm_ops;
 
-GRANT SELECT ON farm.thread, farm.thread_head, farm.superstep, farm.worker, farm.graph_build TO farm_admin;
+GRANT SELECT ON farm.thread, farm.thread_head, farm.superstep, farm.worker, farm.graph_build, farm.dead_letter TO farm_admin;
 GRANT SELECT (tenant_id, run_id, thread_id, assistant_id, graph_id, status, strategy, metadata, fingerprint, build, inline_reason, forget_thread, started_head,
               ended_head, root_run_id, warnings, error, created_at, started_at, updated_at, finished_at, announced_at) ON farm.run TO farm_admin;
 GRANT SELECT (tenant_id, thread_id, ns, checkpoint_id, parent_id, run_id, step, refs, created_at) ON farm.checkpoint TO farm_admin;

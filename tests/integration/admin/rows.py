@@ -90,6 +90,21 @@ class Rows:
         )
         return execution_id
 
+    def dead_letter(self, tenant: Tenant, thread_id: UUID, run_id: UUID, node: str = "poison") -> None:
+        lost = {"worker": "io@three/33", "attempt": 1, "at": "2026-11-25T10:00:02Z", "how": "died", "alone": True}
+        self._insert(
+            "dead_letter",
+            tenant_id=tenant.id,
+            thread_id=thread_id,
+            run_id=run_id,
+            checkpoint_id=ZERO,
+            execution_id=run_id,
+            graph_id="support",
+            node=node,
+            attempts=1,
+            lost_to=json.dumps([lost]),
+        )
+
     def _insert(self, table: str, **columns: Any) -> None:
         names, places = ", ".join(columns), ", ".join(["%s"] * len(columns))
         self.root.execute(f"INSERT INTO farm.{table} ({names}) VALUES ({places})", list(columns.values()))

@@ -104,6 +104,9 @@ def test_a_node_that_killed_as_many_workers_as_may_be_is_buried_with_its_run(
     assert [loss["worker"] for loss in ended.error["lost_to"]] == ["w"] * 5 + ["hand-0"]
     assert run_status(home, message) == "error"
     assert execution(home, message)["status"] == "dead"
+    assert home.query("SELECT tenant_id, run_id, node, attempts FROM farm.dead_letter") == [
+        (acme.id, message.run_id, "__start__", 6)
+    ]
     assert [(again.kind, again.tenant_id) for again in swept.again] == [("start", acme.id)]  # who waited behind it
     assert run_status(home, other) == "running"
     assert healer.sweep() == type(swept)()
