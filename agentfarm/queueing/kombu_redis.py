@@ -1,4 +1,5 @@
-"""One Redis client a channel, where kombu makes a new one for every acknowledgement, delivery and publish.
+"""One Redis client a channel, where kombu makes a new one for every acknowledgement, delivery and publish; and none
+for a channel whose connection is gone.
 
 `redis.Redis()` builds a table of response callbacks, locks and argument checks: 13 to 15 % of a worker's CPU here.
 redis-py's clients are thread-safe and take each connection from the channel's pool anyway, so that one does.
@@ -9,6 +10,7 @@ import logging
 from typing import Any
 
 import kombu as _kombu
+import redis
 from kombu.transport import redis as _transport
 
 # celery-types has kombu 5.3's names, and none of the private ones.
@@ -25,6 +27,10 @@ _CLIENT = "_agentfarm_client"
 
 
 def _create_client(self: Any, asynchronous: bool = False) -> Any:
+    if self.connection.client is None:
+        # Celery has closed what was lost, and then wants back what the worker holds. kombu's AttributeError would end
+        # the worker; a lost connection is what it knows how to pass over. The message is delivered again in time.
+        raise redis.ConnectionError("the channel's connection is closed")
     if asynchronous:  # holds state of its own: a blocked BRPOP, a subscription
         return _stock(self, asynchronous=True)
     client = self.__dict__.get(_CLIENT)

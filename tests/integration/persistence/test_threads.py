@@ -128,7 +128,10 @@ def test_a_backslash_before_u0000_is_text(threads: PostgresThreads, acme: Tenant
 
 
 #: Tables of a tenant whose rows belong to none of its threads.
-NO_THREADS = {table.name for table in TENANT_TABLES if table.name.startswith("store_")} | {"graph_build"}
+NO_THREADS = {table.name for table in TENANT_TABLES if table.name.startswith("store_")} | {
+    "graph_build",
+    "idempotency_key",
+}
 
 
 def test_of_a_forgotten_thread_nothing_remains_and_of_others_all(
@@ -169,6 +172,12 @@ def _fill(home: Home, threads: PostgresThreads, runs: PostgresRuns, tenant: Tena
     home.query(
         "INSERT INTO farm.superstep (tenant_id, run_id, checkpoint_id, width) VALUES (%s, %s, %s, 2) RETURNING 1",
         *(tenant.id, run_id, checkpoint["id"]),
+    )
+    home.query(
+        "INSERT INTO farm.dead_letter"
+        " (tenant_id, run_id, thread_id, checkpoint_id, execution_id, graph_id, node, attempts)"
+        " VALUES (%s, %s, %s, %s, %s, 'graph', 'node', 6) RETURNING 1",
+        *(tenant.id, run_id, thread_id, checkpoint["id"], uuid4()),
     )
 
 

@@ -1,10 +1,12 @@
 """Fails when an upgrade of kombu changes what agentfarm/queueing/kombu_redis.py rests on."""
 
 import inspect
+from types import SimpleNamespace
 from typing import ClassVar
 
 import kombu
 import pytest
+import redis
 from kombu.transport import redis as transport
 
 from agentfarm.queueing import kombu_redis
@@ -35,6 +37,7 @@ class Channel:
     """As much of kombu's channel as the patch uses."""
 
     def __init__(self) -> None:
+        self.connection = SimpleNamespace(client=object())  # kombu's transport, and whose it is
         self.pool = Pool()
         self.async_pool = Pool()
 
@@ -49,6 +52,21 @@ class Pool:
 class Client:
     def __init__(self, pool: Pool) -> None:
         self.connection_pool = pool
+
+
+def test_a_worker_that_lost_its_broker_passes_over_what_it_holds() -> None:
+    """Stock raises AttributeError here, from a transport without a client, which ends Celery's worker."""
+    with kombu.Connection("redis://127.0.0.1:1/0") as connection:
+        channel = object.__new__(transport.Channel)
+        channel.connection = connection.transport
+        channel._pool = None
+        connection.transport.client = None  # as Connection.collect leaves it
+
+        with pytest.raises(AttributeError):
+            kombu_redis._stock(channel)
+        with pytest.raises(redis.ConnectionError):
+            kombu_redis._create_client(channel)
+        assert issubclass(redis.ConnectionError, connection.connection_errors)
 
 
 def test_a_channel_keeps_one_client_until_its_pool_is_another() -> None:
