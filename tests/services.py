@@ -18,6 +18,7 @@ import subprocess
 import sys
 import uuid
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,20 +35,25 @@ from agentfarm.local.rabbitmq import RabbitMQ
 from agentfarm.local.services import Services
 from agentfarm.local.state import State, locked
 from agentfarm.local.valkey import Valkey
+from tests.farm import FarmProcesses, running
 from tests.sqs import Moto
 
 PROJECT = Path(__file__).resolve().parent.parent
+TESTS = PROJECT / "tests"
 FOLDER = "AGENTFARM_TEST_FOLDER"
 TEMPLATE = "migrated"
 WITH_TENANTS = "with_tenants"
 
-#: Databases of Valkey (there are 16) below this are those of modules, two for each process of the tests: four at most.
+#: Databases of Valkey below this are those of modules, two for each process of the tests: four at most.
 FIRST_OWN_REDIS = 10
 
 #: What a crash of the machine would lose; the tests kill processes, never the machine.
 FAST = {"fsync": "off", "full_page_writes": "off", "max_connections": "400"}
 
 NOWHERE = "redis://127.0.0.1:1"
+
+#: Of the fixture farm_over.
+FarmMaker = Callable[..., AbstractContextManager[FarmProcesses]]
 
 SECRETS = {
     "AGENTFARM_SECRET_KEY": "for-tests-only-for-tests-only-for-tests-only",
@@ -306,6 +312,33 @@ def own_redis(servers: Services) -> Callable[[], str]:
             facts["redis"] = facts.get("redis", FIRST_OWN_REDIS - 1) + 1
             state.save()
             return Valkey(state).url(facts["redis"])
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def farm_over(
+    own_redis: Callable[[], str], tenant_keys: Mapping[str, str], tmp_path_factory: pytest.TempPathFactory
+) -> FarmMaker:
+    """Makes a farm over a database, on Valkey alone, for tests whose results do not depend on the broker; `with` ends
+    it. Its graphs are those of `config`, a file below tests/ or a path; what else it is told is its environment."""
+
+    @contextlib.contextmanager
+    def make(
+        database: OwnDatabase, config: str | Path, *workers: str, beat: bool = True, **environment: str
+    ) -> Iterator[FarmProcesses]:
+        told = {
+            **database.environment,
+            **SECRETS,
+            "REDIS_URL": own_redis(),
+            "CELERY_BROKER_URL": own_redis(),
+            "AGENTFARM_CONFIG": str(TESTS / config),
+            **environment,
+        }
+        made = FarmProcesses(told, tmp_path_factory.mktemp("farm"), database.root_url, tenant_keys)
+        with running(made):
+            made.start_all(*workers, beat=beat)
+            yield made
 
     return make
 

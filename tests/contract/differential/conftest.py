@@ -1,14 +1,14 @@
 """A farm that serves the corpus: web, three workers and beat as processes, for all modules (tests/conftest.py)."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 
 import pytest
 
 from agentfarm.local.services import Services
 from agentfarm.persistence.database import Database
 from tests.contract.differential import report, served, through_farm
-from tests.farm import FarmProcesses, running
-from tests.services import SECRETS, WITH_TENANTS, OwnDatabase, copy_of_migrated
+from tests.farm import FarmProcesses
+from tests.services import WITH_TENANTS, FarmMaker, OwnDatabase, copy_of_migrated
 
 WORKERS = ("one", "two", "three")
 
@@ -21,24 +21,10 @@ def database(servers: Services, tenant_keys: Mapping[str, str]) -> Iterator[OwnD
 
 @pytest.fixture(scope="session")
 def farm(
-    database: OwnDatabase,
-    own_redis: Callable[[], str],
-    tenant_keys: Mapping[str, str],
-    tmp_path_factory: pytest.TempPathFactory,
+    farm_over: FarmMaker, database: OwnDatabase, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[FarmProcesses]:
-    folder = tmp_path_factory.mktemp("farm")
-    config = through_farm.write_config(folder, list(served.SCENARIOS))
-    environment = {
-        **database.environment,
-        **SECRETS,
-        "REDIS_URL": own_redis(),
-        "CELERY_BROKER_URL": own_redis(),  # results do not depend on the broker; brokers are tested elsewhere, both
-        "AGENTFARM_CONFIG": str(config),
-        "AGENTFARM_LEASE_SECONDS": "4",
-    }
-    made = FarmProcesses(environment, folder, database.root_url, tenant_keys)
-    with running(made):
-        made.start_all(*WORKERS)
+    config = through_farm.write_config(tmp_path_factory.mktemp("corpus"), list(served.SCENARIOS))
+    with farm_over(database, config, *WORKERS, AGENTFARM_LEASE_SECONDS="4") as made:
         yield made
 
 

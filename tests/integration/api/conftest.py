@@ -1,13 +1,13 @@
 """A real web process and one worker, over servers of the tests: one farm for all modules (tests/conftest.py)."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 
 import httpx
 import pytest
 
 from agentfarm.local.services import Services
-from tests.farm import ROOT, FarmProcesses, running
-from tests.services import SECRETS, WITH_TENANTS, OwnDatabase, copy_of_migrated
+from tests.farm import FarmProcesses
+from tests.services import WITH_TENANTS, FarmMaker, OwnDatabase, copy_of_migrated
 
 #: Small, so that a test can exceed them.
 MAX_BODY_BYTES = 200_000
@@ -21,26 +21,14 @@ def database(servers: Services, tenant_keys: Mapping[str, str]) -> Iterator[OwnD
 
 
 @pytest.fixture(scope="session")
-def farm(
-    database: OwnDatabase,
-    own_redis: Callable[[], str],
-    tenant_keys: Mapping[str, str],
-    tmp_path_factory: pytest.TempPathFactory,
-) -> Iterator[FarmProcesses]:
-    environment = {
-        **database.environment,
-        **SECRETS,
-        "REDIS_URL": own_redis(),
-        "CELERY_BROKER_URL": own_redis(),  # one broker is enough: what is tested ends at the API
-        "AGENTFARM_CONFIG": str(ROOT / "tests/integration/api/langgraph.json"),
+def farm(farm_over: FarmMaker, database: OwnDatabase) -> Iterator[FarmProcesses]:
+    told = {
         "AGENTFARM_MAX_BODY_BYTES": str(MAX_BODY_BYTES),
         "AGENTFARM_STORE_MAX_VALUE_BYTES": str(MAX_VALUE_BYTES),
         "AGENTFARM_STREAM_HEARTBEAT_SECONDS": "0.5",
         "LOG_JSON": "true",
     }
-    made = FarmProcesses(environment, tmp_path_factory.mktemp("farm"), database.root_url, tenant_keys)
-    with running(made):
-        made.start_all("one", beat=False)
+    with farm_over(database, "integration/api/langgraph.json", "one", beat=False, **told) as made:
         yield made
 
 

@@ -1,38 +1,23 @@
 """A node that kills whatever worker executes it: what runs beside it ends well, it is buried with its story, and the
 farm goes on. And what a node may rely on that was killed between its side effect and its commit."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from langgraph_sdk.client import SyncLangGraphClient
 
-from tests.farm import ROOT, FarmProcesses, running, wait_for
-from tests.services import SECRETS, OwnDatabase
+from tests.farm import FarmProcesses, wait_for
+from tests.services import FarmMaker, OwnDatabase
 
 MAX_ATTEMPTS = 4
 
 
 @pytest.fixture(scope="module")
-def farm(
-    database: OwnDatabase,
-    own_redis: Callable[[], str],
-    tenant_keys: Mapping[str, str],
-    tmp_path_factory: pytest.TempPathFactory,
-) -> Iterator[FarmProcesses]:
-    """On Valkey alone: all of this is the database's and the healer's, whatever the broker."""
-    environment = {
-        **database.environment,
-        **SECRETS,
-        "REDIS_URL": own_redis(),
-        "CELERY_BROKER_URL": own_redis(),
-        "AGENTFARM_CONFIG": str(ROOT / "tests/integration/farm/poison.json"),
-        "AGENTFARM_MAX_ATTEMPTS": str(MAX_ATTEMPTS),
-    }
-    made = FarmProcesses(environment, tmp_path_factory.mktemp("farm"), database.root_url, tenant_keys)
-    with running(made):
-        made.start_all("one", "two")
+def farm(farm_over: FarmMaker, database: OwnDatabase) -> Iterator[FarmProcesses]:
+    attempts = {"AGENTFARM_MAX_ATTEMPTS": str(MAX_ATTEMPTS)}
+    with farm_over(database, "integration/farm/poison.json", "one", "two", **attempts) as made:
         yield made
 
 
