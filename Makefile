@@ -77,7 +77,7 @@ lock: $(UV) ## Write the requirements*.txt from the .in files. ARGS="--upgrade" 
 
 ##@ Check
 
-.PHONY: check static format-check lint imports types test test-fast test-rest crash chaos mutants upstream differential bench format
+.PHONY: check static format-check lint imports types test test-fast test-rest crash chaos soak mutants upstream differential bench format
 check: static test-fast test-rest ## What CI runs, cheapest first (CI adds `make upstream`)
 
 static: format-check lint imports types ## All that needs no test: format, lint, imports, types
@@ -108,6 +108,9 @@ crash: setup-dev ## A death at every point of every message in every way (tests/
 
 chaos: setup-dev ## Every kind of fault over a whole farm, from a seed; ends by itself. SECONDS=90 BROKER=redis|rabbitmq SEED=7
 	@$(BIN)/python -m tests.chaos --seconds $(or $(SECONDS),90) --broker $(BROKER) $(if $(SEED),--seed $(SEED)) $(ARGS)
+
+soak: setup-dev ## A farm under steady load with faults, for hours: does anything grow? SECONDS=3600 BROKER=redis|rabbitmq SEED=7
+	@$(BIN)/python -m tests.soak --seconds $(or $(SECONDS),3600) --broker $(BROKER) $(if $(SEED),--seed $(SEED)) $(ARGS)
 
 mutants: setup-dev ## Farms broken on purpose; the chaos must catch each. ARGS=no-fence
 	@$(BIN)/python -m tests.chaos.mutants $(ARGS)
