@@ -162,11 +162,13 @@ class Threads(Protocol):
         *,
         guard_idle: bool = False,
         made: Pregel[Any, Any, Any, Any] | None = None,
+        ended: UUID | None = None,
     ) -> BaseCheckpointSaver[str]:
         """LangGraph's saver for this tenant, outside of any execution: state, history, update_state.
 
         made        the graph, where a factory made it for this request: whose classes the values are of
         guard_idle  a put raises ThreadBusy when a run of the thread is not over, in the same transaction
+        ended       a run that is over: a checkpoint is read with the writes that it had when that run ended
         """
 
 

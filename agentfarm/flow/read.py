@@ -175,7 +175,7 @@ def _state_at_end(farm: Farm, tenant: Tenant, run: RunRow, last_values: bytes | 
     ended_head = run.ended_head
 
     def look(loaded: LoadedGraph) -> StateSnapshot:
-        bound = _bound(farm, tenant, loaded)
+        bound = _bound(farm, tenant, loaded, ended=run.run_id)
         assert isinstance(bound.checkpointer, BaseCheckpointSaver)  # `_bound` has put it there
         saver, config = _SaverAt(bound.checkpointer, ended_head), _config(run.thread_id, None)
         snapshot = _snapshot(bound.copy(update={"checkpointer": saver}), config)
@@ -291,10 +291,15 @@ def _access(
     return access
 
 
-def _bound(farm: Farm, tenant: Tenant, loaded: LoadedGraph, *, to_change: bool = False) -> Pregel[Any, Any, Any, Any]:
-    """The graph over the tenant's saver and store, to be read by alone where nothing is to be changed."""
+def _bound(
+    farm: Farm, tenant: Tenant, loaded: LoadedGraph, *, to_change: bool = False, ended: UUID | None = None
+) -> Pregel[Any, Any, Any, Any]:
+    """The graph over the tenant's saver and store, to be read by alone where nothing is to be changed.
+
+    ended  a run that is over, of which the answer is read
+    """
     made = loaded.graph if loaded.is_made else None
-    saver = farm.threads.saver(tenant, loaded.graph_id, guard_idle=to_change, made=made)
+    saver = farm.threads.saver(tenant, loaded.graph_id, guard_idle=to_change, made=made, ended=ended)
     graph = loaded.graph if to_change else for_reading(loaded.graph)
     graph = graph.copy(update={"checkpointer": saver, "store": farm.stores.of(tenant)})
     assert isinstance(graph, Pregel)

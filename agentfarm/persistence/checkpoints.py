@@ -35,15 +35,24 @@ PAGE = 20
 
 
 class TenantSaver(BlockingSaver):
-    """guard_idle  writing raises ThreadBusy when a run of the thread is not over, in the same transaction"""
+    """guard_idle  writing raises ThreadBusy when a run of the thread is not over, in the same transaction
+    ended       a run that is over: `get_tuple` answers with the writes that were there when it ended
+    """
 
     def __init__(
-        self, database: Database, tenant_id: UUID, serde: SerializerProtocol, *, guard_idle: bool = False
+        self,
+        database: Database,
+        tenant_id: UUID,
+        serde: SerializerProtocol,
+        *,
+        guard_idle: bool = False,
+        ended: UUID | None = None,
     ) -> None:
         super().__init__(serde=serde)
         self.database = database
         self.tenant_id = tenant_id
         self.guard_idle = guard_idle
+        self.ended = ended
         self._seen_head: tuple[UUID, UUID | None] | None = None  # (thread, head): what a put moves the head from
 
     def _in_transaction(self, work: Callable[[Connection], T]) -> T:
@@ -58,7 +67,9 @@ class TenantSaver(BlockingSaver):
         raises  InvalidId (of thread or checkpoint), StoreUnavailable
         """
         place = Place.of(config)
-        found = self._in_transaction(lambda connection: checkpoint_reads.find(connection, self.tenant_id, place))
+        found = self._in_transaction(
+            lambda connection: checkpoint_reads.find(connection, self.tenant_id, place, ended=self.ended)
+        )
         if found is None:
             return None
         if place.ns == "":

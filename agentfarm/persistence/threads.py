@@ -200,16 +200,25 @@ class PostgresThreads:
         with self.databases.transaction(tenant) as connection:
             return connection.execute(select(func.count()).select_from(matching)).scalar_one()
 
-    def saver(self, tenant: Tenant, graph_id: str | None, *, guard_idle: bool = False, made: Any = None) -> TenantSaver:
+    def saver(
+        self,
+        tenant: Tenant,
+        graph_id: str | None,
+        *,
+        guard_idle: bool = False,
+        made: Any = None,
+        ended: UUID | None = None,
+    ) -> TenantSaver:
         """LangGraph's saver for this tenant, outside of any execution. Not to be shared: it remembers the head it read.
 
         made        the graph, where a factory made it for this request: whose classes the values are of
         guard_idle  a put raises ThreadBusy when a run of the thread is not over, in the same transaction
+        ended       a run that is over: a checkpoint is read with the writes that it had when that run ended
         """
         serde = self.serde_for(graph_id)
         if made is not None:
             serde = serde_of(made, lossy=serde.softens)
-        return TenantSaver(self.databases.of(tenant), tenant.id, serde, guard_idle=guard_idle)
+        return TenantSaver(self.databases.of(tenant), tenant.id, serde, guard_idle=guard_idle, ended=ended)
 
     def outline(self, tenant: Tenant, thread_id: UUID, checkpoint_id: str | None) -> Checkpoint | None:
         """A checkpoint of the thread, else its head, whatever build wrote it; None where there is none. For those who

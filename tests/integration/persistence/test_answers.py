@@ -94,6 +94,30 @@ def test_a_run_that_asks_is_answered_with_its_question_when_the_next_one_has_beg
     assert answer["seen"] == ["first", "a", "beside"]  # what finished beside the question is told, too
 
 
+def two_questions() -> "StateGraph[Any]":
+    builder: StateGraph[Any] = StateGraph(State)
+    builder.add_node("human", lambda state: {"seen": [interrupt("one?"), interrupt("two?")]})
+    builder.add_node("beside", lambda state: {"seen": ["beside"]})
+    builder.add_edge(START, "human").add_edge(START, "beside")
+    return builder
+
+
+@pytest.mark.parametrize("build", [asking, two_questions])
+def test_a_run_that_asked_is_answered_with_its_question_when_a_later_one_has_answered_it(
+    home: Home, hands: Callable[..., Hand], acme: Tenant, build: Callable[[], "StateGraph[Any]"]
+) -> None:
+    """The later run's answers and results are kept at the very checkpoint that is the first one's end."""
+    worked, thread_id = Line(home, hands, acme, build()), uuid4()
+    first = worked.run({"seen": ["in"]}, thread_id).run_id
+    told = read_answer(farm_of(worked), acme, thread_id, first)
+
+    second = worked.run(Command(resume="answered", update={"seen": ["told"]}), thread_id).run_id
+
+    assert "__interrupt__" in told
+    assert read_answer(farm_of(worked), acme, thread_id, first) == told
+    assert read_answer(farm_of(worked), acme, thread_id, second) != told
+
+
 @pytest.mark.parametrize("goto", ["c", [Send("c", {}), "b"]], ids=["by name", "by Send"])
 def test_a_run_that_asks_is_answered_with_what_nodes_wrote_that_its_command_called(
     home: Home, hands: Callable[..., Hand], acme: Tenant, goto: Any
