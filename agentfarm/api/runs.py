@@ -28,8 +28,8 @@ from agentfarm.api.process import farm
 from agentfarm.api.schemas import MAX_LIMIT, MAX_OFFSET, RunCreate, RunCreateStateless, RunsCancel
 from agentfarm.errors import BadRequest, InvalidInput, NotFound, UnsupportedField
 from agentfarm.flow.admit import STREAM_MODES, admit_run, build_run
+from agentfarm.flow.answers import read_answer
 from agentfarm.flow.cancel import cancel_run
-from agentfarm.flow.read import read_answer
 from agentfarm.flow.watch import stream_run, wait_run
 from agentfarm.records import NewRun, Once, RunRow, RunStatus
 from agentfarm.tenancy import Tenant

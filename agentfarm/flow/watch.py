@@ -11,8 +11,8 @@ from uuid import UUID
 
 from agentfarm.engine.jsonable import to_json
 from agentfarm.errors import NotFound
+from agentfarm.flow.answers import read_answer
 from agentfarm.flow.farm import Farm
-from agentfarm.flow.read import read_answer
 from agentfarm.flow.settle import last_events
 from agentfarm.records import Ended, Event, RunRow
 from agentfarm.tenancy import Tenant

@@ -18,8 +18,9 @@ from agentfarm.engine.jsonable import to_json
 from agentfarm.engine.segment import SegmentRequest, run_segment
 from agentfarm.engine.store_config import StoreConfig
 from agentfarm.errors import NotFound, ThreadBusy
+from agentfarm.flow.answers import read_answer
 from agentfarm.flow.farm import Farm
-from agentfarm.flow.read import get_history, get_state, read_answer, thread_view, update_state
+from agentfarm.flow.read import get_history, get_state, thread_view, update_state
 from agentfarm.persistence.checkpoints import TenantSaver
 from agentfarm.persistence.database import Databases
 from agentfarm.persistence.store import PostgresStores

@@ -103,7 +103,13 @@ class FakeThreads:
         return len(self.search(tenant, replace(query, limit=10_000))[0])
 
     def saver(
-        self, tenant: Tenant, graph_id: str | None, *, guard_idle: bool = False, made: Any = None
+        self,
+        tenant: Tenant,
+        graph_id: str | None,
+        *,
+        guard_idle: bool = False,
+        made: Any = None,
+        ended: UUID | None = None,
     ) -> InMemorySaver:
         return self.savers.setdefault(tenant.id, InMemorySaver())
 
