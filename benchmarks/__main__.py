@@ -8,7 +8,7 @@ from pathlib import Path
 from benchmarks.farm import ROOT, BenchFarm
 from benchmarks.rounds import Table, render
 
-NAMES = ("throughput", "hop", "runs", "fanout", "kill", "parts", "engine")
+NAMES = ("throughput", "hop", "runs", "fanout", "kill", "parts", "engine", "once")
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +30,7 @@ def main(arguments: list[str] | None = None) -> int:
     folder = Path(options.folder or ROOT / ".farm" / "bench" / options.broker)
     print(f"starting a farm in {folder} …", flush=True)
     with BenchFarm(folder, broker=options.broker) as farm:
-        # In the order of NAMES, whatever order they were named in: parts and engine stop the workers and so come last.
+        # In the order of NAMES, whatever order they were named in: those that stop the workers come last.
         for name in [name for name in NAMES if name in (options.names or NAMES)]:
             print(f"{name} …", flush=True)
             for table in measure(name, farm, effort):
@@ -94,6 +94,11 @@ def measure(name: str, farm: BenchFarm, effort: Effort) -> Iterator[Table]:
 
             farm.become_worker()
             yield from measure_engine(farm.driver, farm.stock_runner, rounds=effort.rounds, runs=effort.runs)
+        case "once":
+            from benchmarks.once import measure_once
+
+            farm.become_worker()
+            yield from measure_once(farm.driver, farm.stock_runner, rounds=effort.rounds, runs=effort.runs)
 
 
 if __name__ == "__main__":

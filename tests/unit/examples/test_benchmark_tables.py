@@ -1,4 +1,4 @@
-"""benchmarks/rounds.py and cpu.py: figures are compared within a round, and printed as they were measured."""
+"""benchmarks/rounds.py, once.py and cpu.py: figures are compared within a round, and printed as they were measured."""
 
 import os
 from itertools import count
@@ -7,6 +7,7 @@ import pytest
 
 from benchmarks import cpu
 from benchmarks.__main__ import parse
+from benchmarks.once import COLUMNS, FARM, OVER, STOCK, Meter, rows_of
 from benchmarks.rounds import Cell, Figures, Ratio, Table, alternate, percentile, render, round_ratios
 
 
@@ -76,3 +77,33 @@ def test_a_benchmark_that_does_not_exist_is_refused_with_those_that_do(capsys: p
         "no benchmark is called hops; there are throughput, hop, runs, fanout, kill, parts, engine"
         in capsys.readouterr().err
     )
+
+
+def test_what_once_costs_over_stock_is_the_difference_within_a_round() -> None:
+    def figures(cpu_ms: float, backend_ms: float, *calls: str) -> Figures:
+        values = (cpu_ms, backend_ms, cpu_ms + backend_ms, 9.0)
+        return {f"{call}: {column}": value for call in calls for column, value in zip(COLUMNS, values, strict=True)}
+
+    stock = [figures(0.2, 0.3, "get_tuple", "put_writes", "put"), figures(0.4, 0.6, "get_tuple", "put_writes", "put")]
+    farm = [figures(0.4, 0.4, "claim", "commit"), figures(0.8, 0.8, "claim", "commit")]
+
+    rows = rows_of({"stock": stock, "farm": farm, "farm, cold": farm})
+
+    assert [row["both ms"] for row in rows[STOCK]] == pytest.approx([1.0, 2.0])
+    assert [row[OVER] for row in rows[STOCK]] == [0.0, 0.0]
+    assert [row["both ms"] for row in rows[FARM]] == pytest.approx([1.6, 3.2])
+    assert [row[OVER] for row in rows[FARM]] == pytest.approx([0.6, 1.2])
+
+
+@pytest.mark.skipif(not cpu.is_known(), reason="only Linux tells")
+def test_a_meter_tells_calls_apart_and_counts_a_call_inside_of_another_once() -> None:
+    meter = Meter(os.getpid())  # any process whose CPU clock can be read stands in for a backend
+    inner = meter.clocked("inner", lambda: sum(range(1000)))
+    outer = meter.clocked("outer", inner)
+
+    outer()
+    figures = meter.figures(steps=1)
+
+    assert "inner: CPU ms" not in figures
+    assert figures["outer: CPU ms"] > 0
+    assert figures["outer: both ms"] == pytest.approx(figures["outer: CPU ms"] + figures["outer: Postgres ms"])
