@@ -196,6 +196,7 @@ superstep = Table(
     Column("taken", Boolean, nullable=False, server_default=text("false")),
     Column("fence", BigInteger, nullable=False, server_default=text("0")),
     Column("attempts", Integer, nullable=False, server_default=text("0")),
+    Column("given_back", Integer, nullable=False, server_default=text("0")),
     Column("worker", BigInteger),
     _time("published_at"),
 )

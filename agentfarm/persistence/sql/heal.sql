@@ -136,7 +136,7 @@ CREATE FUNCTION farm.ops_stalled(p_lease interval, p_max int, p_age interval, p_
 RETURNS TABLE (action text, tenant_id uuid, run_id uuid, checkpoint_id uuid, graph_id text, queue text)
 LANGUAGE sql SET enable_hashjoin = off SET enable_mergejoin = off AS $$
   WITH bad AS MATERIALIZED (
-    SELECT s.tenant_id, s.run_id, s.checkpoint_id, r.graph_id, farm.at_build('', r.build) AS queue, s.attempts >= p_max AS is_over
+    SELECT s.tenant_id, s.run_id, s.checkpoint_id, r.graph_id, farm.at_build('', r.build) AS queue, farm.is_advance_spent(s.attempts, s.given_back, p_max) AS is_over
       FROM farm.run r JOIN farm.superstep s ON s.tenant_id = r.tenant_id AND s.run_id = r.run_id
      WHERE r.status = 'running' AND (s.published_at IS NULL OR s.published_at < clock_timestamp() - p_age)
        AND NOT EXISTS (SELECT FROM farm.node_execution e WHERE e.tenant_id = s.tenant_id AND e.run_id = s.run_id AND e.checkpoint_id = s.checkpoint_id

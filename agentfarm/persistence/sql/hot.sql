@@ -11,7 +11,7 @@ DO $$
 DECLARE v_function regprocedure;
 BEGIN
   FOR v_function IN SELECT p.oid::regprocedure FROM pg_proc p WHERE p.pronamespace = 'farm'::regnamespace AND p.proname = ANY (ARRAY[
-      'is_lost', 'how_lost', 'losses', 'deaths', 'is_spent', 'note_loss', 'loss_story', 'times', 'read_checkpoint', 'claim', 'load_step', 'claim_advance', 'save_own', 'save_writes', 'save_checkpoints', 'end_run',
+      'is_lost', 'how_lost', 'losses', 'deaths', 'is_spent', 'is_advance_spent', 'note_loss', 'loss_story', 'times', 'read_checkpoint', 'claim', 'load_step', 'claim_advance', 'save_own', 'save_writes', 'save_checkpoints', 'end_run',
       'commit', 'settle', 'retry_later', 'give_back', 'leased_to', 'hold', 'put_checkpoint', 'put_writes', 'open_at_head', 'bury', 'start_waiting', 'note_warnings', 'mark_announced',
       'register', 'beat', 'leave']) LOOP
     EXECUTE format('DROP ROUTINE %s', v_function);
@@ -44,6 +44,10 @@ CREATE FUNCTION farm.is_spent(p_lost_to jsonb, p_max int) RETURNS boolean LANGUA
   SELECT p_lost_to IS NOT NULL
      AND (farm.deaths(p_lost_to) >= p_max AND jsonb_path_exists(p_lost_to, '$[*] ? (@.alone == true)')
           OR farm.deaths(p_lost_to) >= 2 * p_max OR farm.losses(p_lost_to) - farm.deaths(p_lost_to) >= 5 * p_max) $$;
+
+-- The same of a superstep's advance, of which nobody notes who else's work was lost with it.
+CREATE FUNCTION farm.is_advance_spent(p_attempts int, p_given_back int, p_max int) RETURNS boolean LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
+  SELECT p_attempts - p_given_back >= 2 * p_max OR p_given_back >= 5 * p_max $$;
 
 -- One more entry. The worker's row counts what was lost with it, so that whoever looks later knows that the others were not alone.
 --  p_how    died, silent, or given_back: it lives, and does not work on it any more
@@ -184,7 +188,7 @@ BEGIN
     FROM farm.run r WHERE r.tenant_id = p_tenant AND r.run_id = p_run AND r.status = 'running';
   IF NOT FOUND THEN verdict := 'gone'; RETURN; END IF;
   UPDATE farm.superstep s SET worker = p_worker, fence = s.fence + 1, attempts = s.attempts + 1
-   WHERE s.tenant_id = p_tenant AND s.run_id = p_run AND s.checkpoint_id = p_ckpt AND s.attempts < p_max
+   WHERE s.tenant_id = p_tenant AND s.run_id = p_run AND s.checkpoint_id = p_ckpt AND NOT farm.is_advance_spent(s.attempts, s.given_back, p_max)
      AND (s.worker IS NULL OR p_retake AND s.worker = p_worker OR farm.is_lost(s.worker, p_lease))
      AND NOT EXISTS (SELECT FROM farm.node_execution e WHERE e.tenant_id = p_tenant AND e.run_id = p_run AND e.checkpoint_id = p_ckpt
                         AND e.status IN ('held', 'ready', 'leased'))
@@ -420,7 +424,7 @@ CREATE FUNCTION farm.give_back(p_tenant uuid, p_run uuid, p_ckpt uuid, p_exec uu
 BEGIN
   PERFORM set_config('farm.tenant', p_tenant::text, true), set_config('lock_timeout', '1s', true);
   IF p_exec = '00000000-0000-0000-0000-000000000000' THEN
-    UPDATE farm.superstep s SET worker = NULL, fence = s.fence + 1, published_at = NULL
+    UPDATE farm.superstep s SET worker = NULL, fence = s.fence + 1, given_back = s.given_back + 1, published_at = NULL
      WHERE s.tenant_id = p_tenant AND s.run_id = p_run AND s.checkpoint_id = p_ckpt AND s.fence = p_fence AND s.worker = p_worker;
   ELSE
     UPDATE farm.node_execution e
@@ -525,7 +529,7 @@ BEGIN
   RETURNING e.checkpoint_id, e.execution_id, r.graph_id, e.node, e.queue;
 END $$;
 
--- A node execution that has had its attempts (is_spent), or an advance that p_max workers have begun, is given up, and its run with it.
+-- A node execution or an advance that has had its attempts (is_spent, is_advance_spent) is given up, and its run with it.
 -- buried NULL: it was none.
 CREATE FUNCTION farm.bury(
   p_tenant uuid, p_run uuid, p_ckpt uuid, p_exec uuid, p_lease interval, p_max int,
@@ -539,7 +543,8 @@ BEGIN
   IF NOT FOUND THEN RETURN; END IF;
   IF p_exec = '00000000-0000-0000-0000-000000000000' THEN
     DELETE FROM farm.superstep s
-     WHERE s.tenant_id = p_tenant AND s.run_id = p_run AND s.checkpoint_id = p_ckpt AND s.attempts >= p_max AND farm.is_lost(s.worker, p_lease)
+     WHERE s.tenant_id = p_tenant AND s.run_id = p_run AND s.checkpoint_id = p_ckpt
+       AND farm.is_advance_spent(s.attempts, s.given_back, p_max) AND farm.is_lost(s.worker, p_lease)
     RETURNING '__advance__', s.attempts INTO v_node, v_count;
     v_why := format('The step after its nodes was begun %s by a worker, and never finished.', farm.times(v_count));
   ELSE

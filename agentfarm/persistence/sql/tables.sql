@@ -145,6 +145,7 @@ CREATE TABLE farm.superstep (
   taken         boolean NOT NULL DEFAULT false,    -- an interrupt() got the answer without an id
   fence         bigint NOT NULL DEFAULT 0,
   attempts      int NOT NULL DEFAULT 0,
+  given_back    int NOT NULL DEFAULT 0,            -- of these, by workers that live
   worker        bigint,                            -- who advances it; NULL: nobody yet
   published_at  timestamptz,                       -- the healer asked for somebody
   PRIMARY KEY (tenant_id, run_id, checkpoint_id)) WITH (fillfactor = 50);

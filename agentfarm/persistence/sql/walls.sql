@@ -67,7 +67,7 @@ BEGIN
   FOR v_function, v_name IN SELECT p.oid::regprocedure, p.proname FROM pg_proc p WHERE p.pronamespace = 'farm'::regnamespace AND NOT p.prosecdef LOOP
     EXECUTE format('REVOKE ALL ON ROUTINE %s FROM PUBLIC, farm_app, farm_ops, farm_admin', v_function);
     IF v_name NOT LIKE 'ops\_%' THEN EXECUTE format('GRANT EXECUTE ON ROUTINE %s TO farm_app', v_function); END IF;
-    IF v_name LIKE 'ops\_%' OR v_name IN ('tenant', 'is_lost', 'how_lost', 'losses', 'deaths', 'is_spent', 'note_loss', 'at_build') THEN
+    IF v_name LIKE 'ops\_%' OR v_name IN ('tenant', 'is_lost', 'how_lost', 'losses', 'deaths', 'is_spent', 'is_advance_spent', 'note_loss', 'at_build') THEN
       EXECUTE format('GRANT EXECUTE ON ROUTINE %s TO farm_ops', v_function);
     END IF;
     IF v_name = 'tenant' THEN EXECUTE format('GRANT EXECUTE ON ROUTINE %s TO farm_admin', v_function); END IF;

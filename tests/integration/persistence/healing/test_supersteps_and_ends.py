@@ -25,6 +25,9 @@ from tests.integration.persistence.farmhands import (
 from tests.integration.persistence.healing.parts import declare_dead, empty
 from tests.integration.persistence.postgres import Home, wait_for
 
+GIVE_BACK = """SELECT farm.give_back(tenant_id, run_id, checkpoint_id, '00000000-0000-0000-0000-000000000000', fence, worker)
+                 FROM farm.superstep"""
+
 
 def fan_out(hand: Hand, message: ExecuteNode, width: int = 2) -> list[ExecuteNode]:
     claimed = hand.claim(message)
@@ -76,16 +79,32 @@ def test_an_advance_that_kills_its_workers_is_buried(
         sibling = hand.claim(ready)
         elected = hand.commit(sibling, settled(sibling)).advance
     assert elected is not None  # held until the end: dropped, it would be given back
-    home.query("UPDATE farm.superstep SET attempts = %s RETURNING 1", home.settings.max_attempts)
+    home.query("UPDATE farm.superstep SET attempts = %s RETURNING 1", 2 * home.settings.max_attempts)
     declare_dead(home, hand)
 
     assert healer.stalled() == ()
 
     assert run_status(home, message) == "error"
     assert home.query("SELECT error->>'message' FROM farm.run") == [
-        ("The step after its nodes was begun 6 times by a worker, and never finished.",)
+        ("The step after its nodes was begun 12 times by a worker, and never finished.",)
     ]
     assert count(home, "superstep") == 0
+
+
+def test_an_advance_that_workers_gave_back_is_not_used_up(
+    home: Home, hand: Hand, acme: Tenant, healer: PostgresHealing
+) -> None:
+    for ready in fan_out(hand, start(home, acme)):
+        sibling = hand.claim(ready)
+        elected = hand.commit(sibling, settled(sibling)).advance
+    assert elected is not None
+    for _ in range(2 * home.settings.max_attempts):  # as many roll-outs, each in the midst of it
+        home.query("UPDATE farm.superstep SET attempts = attempts + 1, worker = %s RETURNING 1", hand.lease.worker_id())
+        assert home.query(GIVE_BACK) == [(True,)]
+
+    (message,) = wait_for(healer.stalled, what="the superstep that was given back")
+
+    assert hand.claim(message).kind == "advance"
 
 
 def test_an_end_that_nobody_told_is_found_with_its_error_and_told_once(
