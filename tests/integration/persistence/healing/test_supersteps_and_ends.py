@@ -25,8 +25,9 @@ from tests.integration.persistence.farmhands import (
 from tests.integration.persistence.healing.parts import declare_dead, empty
 from tests.integration.persistence.postgres import Home, wait_for
 
-GIVE_BACK = """SELECT farm.give_back(tenant_id, run_id, checkpoint_id, '00000000-0000-0000-0000-000000000000', fence, worker)
-                 FROM farm.superstep"""
+GIVE_BACK = """
+    SELECT farm.give_back(tenant_id, run_id, checkpoint_id, '00000000-0000-0000-0000-000000000000', fence, worker)
+      FROM farm.superstep"""
 
 
 def fan_out(hand: Hand, message: ExecuteNode, width: int = 2) -> list[ExecuteNode]:
