@@ -106,14 +106,14 @@ test: setup-dev ## Every test, on PostgreSQL, Valkey and RabbitMQ that it starts
 crash: setup-dev ## A death at every point of every message in every way (tests/integration/crash), where `test` tries a sample
 	@AGENTFARM_CRASH=all $(BIN)/pytest -n $(JOBS) --dist=load --timeout 3600 -s tests/integration/crash $(ARGS)
 
-chaos: setup-dev ## Every kind of fault over a whole farm, from a seed; ends by itself. SECONDS=90 BROKER=redis|rabbitmq SEED=7
-	@$(BIN)/python -m tests.chaos --seconds $(or $(SECONDS),90) --broker $(BROKER) $(if $(SEED),--seed $(SEED)) $(ARGS)
+chaos: setup-dev ## Every kind of fault over a whole farm, from a seed; ends by itself. SECONDS=90 BROKER=redis|rabbitmq|sqs SEED=7 SLACK=2
+	@$(BIN)/python -m tests.chaos --seconds $(or $(SECONDS),90) --broker $(BROKER) $(if $(SEED),--seed $(SEED)) --slack $(or $(SLACK),1) $(ARGS)
 
 soak: setup-dev ## A farm under steady load with faults, for hours: does anything grow? SECONDS=3600 BROKER=redis|rabbitmq SEED=7
 	@$(BIN)/python -m tests.soak --seconds $(or $(SECONDS),3600) --broker $(BROKER) $(if $(SEED),--seed $(SEED)) $(ARGS)
 
-mutants: setup-dev ## Farms broken on purpose; the chaos must catch each. ARGS=no-fence
-	@$(BIN)/python -m tests.chaos.mutants $(ARGS)
+mutants: setup-dev ## Farms broken on purpose, each of which a test or a storm must catch; a table. ARGS=no-fence SLACK=2
+	@$(BIN)/python -m tests.chaos.mutants --slack $(or $(SLACK),1) $(ARGS)
 
 upstream: setup-dev ## LangGraph's own tests, of exactly the locked release, through our engine, our saver and our store
 	@PYTHONPATH=. $(BIN)/python tests/upstream/run.py $(ARGS)

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import urllib.request
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -22,18 +23,34 @@ class Moto:
     port: int = field(default_factory=free_port)
     popen: "subprocess.Popen[bytes] | None" = None
 
+    name = "moto"
+
+    def __post_init__(self) -> None:
+        # The kernel ends a process with the thread that started it, and whoever calls `start` may be a short one.
+        self._starter = ThreadPoolExecutor(max_workers=1, thread_name_prefix="moto")
+
     @property
     def url(self) -> str:
         return f"sqs://of:moto@127.0.0.1:{self.port}"
 
     def start(self) -> None:
+        """Idempotent."""
+        if self.pid is None:
+            self._starter.submit(self._start).result()
+        wait_for(self.is_ready, what=f"an answer of moto; log: {self.folder}/moto.log", seconds=60)
+
+    def _start(self) -> None:
         with (self.folder / "moto.log").open("ab") as log:
             self.popen = subprocess.Popen(
                 [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(self.port)],
                 cwd=ROOT, env={**os.environ, **KEYS}, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
                 preexec_fn=die_with_parent(),  # noqa: PLW1509  # one system call, between fork and exec
             )  # fmt: skip
-        wait_for(self._answers, what=f"an answer of moto; log: {self.folder}/moto.log", seconds=60)
+
+    @property
+    def pid(self) -> int | None:
+        """None while it does not run."""
+        return self.popen.pid if self.popen is not None and self.popen.poll() is None else None
 
     def empty(self) -> None:
         """No queue, no message."""
@@ -46,7 +63,7 @@ class Moto:
             self.popen.kill()
             self.popen.wait(10)
 
-    def _answers(self) -> bool:
+    def is_ready(self) -> bool:
         try:
             with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/moto-api/data.json", timeout=5):
                 return True

@@ -5,7 +5,8 @@ import threading
 import time
 import traceback
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,7 +21,7 @@ from agentfarm.errors import BrokerUnavailable
 from agentfarm.messages import ExecuteNode
 from agentfarm.queueing.broker import make_app
 from agentfarm.queueing.publisher import CeleryPublisher
-from tests.chaos.fleet import WORKERS, Fleet
+from tests.chaos.fleet import WEBS, Fleet
 from tests.chaos.plan import Planned
 from tests.chaos.proxy import Direction
 from tests.chaos.servers import NAMES, Name, Servers
@@ -30,6 +31,9 @@ T = TypeVar("T")
 
 #: How long a fault waits for something that it can happen to: a child that is there, a byte on its way.
 PATIENCE_SECONDS = 60.0
+
+#: How long a fault that is to hit a worker waits for one that has a node in hand, before it hits an idle one.
+IDLE_SECONDS = 10.0
 
 #: Messages that "publish again" publishes, in an order of its own.
 AGAIN = 60
@@ -41,7 +45,7 @@ FAKETIME = (
 )
 
 
-def _found(fact: Callable[[], T], *, what: str) -> T:
+def _found(fact: Callable[[], T], *, what: str, slack: float) -> T:
     """The first truthy answer, also when Postgres is away for a while by another fault."""
 
     def asked() -> T | None:
@@ -50,9 +54,13 @@ def _found(fact: Callable[[], T], *, what: str) -> T:
         except psycopg.OperationalError:
             return None
 
-    found = wait_for(asked, what=what, seconds=PATIENCE_SECONDS, every_seconds=0.1)
+    found = wait_for(asked, what=what, seconds=PATIENCE_SECONDS * slack, every_seconds=0.1)
     assert found is not None
     return found
+
+
+def _nodes(fired: "Fired") -> str:
+    return f"{len(fired.held)} in hand"
 
 
 def find_faketime() -> str | None:
@@ -83,10 +91,13 @@ class Fired:
 
 
 class Faults:
-    """Fires a plan over a fleet. Two faults on one target wait for each other."""
+    """Fires a plan over a fleet. Two faults on one target wait for each other.
 
-    def __init__(self, fleet: Fleet, servers: Servers, plan: Sequence[Planned]) -> None:
-        self.fleet, self.servers = fleet, servers
+    slack  so many times longer a fault waits for its chance, and the end for all to be whole
+    """
+
+    def __init__(self, fleet: Fleet, servers: Servers, plan: Sequence[Planned], *, slack: float = 1.0) -> None:
+        self.fleet, self.servers, self.slack = fleet, servers, slack
         self.fired = [Fired(planned) for planned in plan]
         self._locks: dict[str, threading.Lock] = defaultdict(threading.Lock)
         self._threads: list[threading.Thread] = []
@@ -107,7 +118,7 @@ class Faults:
             proxy.clear()
         for name in NAMES:
             self.servers.start(name)
-        self.fleet.await_whole(seconds=90)
+        self.fleet.await_whole(seconds=90 * self.slack)
 
     # -- one after the other
 
@@ -142,6 +153,7 @@ class Faults:
             "wrong clock": self._wrong_clock,
             "flush broker": self._flush,
             "publish again": self._publish_again,
+            "lose message": self._lose_message,
         }
         if kind in known:
             return known[kind]
@@ -149,54 +161,76 @@ class Faults:
 
     # -- processes
 
-    def _kill_child(self, fired: Fired) -> str:
+    @contextmanager
+    def _with_nodes_in_hand(self, fired: Fired) -> Iterator[list[int]]:
+        """The worker's processes, stopped while they hold nodes, or idle after a while; the living go on after it."""
         name = fired.planned.target
+        self._found(lambda: self.fleet.is_beating(name), what=f"worker {name}")
 
-        def own() -> list[int]:
-            pids = {pid for pid, *_ in self.query("SELECT pid FROM farm.worker WHERE ended_at IS NULL")}
-            return sorted(pids & set(self.fleet.pids(name)))
+        def is_holding(pids: Sequence[int]) -> bool:
+            self._note(fired, pids)
+            return bool(fired.held)
 
-        pids = _found(own, what=f"a child of {name}")
-        pid = random.Random(fired.planned.detail).choice(pids)
-        self._note(fired, [pid])
-        self.fleet.kill_pid(pid)
-        return f"pid {pid}"
+        with self.fleet.still(name, is_holding, seconds=IDLE_SECONDS) as pids:
+            yield pids
+
+    def _kill_child(self, fired: Fired) -> str:
+        with self._with_nodes_in_hand(fired) as pids:
+            registered = {pid for pid, *_ in self.query("SELECT pid FROM farm.worker WHERE ended_at IS NULL")}
+            children = sorted(registered & set(pids))
+            if not children:
+                raise NotFired(f"no child of {fired.planned.target} has a lease")
+            random.Random(fired.planned.detail).shuffle(children)
+            for pid in children:
+                self._note(fired, [pid])
+                if fired.held:
+                    break
+            self.fleet.kill_pid(pid)
+        return f"pid {pid}, {_nodes(fired)}"
 
     def _kill_worker(self, fired: Fired) -> str:
-        return self._kill(fired, self.fleet.kill)
+        with self._with_nodes_in_hand(fired):
+            pids = self.fleet.kill(fired.planned.target)
+        return f"pids {pids}, {_nodes(fired)}"
 
     def _kill_parent(self, fired: Fired) -> str:
-        return self._kill(fired, self.fleet.kill_parent)
+        with self._with_nodes_in_hand(fired):
+            pids = self.fleet.kill_parent(fired.planned.target)
+        return f"pids {pids}, {_nodes(fired)}"
 
     def _kill_process(self, fired: Fired) -> str:
-        return self._kill(fired, self.fleet.kill)
-
-    def _kill(self, fired: Fired, kill: Callable[[str], list[int]]) -> str:
         name = fired.planned.target
-        _found(lambda: self.fleet.is_running(name), what=f"process {name}")
-        self._note(fired, self.fleet.pids(name) if name in WORKERS else None)
-        pids = kill(name)
-        if name == "web":
+        self._found(lambda: self.fleet.is_running(name), what=f"process {name}")
+        self._note(fired)
+        pids = self.fleet.kill(name)
+        if name in WEBS:
             began = time.monotonic()
-            wait_for(self.fleet.answers, what="an answer of the API", seconds=90, every_seconds=0.1)
+            wait_for(
+                lambda: self.fleet.answers(name),
+                what=f"an answer of {name}",
+                seconds=90 * self.slack,
+                every_seconds=0.1,
+            )
             fired.back_seconds = time.monotonic() - began
         return f"pids {pids}"
 
     def _freeze(self, fired: Fired) -> str:
-        name, seconds = fired.planned.target, fired.planned.seconds
-        _found(lambda: self.fleet.is_beating(name), what=f"worker {name}")
-        pids = self.fleet.pids(name)
-        self._note(fired, pids)
-        states: list[str] = []
-
-        def stay() -> None:
-            self._stopping.wait(seconds)
-            states.extend(Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2][0] for pid in pids)
-
-        self.fleet.frozen(name, stay)
-        if set(states) != {"T"}:
+        with self._with_nodes_in_hand(fired) as pids:
+            self._stopping.wait(fired.planned.seconds)
+            states = {Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2][0] for pid in pids}
+        if states != {"T"}:
             raise NotFired(f"not all of {pids} stood still: {states}")
-        return f"pids {pids}"
+        return f"pids {pids}, {_nodes(fired)}"
+
+    def _lose_message(self, fired: Fired) -> str:
+        """A worker dies with nodes in hand, and the broker forgets all that it had: only the healer knows of them."""
+        with self._locks["broker"]:
+            self._found(lambda: self.servers.is_up("broker"), what="the broker, running")
+            with self._with_nodes_in_hand(fired):
+                lost = self.servers.flush_broker()
+                self.fleet.kill(fired.planned.target)
+                lost += self.servers.flush_broker()  # RabbitMQ has taken back what its dead consumer had
+        return f"{_nodes(fired)}, {lost} lost"
 
     def _wrong_clock(self, fired: Fired) -> str:
         """The worker dies, and comes back an hour early or late."""
@@ -210,13 +244,13 @@ class Faults:
             "FAKETIME_DONT_FAKE_MONOTONIC": "1",
             "PYTHONPATH": str(Path(__file__).parent / "wrong_clock"),
         }
-        return f"{self._kill(fired, self.fleet.kill)}, clock {offset} s from now on"
+        return f"{self._kill_worker(fired)}, clock {offset} s from now on"
 
     # -- servers
 
     def _kill_server(self, fired: Fired) -> str:
         name = cast("Name", fired.planned.target)
-        _found(lambda: self.servers.is_up(name), what=f"{name}, running")
+        self._found(lambda: self.servers.is_up(name), what=f"{name}, running")
         self._note(fired)
         pid = self.servers.kill(name)
         self._stopping.wait(fired.planned.seconds)
@@ -226,7 +260,7 @@ class Faults:
         return f"pid {pid}"
 
     def _flush(self, fired: Fired) -> str:
-        _found(lambda: self.servers.is_up("broker"), what="the broker, running")
+        self._found(lambda: self.servers.is_up("broker"), what="the broker, running")
         self._note(fired)
         return f"{self.servers.flush_broker()} lost"
 
@@ -238,7 +272,7 @@ class Faults:
             " FROM farm.node_execution e JOIN farm.run r USING (tenant_id, run_id)"
             " ORDER BY e.status IN ('leased', 'ready') DESC, e.created_at DESC LIMIT %s"
         )
-        rows = _found(lambda: self.query(sql, AGAIN // 2), what="a node execution")
+        rows = self._found(lambda: self.query(sql, AGAIN // 2), what="a node execution")
         messages = [
             ExecuteNode(tenant, "main", run, checkpoint, execution, graph_id=graph, node=node, queue=queue)
             for tenant, run, checkpoint, execution, graph, node, queue in rows
@@ -256,7 +290,7 @@ class Faults:
                 publisher.close()
             return True
 
-        _found(published, what="a broker that takes messages")
+        self._found(published, what="a broker that takes messages")
         return f"{len(messages)} messages"
 
     def _settings(self) -> Settings:
@@ -273,7 +307,7 @@ class Faults:
     def _weather(self, fired: Fired) -> str:
         group, _, server = fired.planned.target.partition("-")
         proxy, kind = self.fleet.proxy(group, server), fired.planned.kind.rpartition(" ")[0]
-        _found(lambda: self.fleet.is_beating(group), what=f"worker {group}")
+        self._found(lambda: self.fleet.is_beating(group), what=f"worker {group}")
         self._note(fired, self.fleet.pids(group))
         before, detail = proxy.touched, fired.planned.detail
         directions: tuple[Direction, ...] = ("up", "down")
@@ -287,7 +321,7 @@ class Faults:
                     directions = (directions[detail % 2],)
                 proxy.hold(*directions)
             self._stopping.wait(fired.planned.seconds)
-            touched = _found(lambda: proxy.touched - before, what="traffic")
+            touched = self._found(lambda: proxy.touched - before, what="traffic")
         except AssertionError as error:
             raise NotFired(f"nothing went from {group} to {server}, or back") from error
         finally:
@@ -308,6 +342,9 @@ class Faults:
         except psycopg.OperationalError:
             fired.held = []  # Postgres is down by another fault: what was held then cannot be told
         fired.at = datetime.now(UTC)
+
+    def _found(self, fact: Callable[[], T], *, what: str) -> T:
+        return _found(fact, what=what, slack=self.slack)
 
     def query(self, sql: str, *parameters: Any) -> list[tuple[Any, ...]]:
         with psycopg.connect(self.servers.root_url, autocommit=True, connect_timeout=3) as connection:

@@ -1,17 +1,18 @@
 """The farm's processes, each behind proxies of its group, and a supervisor that starts again whatever ended.
 
-control   web and beat
+control   two webs and beat
 one, two  workers of threads
 three     a worker of prefork children, which also takes what is in quarantine
 """
 
+import contextlib
 import os
 import random
 import signal
 import threading
 import time
 import urllib.request
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -19,13 +20,14 @@ import psycopg
 
 from tests.chaos.proxy import Network, Proxy
 from tests.chaos.servers import NAMES, Servers
-from tests.farm import FarmProcesses, Process, children, wait_for
+from tests.farm import FarmProcesses, Process, children, free_port, wait_for
 
 THREADS = ("one", "two")
 PREFORK = "three"
 WORKERS = (*THREADS, PREFORK)
 GROUPS = ("control", *WORKERS)
-PROCESSES = ("web", "beat", *WORKERS)
+WEBS = ("web", "web2")
+PROCESSES = (*WEBS, "beat", *WORKERS)
 
 #: Seconds until what was killed is started again.
 PAUSE_SECONDS = (0.2, 2.0)
@@ -39,7 +41,6 @@ STOP_SECONDS = 40.0
 class Fleet:
     """environment  of all; a process adds the addresses of its group
     clocks        what a process is started with on top, while its clock is to be wrong
-    absent        processes that are never started (mutants.py)
     """
 
     servers: Servers
@@ -49,11 +50,11 @@ class Fleet:
     rng: random.Random
     clocks: dict[str, Mapping[str, str]] = field(default_factory=dict)
     running: dict[str, Process] = field(default_factory=dict)
-    absent: frozenset[str] = frozenset()
     restarts: int = 0
 
     def __post_init__(self) -> None:
         self._farm = FarmProcesses(self.environment, self.folder, self.servers.root_url)
+        self._ports = {name: free_port() for name in WEBS}
         for group in GROUPS:
             for server in NAMES:
                 self.network.proxy(f"{group}-{server}", lambda server=server: self.servers.port(server))  # type: ignore[misc]
@@ -63,8 +64,11 @@ class Fleet:
         self._supervisor = threading.Thread(target=self._supervise, name="supervisor", daemon=True)
 
     @property
-    def url(self) -> str:
-        return self._farm.url
+    def urls(self) -> list[str]:
+        return [self._url(name) for name in WEBS]
+
+    def _url(self, web: str) -> str:
+        return f"http://127.0.0.1:{self._ports[web]}"
 
     def proxy(self, group: str, server: str) -> Proxy:
         return self.network.find([f"{group}-{server}"])[0]
@@ -72,8 +76,8 @@ class Fleet:
     # -- start and end
 
     def start(self) -> None:
-        """Every process, side by side; returns when the API answers and each worker has its lease."""
-        for name in self._wanted():
+        """Every process, side by side; returns when each web answers and each worker has its lease."""
+        for name in PROCESSES:
             self._start(name)
         self.await_whole(seconds=START_SECONDS)
         self._supervisor.start()
@@ -83,8 +87,7 @@ class Fleet:
         self._ending.set()
         if self._supervisor.is_alive():
             self._supervisor.join(10)
-        order = [name for name in (*WORKERS, "beat", "web") if name not in self.absent]
-        return {name: self.running[name].stop(seconds=STOP_SECONDS) for name in order}
+        return {name: self.running[name].stop(seconds=STOP_SECONDS) for name in (*WORKERS, "beat", *WEBS)}
 
     def kill_all(self) -> None:
         """Whatever happened: nothing of ours is left behind."""
@@ -95,23 +98,20 @@ class Fleet:
             if process.popen.poll() is None:
                 process.kill()
 
-    def _wanted(self) -> list[str]:
-        return [name for name in PROCESSES if name not in self.absent]
-
     def await_whole(self, *, seconds: float) -> None:
         """Raises AssertionError."""
         wait_for(self.is_whole, what=f"a whole farm; logs: {self.folder}", seconds=seconds, every_seconds=LOOK_SECONDS)
 
     def is_whole(self) -> bool:
-        """Every process runs, the API answers, every worker's row is fresh."""
+        """Every process runs, each web answers, every worker's row is fresh."""
         with self._lock:
             if any(process.popen.poll() is not None for process in self.running.values()):
                 return False
-        return self.answers() and all(self.is_beating(name) for name in WORKERS)
+        return all(map(self.answers, WEBS)) and all(self.is_beating(name) for name in WORKERS)
 
-    def answers(self) -> bool:
+    def answers(self, web: str) -> bool:
         try:
-            with urllib.request.urlopen(f"{self.url}/ok", timeout=2) as answer:  # our own loopback address
+            with urllib.request.urlopen(f"{self._url(web)}/ok", timeout=2) as answer:  # our own loopback address
                 return bool(answer.status == 200)
         except OSError:
             return False
@@ -135,8 +135,8 @@ class Fleet:
             self.running[name] = self._farm.start(name, *self._command(name), **own)
 
     def _command(self, name: str) -> tuple[str, ...]:
-        if name == "web":
-            return ("manage.py", "serve", "--host", "127.0.0.1", "--port", str(self._farm.port))
+        if name in WEBS:
+            return ("manage.py", "serve", "--host", "127.0.0.1", "--port", str(self._ports[name]))
         if name == "beat":
             return ("-m", "celery", "-A", "workers", "beat", "-l", "INFO")
         pool = ("prefork", "2", "cpu,io,quarantine") if name == PREFORK else ("threads", "6", "io,cpu")
@@ -150,7 +150,7 @@ class Fleet:
     def _supervise(self) -> None:
         while not self._ending.wait(0.05):
             now = time.monotonic()
-            for name in self._wanted():
+            for name in PROCESSES:
                 if self.running[name].popen.poll() is None:
                     continue
                 due = self._due.setdefault(name, now + self.rng.uniform(*PAUSE_SECONDS))
@@ -192,11 +192,23 @@ class Fleet:
     def kill_pid(self, pid: int) -> None:
         os.kill(pid, signal.SIGKILL)
 
-    def frozen(self, name: str, wait: Callable[[], object]) -> None:
-        """SIGSTOP, wait, SIGCONT."""
-        process = self.running[name]
-        process.freeze()
-        try:
-            wait()
-        finally:
-            process.thaw()
+    @contextlib.contextmanager
+    def still(self, name: str, look: Callable[[list[int]], object], *, seconds: float) -> Iterator[list[int]]:
+        """Its pids, stopped at a moment of which `look` says yes, or after so many seconds at any; then SIGCONT."""
+        end = time.monotonic() + seconds
+        while True:
+            pids = self.pids(name)
+            try:
+                _signal(pids, signal.SIGSTOP)
+                if look(pids) or time.monotonic() > end:
+                    yield pids
+                    return
+            finally:
+                _signal(pids, signal.SIGCONT)
+            time.sleep(LOOK_SECONDS / 4)  # it has to be let work, or it takes nothing
+
+
+def _signal(pids: Sequence[int], number: signal.Signals) -> None:
+    for pid in pids:
+        with contextlib.suppress(ProcessLookupError):  # it has died meanwhile, which may be why we are here
+            os.kill(pid, number)

@@ -42,12 +42,13 @@ class State(TypedDict, total=False):
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One execution of a node that has begun."""
+    """One execution of a node that has begun. began: on the monotonic clock, which no fault moves and all share."""
 
     run_id: str
     execution_id: str
     node: str
     pid: int
+    began: float
 
 
 def enter(config: RunnableConfig) -> int:
@@ -61,7 +62,7 @@ def enter(config: RunnableConfig) -> int:
     run = Path(folder) / configurable["run_id"]
     # One write of less than a page to a file opened for appending: whole or not there, whoever is killed.
     with run.open("ab", buffering=0) as lines:
-        lines.write(f"{execution_id} {node} {os.getpid()}\n".encode())
+        lines.write(f"{execution_id} {node} {os.getpid()} {time.monotonic()}\n".encode())
     return sum(entry.execution_id == execution_id for entry in _read(run))
 
 
@@ -71,8 +72,8 @@ def read_ledger(folder: Path) -> list[Entry]:
 
 def _read(run: Path) -> Iterator[Entry]:
     for line in run.read_text(encoding="ascii").splitlines():
-        execution_id, node, pid = line.split(" ")
-        yield Entry(run.name, execution_id, node, int(pid))
+        execution_id, node, pid, began = line.split(" ")
+        yield Entry(run.name, execution_id, node, int(pid), float(began))
 
 
 def _work() -> None:

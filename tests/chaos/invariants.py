@@ -97,7 +97,7 @@ def check_after_the_end(facts: Facts) -> list[Broken]:
 
 
 def one_end_each(facts: Facts) -> Iterator[Broken]:
-    """Every acknowledged run is over, in the status that its client was told; so is every other."""
+    """Every acknowledged run is over, in the status that its client was told, and was made once; so is every other."""
     rows = {row["run_id"]: row for row in facts.runs()}
     facts.counts.runs = len(rows)
     facts.counts.unacknowledged = len(rows.keys() - facts.book.acknowledged.keys())
@@ -111,6 +111,9 @@ def one_end_each(facts: Facts) -> Iterator[Broken]:
         told = facts.book.statuses.get(run_id, set())
         if told - {row["status"]}:
             yield Broken("P1", f"is {row['status']}, and its client was told {sorted(told)}", run_id)
+    for ask, made in Counter(row["ask"] for row in rows.values()).items():
+        if made > 1:
+            yield Broken("P1", f"{ask} was asked for once, and {made} runs were made of it")
 
 
 def nothing_open(facts: Facts) -> Iterator[Broken]:
@@ -258,7 +261,7 @@ async def _check_thread(facts: Facts, client: Any, thread_id: str, runs: Sequenc
         status = "interrupted" if "__interrupt__" in values else "success"
         if row["status"] != status:
             yield Broken("P6", f"ended as {row['status']}, stock LangGraph's as {status}", run_id)
-        got = await _answer(facts, client, row, alone=len(runs) == len({ask.name for _, ask in runs}))
+        got = await _answer(facts, client, row)
         if got is not None and got != values:
             yield Broken("P6", f"answers {got}, stock LangGraph {values}", run_id)
         for other, canary in facts.canaries.items():
@@ -275,16 +278,14 @@ async def _check_thread(facts: Facts, client: Any, thread_id: str, runs: Sequenc
         yield Broken("P6", f"thread {thread_id} holds {state}, stock LangGraph's {last}")
 
 
-async def _answer(facts: Facts, client: Any, row: Row, *, alone: bool) -> dict[str, Any] | None:
+async def _answer(facts: Facts, client: Any, row: Row) -> dict[str, Any] | None:
     """What a run came to. Of one that stopped to ask it is what its client was told then, since the next run takes the
-    question away; None where nobody can know, since a request without an answer had made that next run.
-
-    alone  each run of the thread was made by a request of its own
+    question away; None where its client went away before it was told.
     """
     if row["status"] != "interrupted":
         return oracle.comparable(await client.runs.join(row["thread_id"], row["run_id"]))
     known = facts.book.answers.get(row["run_id"])
-    return oracle.comparable(known) if alone and known is not None else None
+    return oracle.comparable(known) if known is not None else None
 
 
 async def _check_stream(facts: Facts, client: Any, row: Row, said: Sequence[str]) -> Any:

@@ -1,21 +1,22 @@
 """Many users of several tenants, each through the official client, each as careful as a real one.
 
-No answer, or a 5xx: ask again. A run is asked for again only after looking whether the first request made it: should
-both come to be, both are accounted for, since a run carries in its metadata what it was asked for (`Ask`).
+No answer, or a 5xx: ask again, at another web process. Each run is asked for under an Idempotency-Key, so that a
+request whose answer was lost makes no second one; a run carries in its metadata what it was asked for (`Ask`).
 """
 
 import asyncio
+import contextlib
 import random
 import uuid
 from collections import Counter
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal, TypeVar
 
 import httpx
 from langgraph_sdk import get_client
 from langgraph_sdk.client import LangGraphClient
-from langgraph_sdk.errors import APIConnectionError, InternalServerError
+from langgraph_sdk.errors import APIConnectionError
 
 from tests.chaos.graphs import GRAPHS
 
@@ -27,8 +28,10 @@ WAYS: Final[Sequence[Way]] = ("poll", "join", "stream", "stream")
 
 TERMINAL: Final = frozenset({"success", "error", "interrupted", "timeout"})
 
-#: What a client takes for "ask again": the connection, a timeout, a server that says 5xx.
-AGAIN: Final = (httpx.TransportError, APIConnectionError, InternalServerError)
+#: What may be "ask again": the connection, a timeout, a status (5xx, see `pause`).
+AGAIN: Final = (httpx.TransportError, APIConnectionError, httpx.HTTPStatusError)
+
+SERVER_ERROR: Final = 500
 
 #: Between two tries of one user, and between two looks at a run that is not over.
 PAUSE_SECONDS = (0.1, 0.8)
@@ -70,17 +73,23 @@ class Book:
 class User:
     """One conversation after the other, until the load is over.
 
-    canary  the tenant's own word: in all that it asks for, and in nothing of another's
+    canary   the tenant's own word: in all that it asks for, and in nothing of another's
+    clients  one a web process; after each failure the next is asked
     """
 
     name: str
     tenant: str
     canary: str
-    client: LangGraphClient
+    clients: Sequence[LangGraphClient]
     book: Book
     rng: random.Random
     over: asyncio.Event
     asked: int = 0
+    at: int = 0
+
+    @property
+    def client(self) -> LangGraphClient:
+        return self.clients[self.at % len(self.clients)]
 
     async def live(self) -> None:
         while not self.over.is_set():
@@ -117,25 +126,20 @@ class User:
 
     async def create(self, ask: Ask) -> str:
         """The id of a run that the farm has acknowledged."""
-        while True:
-            try:
-                run = await self.client.runs.create(
-                    ask.thread_id,
-                    ask.graph,
-                    input=ask.input,
-                    command={"resume": ask.resume} if ask.resume is not None else None,
-                    metadata={"ask": ask.name},
-                    multitask_strategy="enqueue",
-                    stream_mode=["updates", "custom"],
-                    stream_resumable=True,
-                )
-            except AGAIN as error:
-                await self.pause(error)
-                runs = await self.persist(lambda: self.client.runs.list(ask.thread_id, limit=100))
-                if made := [run for run in runs if run["metadata"].get("ask") == ask.name]:
-                    return str(made[0]["run_id"])
-            else:
-                return str(run["run_id"])
+        run = await self.persist(
+            lambda: self.client.runs.create(
+                ask.thread_id,
+                ask.graph,
+                input=ask.input,
+                command={"resume": ask.resume} if ask.resume is not None else None,
+                metadata={"ask": ask.name},
+                multitask_strategy="enqueue",
+                stream_mode=["updates", "custom"],
+                stream_resumable=True,
+                headers={"Idempotency-Key": ask.name},
+            )
+        )
+        return str(run["run_id"])
 
     async def end_of(self, thread_id: str, run_id: str) -> str:
         while True:
@@ -170,18 +174,30 @@ class User:
                 await self.pause(error)
 
     async def pause(self, error: Exception) -> None:
-        name = type(error).__name__
-        self.book.retries[name] += 1
+        """Before the next try, at another web. Raises what is no reason to try again: the client's own fault, a 4xx."""
+        if isinstance(error, httpx.HTTPStatusError) and error.response.status_code < SERVER_ERROR:
+            raise error
+        self.book.retries[type(error).__name__] += 1
+        self.at += 1
         await asyncio.sleep(self.rng.uniform(*PAUSE_SECONDS))
+
+
+@contextlib.asynccontextmanager
+async def clients_of(urls: Sequence[str], key: str) -> AsyncIterator[list[LangGraphClient]]:
+    """One a web process."""
+    async with contextlib.AsyncExitStack() as opened:
+        made = [get_client(url=url, api_key=key, timeout=TIMEOUT) for url in urls]
+        yield [await opened.enter_async_context(client) for client in made]
 
 
 @dataclass
 class Load:
-    """users  how many at once, shared out among the tenants
+    """urls      of the web processes
+    users     how many at once, shared out among the tenants
     canaries  tenant → its word
     """
 
-    url: str
+    urls: Sequence[str]
     keys: Mapping[str, str]
     canaries: Mapping[str, str]
     seed: int
@@ -208,9 +224,9 @@ class Load:
 
     async def _user(self, number: int, over: asyncio.Event) -> None:
         tenant = sorted(self.keys)[number % len(self.keys)]
-        async with get_client(url=self.url, api_key=self.keys[tenant], timeout=TIMEOUT) as client:
+        async with clients_of(self.urls, self.keys[tenant]) as clients:
             rng = random.Random(f"user {number} of {self.seed}")
-            user = User(f"u{number}", tenant, self.canaries[tenant], client, self.book, rng, over)
+            user = User(f"u{number}", tenant, self.canaries[tenant], clients, self.book, rng, over, at=number)
             try:
                 await user.live()
             except httpx.HTTPStatusError as error:

@@ -1,100 +1,312 @@
-"""Farms that are broken on purpose: `python -m tests.chaos.mutants`, or `make mutants`. The chaos must catch each.
+"""Farms that are broken on purpose, each of which must be noticed: `python -m tests.chaos.mutants`, or `make mutants`.
 
-A guard is taken out of the database's functions, or a process is not started. What is not there to be taken out fails:
-a mutant that is no mutant proves nothing.
+A mutant is a copy of this tree in which a guard is taken out of the source, and a command that must fail there for that
+reason: a test that fails by its own assertion, or a storm in which the promise breaks that the guard keeps. A farm that
+does not start, a test that does not run or a fault that never happened is no catch. Nor is a guard that is not there to
+be taken out: a mutant that is no mutant proves nothing.
 """
 
 import argparse
+import os
+import re
+import shutil
+import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-
-import psycopg
-from psycopg import sql as statements
+from pathlib import Path
 
 from tests.farm import ROOT
+
+#: What a copy is without: what is installed, what was run, what was never code.
+NOT_COPIED = (".git", ".venv", ".farm", "__pycache__", ".*_cache", "benchmarks", "docs", "changes")
+
+#: A command that says nothing for so long has hung, which is no catch.
+LIMIT_SECONDS = 300.0
+
+SEED = 1
+
+
+class NoMutant(LookupError):
+    """There is nothing to take out."""
+
+
+@dataclass(frozen=True, slots=True)
+class Swap:
+    """In one file, a text that is there exactly so many times, and what is there instead."""
+
+    file: str
+    text: str
+    instead: str = ""
+    times: int = 1
+
+    def apply(self, tree: Path) -> None:
+        path = tree / self.file
+        source = path.read_text(encoding="utf-8")
+        if (found := source.count(self.text)) != self.times:
+            raise NoMutant(f"{self.file} says {self.text!r} {found} times, not {self.times}: mend the mutant")
+        path.write_text(source.replace(self.text, self.instead), encoding="utf-8")
+
+
+@dataclass(frozen=True, slots=True)
+class FailingTest:
+    """A test of another folder that must fail. shows: what its failure says."""
+
+    name: str
+    shows: str
+
+    def command(self, slack: float) -> list[str]:  # a test has deadlines of its own
+        return [sys.executable, "-m", "pytest", "-q", "--tb=short", "-p", "no:cacheprovider", self.name]
+
+    def catch(self, said: str) -> str | None:
+        failed = re.search(rf"^FAILED {re.escape(self.name)}", said, re.MULTILINE)
+        return f"`{self.name}`" if failed and re.search(self.shows, said) else None
+
+
+@dataclass(frozen=True, slots=True)
+class Storm:
+    """A short storm of these faults alone, in which this must be told as broken.
+
+    breaks    promises, of which one must be
+    """
+
+    only: Sequence[str]
+    breaks: Sequence[str]
+    seconds: float = 20.0
+    patience: float = 20.0
+    options: Sequence[str] = ()
+
+    def command(self, slack: float) -> list[str]:
+        kinds = [word for kind in self.only for word in ("--only", kind)]
+        times = [
+            "--seconds",
+            str(self.seconds),
+            "--patience",
+            str(self.patience),
+            "--every",
+            "4",
+            "--slack",
+            str(slack),
+        ]
+        return [sys.executable, "-m", "tests.chaos", "--seed", str(SEED), *times, *kinds, *self.options]
+
+    def catch(self, said: str) -> str | None:
+        _, _, broken = said.partition("## Broken promises\n\n")
+        for line in broken.splitlines():
+            if any(line.startswith(f"- {promise}: ") for promise in self.breaks):
+                return f"the storm ({', '.join(self.only)}): {line[2:130]}"
+        return None
 
 
 @dataclass(frozen=True, slots=True)
 class Mutant:
-    """breaks  what is wrong with this farm
-    swaps    (function of schema farm, text in it, text instead)
-    without  processes that are not started
-    only     the faults that are to bring it out; chosen to be few, so that the run is short
-    """
-
     breaks: str
-    swaps: Sequence[tuple[str, str, str]] = ()
-    without: Sequence[str] = ()
-    only: Sequence[str] = ()
+    swaps: Sequence[Swap]
+    caught_by: FailingTest | Storm
 
 
-_FENCE = "AND e.fence = p_fence AND e.worker = p_worker AND e.status = 'leased'"
+_HOT = "agentfarm/persistence/sql/hot.sql"
+_DONE = "SET status = 'done', outcome = p_outcome, error = p_error_type, finished_at = clock_timestamp()\n"
+_WHERE = "WHERE e.tenant_id = p_tenant AND e.run_id = p_run AND e.checkpoint_id = p_ckpt AND e.execution_id = p_exec"
+_FENCE = "AND e.fence = p_fence AND e.worker = p_worker AND e.status = 'leased';"
+_ASYNC = "set_config('synchronous_commit', 'off', true);"
+
+
+def _fence(instead: str) -> list[Swap]:
+    """What is asked for instead of the fence, where a node alone in its superstep is saved and where a sibling is."""
+    return [
+        Swap(_HOT, f"{_DONE}{indent}{_WHERE}\n{indent}  {_FENCE}", f"{_DONE}{indent}{_WHERE}\n{indent}  {instead};")
+        for indent in ("     ", "   ")
+    ]
+
 
 MUTANTS = {
     "no-fence": Mutant(
         "whoever executed a node may save it, also when another took it over",
-        swaps=[("commit", _FENCE, ""), ("settle", _FENCE, "")],
-        only=["freeze worker", "black hole postgres"],
+        _fence(""),
+        Storm(["freeze worker"], breaks=["P2", "P3", "P6", "P7"]),
     ),
-    "no-fence-no-head": Mutant(
-        "and the head of a thread is moved from wherever it is",
-        swaps=[
-            ("commit", _FENCE, ""),
-            ("settle", _FENCE, ""),
-            ("commit", "AND h.head IS NOT DISTINCT FROM p_from", ""),
-        ],
-        only=["freeze worker", "black hole postgres"],
+    "lock-for-fence": Mutant(
+        "whoever holds his session's lock may save, as if a lock told who is the holder",
+        _fence("AND NOT pg_try_advisory_xact_lock_shared(p_worker)"),
+        Storm(["freeze worker"], breaks=["P2", "P3", "P6", "P7"]),
+    ),
+    "no-head": Mutant(
+        "the head of a thread is moved from wherever it is",
+        [Swap(_HOT, " AND h.head IS NOT DISTINCT FROM p_from;", ";")],
+        FailingTest(
+            "tests/integration/persistence/executions/test_fences.py"
+            "::test_a_head_moved_by_somebody_else_ends_the_run_with_a_reason",
+            shows="AssertionError|assert ",
+        ),
     ),
     "no-healer": Mutant(
-        "nobody looks for what died or got lost",
-        without=["beat"],
-        only=["flush broker", "kill worker"],
+        "beat runs, and nobody looks for what died or got lost",
+        [
+            Swap(
+                "workers/schedule.py",
+                "while not self._stopping.is_set():\n            soon",
+                "while False:\n            soon",
+            )
+        ],
+        Storm(["lose message"], breaks=["recovery"]),
     ),
     "no-losses": Mutant(
         "a worker that is gone is never taken for lost",
-        swaps=[("is_lost", "SELECT p_worker IS NULL OR", "SELECT false AND p_worker IS NULL OR false AND")],
-        only=["kill worker", "kill child"],
+        [
+            Swap(_HOT, "SELECT p_worker IS NULL OR pg_try", "SELECT p_worker IS NULL OR false AND pg_try"),
+            Swap(
+                _HOT,
+                "OR NOT EXISTS (SELECT FROM farm.worker w WHERE w.worker = p_worker AND w.ended_at",
+                "OR false AND NOT EXISTS (SELECT FROM farm.worker w WHERE w.worker = p_worker AND w.ended_at",
+            ),
+        ],
+        Storm(["kill worker", "kill child"], breaks=["recovery"]),
+    ),
+    "ack-early": Mutant(
+        "a message is acknowledged before its node begins, and of a dead worker only the lease is looked at",
+        [
+            Swap("agentfarm/queueing/broker.py", '"task_acks_late": True', '"task_acks_late": False'),
+            Swap(_HOT, "OR pg_try_advisory_xact_lock_shared(p_worker)\n", "\n"),
+            Swap(
+                "agentfarm/persistence/sql/heal.sql",
+                "WHERE w.ended_at IS NULL AND pg_try_advisory_xact_lock_shared(w.worker);",
+                "WHERE false;",
+            ),
+        ],
+        Storm(["kill worker"], breaks=["recovery"], options=["--alone"]),
+    ),
+    "publish-first": Mutant(
+        "what comes next is published before it is durable",
+        [
+            Swap(
+                "agentfarm/flow/step.py",
+                "        return _commit(farm, claimed, result)\n",
+                "        dispatch(farm, [claimed.message])\n        return _commit(farm, claimed, result)\n",
+            ),
+        ],
+        FailingTest(
+            "tests/unit/flow/test_step.py"
+            "::test_what_a_segment_said_is_in_its_stream_before_the_commit_and_what_comes_next_is_sent_after_it",
+            shows="publish",
+        ),
+    ),
+    "set-for-set-local": Mutant(
+        "a connection keeps its tenant after the transaction",
+        [Swap("agentfarm/persistence/database.py", "'farm.tenant', :tenant, true", "'farm.tenant', :tenant, false")],
+        FailingTest(
+            "tests/integration/persistence/test_database.py"
+            "::test_a_transaction_knows_its_tenant_and_the_next_one_does_not",
+            shows="is None",
+        ),
+    ),
+    "set-in-claim": Mutant(
+        "a connection keeps the tenant of its last claim",
+        [
+            Swap(
+                _HOT,
+                f"p_tenant::text, true), {_ASYNC}\n  UPDATE farm.node_execution",
+                f"p_tenant::text, false), {_ASYNC}\n  UPDATE farm.node_execution",
+            )
+        ],
+        FailingTest(
+            "tests/isolation/test_database_walls.py::test_no_function_leaves_its_tenant_to_who_has_the_connection_next",
+            shows="claim",
+        ),
+    ),
+    "no-force": Mutant(
+        "who owns a table sees all of it",
+        [Swap("agentfarm/persistence/sql/walls.sql", "%I FORCE ROW LEVEL", "%I NO FORCE ROW LEVEL")],
+        FailingTest(
+            "tests/isolation/test_database_walls.py::test_the_owner_of_the_tables_sees_no_row_of_them",
+            shows="AssertionError",
+        ),
+    ),
+    "no-wall": Mutant(
+        "the policy lets every row through",
+        [
+            Swap(
+                "agentfarm/persistence/sql/walls.sql",
+                "USING (tenant_id = farm.tenant()) WITH CHECK (tenant_id = farm.tenant())",
+                "USING (true) WITH CHECK (true)",
+            )
+        ],
+        FailingTest(
+            "tests/isolation/test_database_walls.py::test_a_query_that_forgets_its_tenant_sees_one_tenant[run]",
+            shows="assert ",
+        ),
     ),
 }
 
 
-def apply(mutant: Mutant, dsn: str) -> None:
-    """Raises LookupError where there is nothing to take out."""
-    with psycopg.connect(dsn, autocommit=True) as connection:
-        for name, text, instead in mutant.swaps:
-            found = connection.execute(
-                "SELECT pg_get_functiondef(p.oid) FROM pg_proc p"
-                " WHERE p.pronamespace = 'farm'::regnamespace AND p.proname = %s",
-                (name,),
-            ).fetchall()
-            if len(found) != 1 or text not in found[0][0]:
-                raise LookupError(f"farm.{name} does not say {text!r} (any more): mend the mutant")
-            connection.execute(statements.SQL(found[0][0].replace(text, instead)))
+# --------------------------------------------------------------------------- making and trying one
+
+
+def apply(mutant: Mutant, tree: Path) -> None:
+    """Raises NoMutant."""
+    for swap in mutant.swaps:
+        swap.apply(tree)
+
+
+@contextmanager
+def copied(names: Sequence[str] = NOT_COPIED) -> Iterator[Path]:
+    """A copy of the tree with the same installed packages, in a short path: sockets have little room for theirs."""
+    folder = Path(tempfile.mkdtemp(prefix="mutant-"))
+    try:
+        tree = folder / "t"
+        shutil.copytree(ROOT, tree, ignore=shutil.ignore_patterns(*names), symlinks=True)
+        (tree / ".venv").symlink_to((ROOT / ".venv").resolve())
+        yield tree
+    finally:
+        shutil.rmtree(folder)
+
+
+def attempt(mutant: Mutant, slack: float) -> str | None:
+    """What caught it, or None. Prints what was said where nothing did."""
+    with copied() as tree:
+        apply(mutant, tree)
+        code, said = _run(mutant.caught_by.command(slack), tree, LIMIT_SECONDS * slack)
+    caught = mutant.caught_by.catch(said) if code == 1 else None
+    if caught is None:
+        print(f"exit code {code}\n{said[-4000:]}", file=sys.stderr)
+    return caught
+
+
+def _run(command: Sequence[str], tree: Path, seconds: float) -> tuple[int, str]:
+    environment: Mapping[str, str] = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1"}
+    with subprocess.Popen(
+        command, cwd=tree, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    ) as running:
+        try:
+            said, _ = running.communicate(timeout=seconds)
+        except BaseException as error:  # it ends its own servers before it goes
+            running.send_signal(signal.SIGTERM if "tests.chaos" in command else signal.SIGINT)
+            said, _ = running.communicate(timeout=120)
+            if not isinstance(error, subprocess.TimeoutExpired):
+                raise
+            said += f"\nit had not ended after {seconds:.0f} s"
+    return running.returncode, said
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.chaos.mutants", description=__doc__)
     parser.add_argument("names", nargs="*", choices=[[], *MUTANTS], help="all, if none is named")
-    parser.add_argument("--seconds", type=float, default=35.0)
-    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--slack", type=float, default=1.0, help="times slower than two idle cores")
     given = parser.parse_args()
-    survived = []
+    rows, survived = [], []
     for name in given.names or MUTANTS:
-        command = [sys.executable, "-m", "tests.chaos", "--mutant", name, "--seconds", str(given.seconds)]
-        done = subprocess.run(
-            [*command, "--seed", str(given.seed)], cwd=ROOT, capture_output=True, text=True, check=False
-        )
-        _, _, broken = done.stdout.partition("## Broken promises\n\n")
-        # A fault that did not happen is no catch: the mutant has to break a promise.
-        is_caught = done.returncode == 1 and any(
-            line.startswith("- ") and not line.startswith("- plan:") for line in broken.splitlines()
-        )
-        print(f"{name:<18} {'caught' if is_caught else 'SURVIVED'}: {broken.splitlines()[0][:160] if broken else ''}")
-        if not is_caught:
+        began = time.monotonic()
+        caught = attempt(MUTANTS[name], given.slack)
+        seconds = time.monotonic() - began
+        print(f"{name}: {'caught' if caught else 'SURVIVED'} in {seconds:.0f} s", flush=True)
+        rows.append(f"| {name} | {MUTANTS[name].breaks} | {caught or 'SURVIVED'} | {seconds:.0f} |")
+        if caught is None:
             survived.append(name)
-            print(done.stderr[-2000:])
+    print("\n".join(["", "| mutant | what is wrong | caught by | seconds |", "|---|---|---|---|", *rows]))
     return 1 if survived else 0
 
 

@@ -5,11 +5,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from tests.chaos.fleet import PREFORK, THREADS, WORKERS
+from tests.chaos.fleet import PREFORK, THREADS, WEBS, WORKERS
 from tests.chaos.servers import NAMES
 
 ProcessKind = Literal[
-    "kill child", "kill worker", "kill parent", "kill web", "kill beat", "freeze worker", "wrong clock"
+    "kill child", "kill worker", "kill parent", "kill web", "kill beat", "freeze worker", "wrong clock", "lose message"
 ]
 ServerKind = Literal["kill postgres", "kill streams", "kill broker", "flush broker"]
 NetworkKind = Literal["cut", "black hole", "one way", "latency"]
@@ -77,8 +77,10 @@ def _planned(rng: random.Random, kind: str, at_seconds: float) -> Planned:
         return Planned(at_seconds, kind, PREFORK, 0.0, detail)
     if kind == "wrong clock":
         return Planned(at_seconds, kind, rng.choice(THREADS), 0.0, detail)
-    if kind == "kill worker":
+    if kind in {"kill worker", "lose message"}:
         return Planned(at_seconds, kind, rng.choice(WORKERS), 0.0, detail)
+    if kind == "kill web":
+        return Planned(at_seconds, kind, rng.choice(WEBS), 0.0, detail)
     if kind in get_args(ProcessKind) or kind in get_args(ServerKind):
         return Planned(
             at_seconds, kind, kind.split(" ")[1], rng.uniform(0.2, 2.0) if kind in get_args(ServerKind) else 0.0, detail

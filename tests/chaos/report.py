@@ -1,48 +1,13 @@
 """The numbers of one chaos run, as Markdown: what was done, how long it took to recover, what was broken."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from datetime import datetime
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from uuid import UUID
 
 from tests.chaos.faults import Fired
-from tests.chaos.invariants import Broken, Counts, Facts
+from tests.chaos.invariants import Broken, Counts
 from tests.chaos.load import Book
-
-
-@dataclass(frozen=True, slots=True)
-class Recovery:
-    """Seconds from a fault to commits after it; None where there was none.
-
-    any_commit  of any run that was under way
-    own         of the last node that the victim held
-    """
-
-    any_commit: float | None
-    own: float | None
-
-
-def recoveries(facts: Facts, fired: Sequence[Fired]) -> list[Recovery]:
-    rows = facts.rows(
-        "SELECT e.run_id, e.checkpoint_id, e.execution_id, e.finished_at, r.created_at AS began, r.finished_at AS ended"
-        " FROM farm.node_execution e JOIN farm.run r USING (tenant_id, run_id) WHERE e.finished_at IS NOT NULL"
-    )
-    by_key: dict[tuple[UUID, UUID, UUID], datetime] = {
-        (row["run_id"], row["checkpoint_id"], row["execution_id"]): row["finished_at"] for row in rows
-    }
-    found = []
-    for one in fired:
-        if one.at is None:
-            found.append(Recovery(None, None))
-            continue
-        at = one.at
-        later = [
-            row["finished_at"] for row in rows if row["finished_at"] > at and row["began"] < at < (row["ended"] or at)
-        ]
-        own = [by_key[key] for key in one.held if key in by_key and by_key[key] > at]
-        found.append(Recovery(_seconds(at, min(later, default=None)), _seconds(at, max(own, default=None))))
-    return found
+from tests.chaos.recovery import Bar, Recovery
 
 
 def render(
@@ -50,6 +15,7 @@ def render(
     title: Sequence[str],
     fired: Sequence[Fired],
     recovered: Sequence[Recovery],
+    slack: float,
     counts: Counts,
     book: Book,
     fenced: int,
@@ -74,21 +40,26 @@ def render(
             f" with gaps while their server was disturbed {counts.gaps_by_faults}"
         ),
         f"- processes started again {restarts}; requests asked again: {retries}",
-        f"- commits after a fault, seconds: {_spread([one.any_commit for one in recovered])}",
-        f"- the victim's own nodes committed, seconds: {_spread([one.own for one in recovered])}",
+        "",
+        "## Recovery",
+        "",
+        f"Seconds. The bars, in a storm and where nothing else happens, are {slack:g} times those of idle cores.",
+        "",
+        "| what | faults | p50 | p99 | max | storm | alone |",
+        "|---|---|---|---|---|---|---|",
+        *_by_bar(recovered, slack),
         "",
         "## Faults",
         "",
-        "| at | fault | what it did | back | next commit | victim's own |",
-        "|---|---|---|---|---|---|",
+        "| at | fault | what it did | back | recovered |",
+        "|---|---|---|---|---|",
     ]
-    for one, recovery in zip(fired, recovered, strict=True):
+    for one in fired:
         did = one.evidence or f"NOT FIRED: {one.failure.strip().splitlines()[-1] if one.failure else 'no time'}"
-        cells = (one.planned, did, one.back_seconds, recovery.any_commit, recovery.own)
-        at, _, what = str(cells[0]).strip().partition("s  ")
-        told = (f"{at}s", what, did, *(_cell(seconds) for seconds in cells[2:]))
-        lines.append(f"| {' | '.join(told)} |")
-    lines += [f"| | {name} | skipped | | | |" for name in skipped]
+        at, _, what = str(one.planned).strip().partition("s  ")
+        took = ", ".join(_took(recovery) for recovery in recovered if recovery.fired is one)
+        lines.append(f"| {at}s | {what} | {did} | {_seconds(one.back_seconds)} | {took} |")
+    lines += [f"| | {name} | skipped | | |" for name in skipped]
     lines += ["", "## Broken promises", ""]
     lines += [f"- {one}" for one in broken] or ["None."]
     if broken:
@@ -96,19 +67,25 @@ def render(
     return "\n".join([*lines, ""])
 
 
-def _cell(seconds: object) -> str:
-    return f"{seconds:.2f} s" if isinstance(seconds, float) else ""
+def _by_bar(recovered: Sequence[Recovery], slack: float) -> Iterator[str]:
+    found: dict[tuple[str, Bar], list[Recovery]] = defaultdict(list)
+    for one in recovered:
+        if one.bar is not None:
+            found[one.fired.planned.kind, one.bar].append(one)
+    for (kind, bar), ones in sorted(found.items(), key=lambda item: item[0][0]):
+        known = sorted(one.seconds for one in ones if one.seconds is not None)
+        at = [
+            f"{known[min(len(known) - 1, len(known) * share // 100)]:.2f}" if known else "" for share in (50, 99, 100)
+        ]
+        bars = f"{bar.storm * slack:g} | {bar.alone * slack:g}"
+        yield f"| {kind}: {bar.what} | {len(known)} of {len(ones)} | {' | '.join(at)} | {bars} |"
 
 
-def _spread(seconds: Sequence[float | None]) -> str:
-    known = sorted(one for one in seconds if one is not None)
-    if not known:
-        return "none"
-    at = {f"p{share}": known[min(len(known) - 1, len(known) * share // 100)] for share in (50, 99)}
-    return (
-        ", ".join(f"{name} {value:.2f}" for name, value in at.items()) + f", max {known[-1]:.2f} ({len(known)} faults)"
-    )
+def _took(one: Recovery) -> str:
+    if not one.came:
+        return "NEVER"
+    return f"{one.seconds:.2f} s" if one.seconds is not None else "nothing to wait for"
 
 
-def _seconds(since: datetime, until: datetime | None) -> float | None:
-    return None if until is None else (until - since).total_seconds()
+def _seconds(seconds: float | None) -> str:
+    return f"{seconds:.2f} s" if seconds is not None else ""

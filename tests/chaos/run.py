@@ -10,19 +10,20 @@ import os
 import random
 import subprocess
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from uuid import UUID
 
 import psutil
 
-from tests.chaos import graphs, report
+from tests.chaos import graphs, recovery, report
 from tests.chaos.faults import Faults, find_faketime
 from tests.chaos.fleet import Fleet
 from tests.chaos.invariants import Broken, Facts, check_after_the_end, check_answers, check_database
 from tests.chaos.load import Book, Load
-from tests.chaos.mutants import Mutant, apply
 from tests.chaos.plan import LEASE_SECONDS, Planned, every_kind, plan_faults
 from tests.chaos.proxy import Network
 from tests.chaos.servers import NAMES, Broker, Servers
@@ -31,6 +32,9 @@ from tests.farm import ROOT, wait_for
 #: How long the last runs may take once nothing is broken any more. The slowest net below them is a message of a dead
 #: worker that its broker holds back for half a minute.
 QUIESCE_SECONDS = 90.0
+
+#: Runs a second of storm below which it has shown nothing: a quarter of what two cores do.
+LEAST_RUNS = 1.0
 
 TENANTS = ("demo", "other", "third")
 
@@ -56,7 +60,11 @@ class Orders:
     users: int = 8
     every_seconds: float = 3.0
     only: tuple[str, ...] = ()  # kinds of faults; empty: all
-    mutant: Mutant | None = None
+    lease_seconds: float = LEASE_SECONDS
+    slack: float = 1.0  # how much slower than two idle cores this machine is: bars, patience and the least work
+    alone: bool = False  # hold it to the bars of a farm on which nothing else happens
+    least_runs: float = LEAST_RUNS  # a second of storm
+    patience_seconds: float = QUIESCE_SECONDS
 
 
 @dataclass
@@ -85,13 +93,11 @@ def _run(orders: Orders, servers: Servers, network: Network) -> Verdict:
     environment = {
         **SECRETS,
         "AGENTFARM_CONFIG": str(ROOT / "tests/chaos/langgraph.json"),
-        "AGENTFARM_LEASE_SECONDS": str(LEASE_SECONDS),
+        "AGENTFARM_LEASE_SECONDS": str(orders.lease_seconds),
         "AGENTFARM_RETRY_MESSAGE_SECONDS": "0.5",
         graphs.LEDGER: str(ledger),
     }
     tenants, keys = _set_up({**environment, **servers.direct_urls}, orders.folder)
-    if orders.mutant:
-        apply(orders.mutant, servers.root_url)
     rng = random.Random(f"canaries {orders.seed}")
     canaries = {tenant: f"canary{rng.getrandbits(48):012x}" for tenant in TENANTS}
     kinds = [
@@ -99,9 +105,8 @@ def _run(orders: Orders, servers: Servers, network: Network) -> Verdict:
     ]
     plan = plan_faults(orders.seed, orders.seconds, kinds=kinds, every_seconds=orders.every_seconds)
     fleet = Fleet(servers, network, environment, logs, random.Random(f"fleet {orders.seed}"))
-    fleet.absent = frozenset(orders.mutant.without if orders.mutant else ())
-    faults = Faults(fleet, servers, plan)
-    load = Load(fleet.url, keys, canaries, orders.seed, orders.users)
+    faults = Faults(fleet, servers, plan, slack=orders.slack)
+    load = Load(fleet.urls, keys, canaries, orders.seed, orders.users)
     verdict = Verdict()
     try:
         fleet.start()
@@ -109,16 +114,22 @@ def _run(orders: Orders, servers: Servers, network: Network) -> Verdict:
         problems = asyncio.run(_storm(orders, load, faults))
         print("the storm is over, and every run", flush=True)
         facts = _facts(servers, load.book, tenants, canaries, ledger, logs, faults)
-        verdict.broken = [*problems, *check_database(facts), *asyncio.run(check_answers(facts, fleet.url, keys))]
+        verdict.broken = [*problems, *check_database(facts), *asyncio.run(check_answers(facts, fleet.urls[0], keys))]
         verdict.broken += _end(fleet)
         verdict.broken += check_after_the_end(facts)
     finally:
         fleet.kill_all()
+    recovered = recovery.recoveries(facts, faults.fired, _now)
+    verdict.broken += [
+        *recovery.too_late(recovered, alone=orders.alone, slack=orders.slack),
+        *_too_little(orders, facts),
+    ]
     verdict.broken += [*_not_fired(faults), *_left_behind(ledger)]
     verdict.text = report.render(
         title=_title(orders, plan),
         fired=faults.fired,
-        recovered=report.recoveries(facts, faults.fired),
+        recovered=recovered,
+        slack=orders.slack,
         counts=facts.counts,
         book=load.book,
         fenced=sum(log.read_text(errors="replace").count("fenced out") for log in logs.glob("*.log")),
@@ -177,29 +188,29 @@ def _manage(environment: Mapping[str, str], *command: str) -> str:
 async def _storm(orders: Orders, load: Load, faults: Faults) -> list[Broken]:
     """Load and faults together; when the faults are over, everything under way comes to its end."""
     over = asyncio.Event()
-    users = asyncio.create_task(load.run(over, patience_seconds=QUIESCE_SECONDS))
+    users = asyncio.create_task(load.run(over, patience_seconds=orders.patience_seconds * orders.slack))
     faults.start()
     await asyncio.wait([users], timeout=orders.seconds)
     problems = []
     try:
-        await asyncio.to_thread(faults.finish, seconds=90.0)
+        await asyncio.to_thread(faults.finish, seconds=90.0 * orders.slack)
     except AssertionError as error:
-        problems.append(Broken("recovery", str(error)))
+        problems.append(Broken("farm", str(error)))
     over.set()
     try:
         await users
     except* TimeoutError as errors:
         problems += [Broken("P1", str(error)) for error in errors.exceptions]
     problems += [Broken("clients", refusal) for refusal in load.book.refusals]
-    await asyncio.to_thread(_quiesce, faults)
+    await asyncio.to_thread(_quiesce, faults, orders.patience_seconds * orders.slack)
     return problems
 
 
-def _quiesce(faults: Faults) -> None:
+def _quiesce(faults: Faults, seconds: float) -> None:
     """Wait also for what no client waits for: runs whose request got no answer, ends that were not told."""
     sql = "SELECT count(*) FROM farm.run WHERE finished_at IS NULL OR announced_at IS NULL"
     with contextlib.suppress(AssertionError):  # what is open then, the invariants tell one by one
-        wait_for(lambda: faults.query(sql) == [(0,)], what="quiet", seconds=QUIESCE_SECONDS, every_seconds=0.2)
+        wait_for(lambda: faults.query(sql) == [(0,)], what="quiet", seconds=seconds, every_seconds=0.2)
 
 
 # --------------------------------------------------------------------------- after
@@ -211,6 +222,20 @@ def _end(fleet: Fleet) -> list[Broken]:
     except AssertionError as error:
         return [Broken("end", str(error))]
     return [Broken("end", f"{name} ended with {code} on SIGTERM") for name, code in codes.items() if code != 0]
+
+
+def _now() -> tuple[datetime, float]:
+    return datetime.now(UTC), time.monotonic()
+
+
+def _too_little(orders: Orders, facts: Facts) -> list[Broken]:
+    """A storm over a farm that does nothing proves nothing."""
+    least = int(orders.least_runs * orders.seconds / orders.slack)
+    if facts.counts.runs >= least:
+        return []
+    return [
+        Broken("work", f"{facts.counts.runs} runs in {orders.seconds:.0f} s of storm, and at least {least} must be")
+    ]
 
 
 def _not_fired(faults: Faults) -> list[Broken]:

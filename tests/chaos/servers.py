@@ -9,9 +9,10 @@ import signal
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 from urllib.parse import quote
 
+import boto3
 import redis
 
 from agentfarm.local.postgres import ADMIN, APP, DATABASE, OPS, OWNER, ROOT, Postgres
@@ -19,8 +20,9 @@ from agentfarm.local.processes import wait_gone
 from agentfarm.local.rabbitmq import VIRTUAL_HOST, RabbitMQ
 from agentfarm.local.state import State, make_folder
 from agentfarm.local.valkey import Valkey
+from tests.sqs import KEYS, Moto
 
-Broker = Literal["redis", "rabbitmq"]
+Broker = Literal["redis", "rabbitmq", "sqs"]
 Name = Literal["postgres", "streams", "broker"]
 
 NAMES: tuple[Name, ...] = ("postgres", "streams", "broker")
@@ -39,9 +41,13 @@ class Servers:
     def __post_init__(self) -> None:
         self.postgres = Postgres(self._state("postgres"), options=POSTGRES_OPTIONS)
         self.streams = Valkey(self._state("streams"))
-        self.queue: Valkey | RabbitMQ = (
-            RabbitMQ(self._state("broker")) if self.broker == "rabbitmq" else Valkey(self._state("broker"))
-        )
+        self.queue = self._broker()
+
+    def _broker(self) -> Valkey | RabbitMQ | Moto:
+        state = self._state("broker")
+        if self.broker == "sqs":
+            return Moto(state.folder)
+        return RabbitMQ(state) if self.broker == "rabbitmq" else Valkey(state)
 
     def _state(self, name: str) -> State:
         folder = self.folder / name
@@ -54,7 +60,11 @@ class Servers:
 
     def stop(self) -> None:
         for name in NAMES:
-            self._server(name).stop()
+            server = self._server(name)
+            if isinstance(server, Moto):
+                server.kill()
+            else:
+                server.stop()
 
     def kill(self, name: Name) -> int:
         """kill -9, and the pid that it had."""
@@ -77,9 +87,13 @@ class Servers:
         return int(server.facts["ports"]["amqp"]) if isinstance(server, RabbitMQ) else server.port
 
     def flush_broker(self) -> int:
-        """Empty it, and the number of messages (Redis: keys) that were lost."""
+        """Empty it, and the number of messages (Redis: keys, SQS: queues) that were lost."""
         if isinstance(self.queue, RabbitMQ):
             return self._purge(self.queue)
+        if isinstance(self.queue, Moto):
+            queues = len(_sqs(self.queue).list_queues().get("QueueUrls", []))
+            self.queue.empty()
+            return queues
         with contextlib.closing(redis.Redis.from_url(self.queue.url(1))) as client:
             keys = int(client.dbsize())  # type: ignore[arg-type]  # its stubs are those of both clients
             client.flushall()
@@ -101,12 +115,16 @@ class Servers:
         database = {
             "DATABASE_URL": APP, "DATABASE_OWNER_URL": OWNER, "DATABASE_OPS_URL": OPS, "DATABASE_ADMIN_URL": ADMIN,
         }  # fmt: skip
-        queue_url = self.queue.url() if isinstance(self.queue, RabbitMQ) else self.queue.url(1)
         return {
             **{name: _at(self.postgres.url(role), direct, ports["postgres"]) for name, role in database.items()},
             "REDIS_URL": _at(self.streams.url(0), streams, ports["streams"]),
-            "CELERY_BROKER_URL": _at(queue_url, queue, ports["broker"]),
+            "CELERY_BROKER_URL": _at(self._queue_url(), queue, ports["broker"]),
         }
+
+    def _queue_url(self) -> str:
+        if isinstance(self.queue, Moto):
+            return self.queue.url
+        return self.queue.url() if isinstance(self.queue, RabbitMQ) else self.queue.url(1)
 
     @property
     def root_url(self) -> str:
@@ -117,9 +135,15 @@ class Servers:
     def direct_urls(self) -> dict[str, str]:
         return self.urls({name: self.port(name) for name in NAMES})
 
-    def _server(self, name: Name) -> Postgres | Valkey | RabbitMQ:
+    def _server(self, name: Name) -> Postgres | Valkey | RabbitMQ | Moto:
         return {"postgres": self.postgres, "streams": self.streams, "broker": self.queue}[name]
 
 
 def _at(url: str, port: int, other: int) -> str:
-    return url.replace(f"@127.0.0.1:{port}/", f"@127.0.0.1:{other}/")
+    return url.replace(f"@127.0.0.1:{port}", f"@127.0.0.1:{other}")
+
+
+def _sqs(server: Moto) -> Any:
+    keys = {name.lower(): value for name, value in KEYS.items() if name != "AWS_DEFAULT_REGION"}
+    region = KEYS["AWS_DEFAULT_REGION"]
+    return boto3.client("sqs", endpoint_url=f"http://127.0.0.1:{server.port}", region_name=region, **keys)  # type: ignore[call-overload]

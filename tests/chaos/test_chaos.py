@@ -11,6 +11,8 @@ from tests.farm import ROOT
 SECONDS = os.environ.get("AGENTFARM_CHAOS_SECONDS", "90")
 #: One plan, so that a failure is the change's and not the day's; `make chaos` draws a new one each time.
 SEED = os.environ.get("AGENTFARM_CHAOS_SEED", "11")
+#: Other tests run beside it on the same cores.
+SLACK = os.environ.get("AGENTFARM_CHAOS_SLACK", "2")
 BROKER = os.environ.get("AGENTFARM_CHAOS_BROKER", "redis")
 
 
@@ -19,7 +21,7 @@ BROKER = os.environ.get("AGENTFARM_CHAOS_BROKER", "redis")
 def test_whatever_dies_every_acknowledged_run_ends_right_and_once() -> None:
     seed = ["--seed", SEED] if SEED else []
 
-    command = [sys.executable, "-m", "tests.chaos", "--seconds", SECONDS, "--broker", BROKER, *seed]
+    command = [sys.executable, "-m", "tests.chaos", "--seconds", SECONDS, "--broker", BROKER, "--slack", SLACK, *seed]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as storm:
         try:
             said, _ = storm.communicate()

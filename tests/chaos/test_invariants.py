@@ -37,6 +37,14 @@ BREACHES = {
     "an acknowledged run that is gone": ("DELETE FROM farm.run", "P1: acknowledged, and not in the database"),
     "another end than was told": ("UPDATE farm.run SET status = 'interrupted'", "P1: is interrupted, and its client"),
     "a run that nobody asked for": ("""UPDATE farm.run SET metadata = '{"ask": "?"}'""", "P1: was asked for by nobody"),
+    "a run that was asked for once and made twice": (
+        (
+            "INSERT INTO farm.run (tenant_id, run_id, thread_id, assistant_id, graph_id, status, spec, metadata)"
+            " SELECT tenant_id, gen_random_uuid(), thread_id, assistant_id, graph_id, status, spec, metadata"
+            " FROM farm.run"
+        ),
+        "P1: u0.1 was asked for once, and 2 runs were made of it",
+    ),
     "a lease that is left": ("UPDATE farm.node_execution SET status = 'leased'", "leases: node a is still leased"),
     "an end that was not told": ("UPDATE farm.run SET announced_at = NULL", "streams: its end was never told"),
     "a superstep that stands still": (
@@ -71,7 +79,7 @@ BREACHES = {
 @pytest.fixture
 def facts(database: OwnDatabase, tmp_path: Path) -> Iterator[Facts]:
     (tmp_path / "ledger").mkdir()
-    (tmp_path / "ledger" / str(RUN)).write_text(f"{EXECUTION} a 1\n")
+    (tmp_path / "ledger" / str(RUN)).write_text(f"{EXECUTION} a 1 0.0\n")
     ask = Ask("u0.1", "acme", "chain", str(THREAD), {})
     book = Book(asks={ask.name: ask}, acknowledged={str(RUN): ask}, statuses={str(RUN): {"success"}})
     words = {"acme": "acme-word", "globex": "globex-word"}

@@ -3,6 +3,7 @@
 The tables and functions are read from the catalogue, so that a new one is tested without being named here.
 """
 
+import contextlib
 import itertools
 import re
 from collections.abc import Iterator
@@ -246,6 +247,29 @@ def test_every_function_of_a_tenant_refuses_the_ids_of_another(
     assert {"claim", "commit", "settle", "admit", "bury", "put_checkpoint", "forget_thread", "cancel_run"} <= called
     assert not [text for text in said if "secret of acme" in text]
     assert facts(home, message.tenant_id) == before
+
+
+def test_no_function_leaves_its_tenant_to_who_has_the_connection_next(
+    home: Home, both: tuple[Claimed, Claimed]
+) -> None:
+    message = both[0].message
+    given: dict[str, Any] = {
+        "p_tenant": message.tenant_id,
+        "p_thread": both[0].thread_id,
+        "p_run": message.run_id,
+        "p_ckpt": message.checkpoint_id,
+        "p_exec": message.execution_id,
+    }
+    left = {}
+    with home.connect("farm_app") as connection:
+        for name, statement, arguments in functions_of_tenants(connection):
+            params = [given.get(argument, made_up(kind)) for argument, kind in arguments]
+            with contextlib.suppress(psycopg.Error):  # most refuse what is made up, some after they have set the tenant
+                connection.execute(statement, params)  # type: ignore[arg-type]
+            left[name] = connection.execute("SELECT farm.tenant()").fetchone()
+
+    assert {"claim", "claim_advance", "open_at_head"} <= left.keys()
+    assert {name for name, tenant in left.items() if tenant != (None,)} == set()
 
 
 def functions_of_tenants(connection: psycopg.Connection[Any]) -> list[tuple[str, str, list[tuple[str, str]]]]:

@@ -151,7 +151,7 @@ def soak(orders: Orders, servers: Servers, network: Network) -> int:
         watch.start()
         faults.start()
         load = talk(
-            fleet.url, keys, told, ledger,
+            fleet.urls, keys, told, ledger,
             seed=orders.seed, users=orders.users, pace_seconds=orders.pace_seconds,
             seconds=orders.seconds, patience_seconds=QUIESCE_SECONDS + orders.faults_every_seconds,
         )  # fmt: skip

@@ -17,12 +17,11 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-from langgraph_sdk import get_client
 from langgraph_sdk.errors import NotFoundError
 
 from tests.chaos import oracle
 from tests.chaos.graphs import GRAPHS
-from tests.chaos.load import TIMEOUT, Ask, Book, User
+from tests.chaos.load import Ask, Book, User, clients_of
 
 #: Turns of which the time is kept, for the sample that comes next.
 KEPT_TURNS = 1000
@@ -106,7 +105,7 @@ async def differences(
 
 
 async def talk(
-    url: str,
+    urls: Sequence[str],
     keys: Mapping[str, str],
     told: Told,
     ledger: Path,
@@ -123,9 +122,9 @@ async def talk(
     async def live(number: int) -> None:
         tenant = sorted(keys)[number % len(keys)]
         name = f"u{number}"
-        async with get_client(url=url, api_key=keys[tenant], timeout=TIMEOUT) as client:
+        async with clients_of(urls, keys[tenant]) as clients:
             rng = random.Random(f"user {number} of {seed}")
-            user = Steady(name, tenant, tenant, client, Book(), rng, over, 0, told, pace_seconds, ledger)
+            user = Steady(name, tenant, tenant, clients, Book(), rng, over, 0, number, told, pace_seconds, ledger)
             try:
                 await user.live()
             except httpx.HTTPStatusError as error:
