@@ -5,14 +5,18 @@ clients come back, to another web process, with the last id they have. Other req
 """
 
 import asyncio
+import atexit
 import contextlib
 import faulthandler
 import logging
+import os
 import signal
 import socket
+import sys
+import threading
 from collections.abc import Callable, Iterator
 from types import FrameType
-from typing import Final
+from typing import Final, NoReturn
 
 import uvicorn
 
@@ -25,8 +29,9 @@ logger = logging.getLogger(__name__)
 #: Seconds that requests without a stream have to be answered after SIGTERM.
 GRACE_SECONDS: Final = 25
 
-#: Seconds to end in, once nothing is served any more.
-LEAVE_SECONDS: Final = 10
+#: Seconds that handlers of atexit have then, those of graphs and their libraries. With the grace it is less than the
+#: 30 s that orchestrators wait before they kill.
+LEAVE_SECONDS: Final = 4
 
 #: Connections that wait to be taken: as many as may come while the loop is busy.
 BACKLOG: Final = 4096
@@ -51,15 +56,9 @@ class Server(uvicorn.Server):
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
         """uvicorn raises the signal again when all is done; we end as one ends after doing what was asked: with 0."""
-        before = {sig: signal.signal(sig, self.handle_exit) for sig in (signal.SIGINT, signal.SIGTERM)}
-        try:
-            yield
-        finally:
-            for sig, handler in before.items():
-                signal.signal(sig, handler)
-            # Python joins its threads before it ends. One that waits for a server must not keep a roll-out: after that
-            # time the log gets where each thread stands, and the process ends with 1. Nobody's request is in it.
-            faulthandler.dump_traceback_later(LEAVE_SECONDS, exit=True)
+        for sig in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(sig, self.handle_exit)  # for good: who asks again while the process ends changes nothing
+        yield
 
 
 def check_host(host: str) -> None:
@@ -88,7 +87,7 @@ def render_address(host: str, port: int) -> str:
 
 
 def serve(app: ASGIApp, listener: socket.socket, *, end_streams: Callable[[], None]) -> None:
-    """Serve until SIGTERM or SIGINT."""
+    """Serve until SIGTERM or SIGINT. Threads and tasks that have nobody to answer to may be left: `leave` is next."""
     config = uvicorn.Config(
         app,
         log_config=None,  # telemetry/logs.py
@@ -97,4 +96,27 @@ def serve(app: ASGIApp, listener: socket.socket, *, end_streams: Callable[[], No
         timeout_graceful_shutdown=GRACE_SECONDS,
         timeout_keep_alive=KEEP_ALIVE_SECONDS,
     )
-    Server(config, end_streams=end_streams).run(sockets=[listener])
+    server = Server(config, end_streams=end_streams)
+    # Never closed: that waits for each thread of the loop's, and one that asks a silent Postgres takes half a minute.
+    asyncio.Runner(loop_factory=config.get_loop_factory()).run(server.serve(sockets=[listener]))
+
+
+def leave() -> NoReturn:
+    """End this process with 0, whatever its threads wait for.
+
+    Python would join them, and then take every object of the process apart: 1.5 s of CPU with LangGraph loaded, on a
+    machine that has much else to do half a minute, in which a roll-out stands still. The kernel does it at once.
+    """
+    late = threading.Timer(LEAVE_SECONDS, _leave_anyway)
+    late.daemon = True
+    late.start()
+    atexit._run_exitfuncs()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)
+
+
+def _leave_anyway() -> None:
+    logger.warning("handlers of atexit do not end; the process ends without them, its threads stand as follows")
+    faulthandler.dump_traceback()
+    os._exit(0)

@@ -2,6 +2,7 @@
 
 import threading
 import time
+import uuid
 from collections import Counter
 from collections.abc import Sequence
 from types import TracebackType
@@ -22,6 +23,7 @@ class Load:
         self.acknowledged: dict[str, tuple[str, str]] = {}  # run → thread, seed
         self.told: Counter[str] = Counter()
         self.slowest = 0.0
+        self._name = uuid.uuid4().hex
         self._ends = threading.Event()
         self._threads = [threading.Thread(target=self._go_on, args=(number,)) for number in range(clients)]
 
@@ -47,17 +49,20 @@ class Load:
                     "if_not_exists": "create",
                 }
                 thread = self._ask(client, "/threads", {})
-                run = thread and self._ask(client, f"/threads/{thread['thread_id']}/runs", body)
+                run = thread and self._ask(client, f"/threads/{thread['thread_id']}/runs", body, key=seed)
                 if thread and run:
                     self.acknowledged[str(run["run_id"])] = (str(thread["thread_id"]), seed)
 
-    def _ask(self, client: httpx.Client, path: str, body: dict[str, object]) -> dict[str, object]:
-        """The answer, from whichever web gives one; {} when the test ends before."""
-        turn = 0
+    def _ask(self, client: httpx.Client, path: str, body: dict[str, object], *, key: str = "") -> dict[str, object]:
+        """The answer, from whichever web gives one; {} when the test ends before.
+
+        key  what was asked for and not answered may have been done: with a key, asking again does it once
+        """
+        turn, headers = 0, {"idempotency-key": f"{self._name}-{key}"} if key else {}
         while not self._ends.is_set():
             began = time.monotonic()
             try:
-                answer = client.post(self.urls[turn % len(self.urls)] + path, json=body)
+                answer = client.post(self.urls[turn % len(self.urls)] + path, json=body, headers=headers)
             except httpx.TransportError as error:
                 self.told[type(error).__name__] += 1
             else:
@@ -89,5 +94,5 @@ class Load:
         with httpx.Client(headers={"x-api-key": self.farm.keys["demo"]}, timeout=60) as client:
             for thread, seed in self.acknowledged.values():
                 values = client.get(f"{self.urls[-1]}/threads/{thread}/state").json()["values"]
-                assert (len(values["log"]), values["digest"]) == (12, expected_digest(seed))
+                assert (len(values["log"]), values["digest"]) == (12, expected_digest(seed)), thread
         return took

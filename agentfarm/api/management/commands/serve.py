@@ -8,7 +8,7 @@ from django.urls import get_resolver
 
 from agentfarm.api.application import application, streams
 from agentfarm.api.process import farm
-from agentfarm.api.server import check_host, listen, render_address, serve
+from agentfarm.api.server import check_host, leave, listen, render_address, serve
 from agentfarm.conf import settings
 from agentfarm.errors import AgentFarmError
 from agentfarm.wiring import check
@@ -38,3 +38,4 @@ class Command(BaseCommand):
         served = ", ".join(graphs.ids()) or "no graph"
         self.stdout.write(f"AgentFarm serves {served} at http://{render_address(host, port)} (documents: /docs)")
         serve(application(), listener, end_streams=streams().end_streams)
+        leave()
