@@ -6,10 +6,11 @@ the rest start with AGENTFARM_. `settings()` answers the same object everywhere 
 
 import ipaddress
 import os
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Annotated, Literal, Self
-from urllib.parse import urlsplit
+from urllib.parse import parse_qs, unquote, urlsplit
 
 from pydantic import AliasChoices, Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
@@ -125,13 +126,15 @@ class Settings(BaseSettings):
         _check_url(
             "DATABASE_URL", self.database_url, ("postgresql", "postgres"), "postgresql://farm_app:…@localhost/agentfarm"
         )
-        _check_url("REDIS_URL", self.redis_url, ("redis", "rediss", "valkey"), "redis://localhost:6379/0")
+        _check_url("REDIS_URL", self.redis_url, ("redis", "rediss", "valkey", "sentinel"), "redis://localhost:6379/0")
         _check_url(
             "CELERY_BROKER_URL",
             self.broker_url,
-            ("amqp", "amqps", "redis", "rediss", "sqs"),
+            ("amqp", "amqps", "redis", "rediss", "sentinel", "sqs"),
             "redis://localhost:6379/1",
         )
+        _check_sentinels("REDIS_URL", self.redis_url)
+        _check_sentinels("CELERY_BROKER_URL", self.broker_url)
         if self.broker_kind == "sqs":
             _check_sqs_url(self.broker_url)
         return self
@@ -174,6 +177,64 @@ def redis_py_url(url: str) -> str:
     """Valkey speaks Redis, and redis-py knows its own schemes only."""
     scheme, _, rest = url.partition("://")
     return f"{scheme.replace('valkeys', 'rediss').replace('valkey', 'redis')}://{rest}"
+
+
+SENTINEL_PORT = 26379
+
+
+@dataclass(frozen=True, slots=True)
+class Sentinels:
+    """Who tells which Redis of a service takes writes now: sentinel://user:password@one:26379,two:26379/service/0
+
+    username, password          of that Redis
+    own_username, own_password  of the Sentinels, where they ask for one: ?username=…&password=…
+    """
+
+    hosts: tuple[tuple[str, int], ...]
+    service: str
+    database: int
+    username: str | None
+    password: str | None
+    own_username: str | None
+    own_password: str | None
+
+    @classmethod
+    def parse(cls, url: str) -> "Sentinels | None":
+        """None for a URL of another kind. Raises ValueError, which repeats nothing of the URL."""
+        parts = urlsplit(url)
+        if parts.scheme != "sentinel":
+            return None
+        service, _, database = parts.path.strip("/").partition("/")
+        own = parse_qs(parts.query)
+        if not service or not (database or "0").isdecimal() or set(own) - {"username", "password"}:
+            raise ValueError("a service's name and a database's number must follow the hosts")
+        return cls(
+            hosts=tuple(_host_and_port(one) for one in parts.netloc.rpartition("@")[2].split(",")),
+            service=unquote(service),
+            database=int(database or 0),
+            username=unquote(parts.username) if parts.username else None,
+            password=unquote(parts.password) if parts.password else None,
+            own_username=own.get("username", [None])[0],
+            own_password=own.get("password", [None])[0],
+        )
+
+
+def _host_and_port(text: str) -> tuple[str, int]:
+    parts = urlsplit(f"//{text}")
+    if not parts.hostname or parts.port == 0:
+        raise ValueError("a host is missing, or a port is none")
+    return parts.hostname, parts.port or SENTINEL_PORT
+
+
+def _check_sentinels(name: str, url: SecretStr) -> None:
+    try:
+        Sentinels.parse(url.get_secret_value())
+    except ValueError:
+        raise ValueError(
+            f"{name} is no address of Sentinels. It has the form "
+            "'sentinel://:password@one:26379,two:26379,three:26379/service/0', with ',', '/' and '@' of the password "
+            "as %2C, %2F and %40."
+        ) from None
 
 
 def _check_url(name: str, url: SecretStr, schemes: tuple[str, ...], example: str) -> None:

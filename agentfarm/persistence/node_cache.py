@@ -15,7 +15,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final
 from uuid import UUID
 
-import redis
 from langgraph.cache.base import BaseCache, FullKey, Namespace
 from langgraph.checkpoint.serde.base import SerializerProtocol
 from redis.backoff import NoBackoff
@@ -23,9 +22,9 @@ from redis.exceptions import RedisError
 from redis.maint_notifications import MaintNotificationsConfig
 from redis.retry import Retry
 
-from agentfarm.conf import redis_py_url
 from agentfarm.errors import CacheUnavailable, ValueLost
 from agentfarm.persistence.serde import FaithfulSerializer, serde_of
+from agentfarm.redis_clients import make_client
 
 logger = logging.getLogger(__name__)
 
@@ -60,8 +59,8 @@ class RedisNodeCaches:
     ) -> None:
         self._serde_for = serde_for
         self.max_bytes, self.max_seconds = max_bytes, max_seconds
-        self.client = redis.Redis.from_url(
-            redis_py_url(url),
+        self.client = make_client(
+            url,
             protocol=2,
             socket_timeout=answer_seconds,
             socket_connect_timeout=answer_seconds,

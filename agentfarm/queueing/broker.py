@@ -8,6 +8,7 @@ Tasks are workers/tasks.py; which queues there are says names.py.
 import logging
 from collections.abc import Sequence
 from typing import Any
+from urllib.parse import quote
 
 from celery import Celery
 from celery.app.amqp import Queues
@@ -17,8 +18,10 @@ from kombu.transport.native_delayed_delivery import (
     declare_native_delayed_delivery_exchanges_and_queues,
 )
 from kombu.utils.functional import maybe_list
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
-from agentfarm.conf import BrokerKind, Settings
+from agentfarm.conf import BrokerKind, Sentinels, Settings
 from agentfarm.messages import at_build, split_build
 from agentfarm.queueing import kombu_redis, sqs
 from agentfarm.queueing.lease_keeper import LeaseKeeper, ThreadedLeaseKeeper
@@ -39,6 +42,9 @@ DELIVERY_LIMIT = 20
 
 DEAD_LETTERS = "agentfarm.dead"
 
+#: Seconds that one Sentinel may take before the next is asked.
+SENTINEL_SECONDS = 1.0
+
 _TOPIC = Exchange("agentfarm", type="topic", durable=True)
 _DEAD = Exchange(DEAD_LETTERS, type="fanout", durable=True)
 
@@ -55,6 +61,10 @@ def make_app(settings: Settings, queues: Sequence[str]) -> Celery:
         sqs.install()
         sqs.check_names(settings, queues)
     url = settings.broker_url.get_secret_value()
+    options = _transport_options(kind, settings)
+    if (sentinels := Sentinels.parse(url)) is not None:
+        url = _kombus_url(sentinels)
+        options |= _sentinel_options(sentinels)
     # No fixups: with DJANGO_SETTINGS_MODULE set, Celery would load Django into every worker and manage its connections.
     app = Celery("agentfarm", broker=url, fixups=[], set_as_current=False)
     amqp = kind == "amqp"
@@ -71,7 +81,7 @@ def make_app(settings: Settings, queues: Sequence[str]) -> Celery:
         task_default_exchange=default.exchange.name,
         task_default_exchange_type=default.exchange.type,
         task_default_routing_key=default.routing_key,
-        broker_transport_options=_transport_options(kind, settings),
+        broker_transport_options=options,
         # For Flower; about a third of a bare hop's CPU. SQS has no place for events and commands.
         worker_send_task_events=settings.task_events and kind != "sqs",
         worker_enable_remote_control=kind != "sqs",
@@ -160,6 +170,26 @@ def _redis_options() -> dict[str, Any]:
         "global_keyprefix": "agentfarm:",
         # No message has a priority: one list a queue instead of four.
         "priority_steps": [0],
+    }
+
+
+def _kombus_url(sentinels: Sentinels) -> str:
+    """One URL a Sentinel, each with the login of the Redis that they name."""
+    login = ":".join(quote(part or "", safe="") for part in (sentinels.username, sentinels.password))
+    hosts = [f"[{host}]:{port}" if ":" in host else f"{host}:{port}" for host, port in sentinels.hosts]
+    return ";".join(f"sentinel://{login}@{host}/{sentinels.database}" for host in hosts)
+
+
+def _sentinel_options(sentinels: Sentinels) -> dict[str, Any]:
+    return {
+        "master_name": sentinels.service,
+        "sentinel_kwargs": {
+            "username": sentinels.own_username,
+            "password": sentinels.own_password,
+            "socket_timeout": SENTINEL_SECONDS,
+            "socket_connect_timeout": SENTINEL_SECONDS,
+            "retry": Retry(NoBackoff(), 0),  # one that is away is asked ten times else, before the next is
+        },
     }
 
 

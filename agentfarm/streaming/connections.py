@@ -12,7 +12,7 @@ from redis.backoff import ExponentialWithJitterBackoff, NoBackoff
 from redis.maint_notifications import MaintNotificationsConfig
 from redis.retry import Retry
 
-from agentfarm.conf import redis_py_url
+from agentfarm.redis_clients import make_async_pool, make_client
 
 #: Seconds an answer may take. Longer than a failover's hiccup, shorter than a client's patience.
 ANSWER_SECONDS: Final = 5.0
@@ -23,7 +23,7 @@ MAX_READERS: Final = 8
 
 def writing_client(url: str, *, connect_seconds: float) -> redis.Redis:
     """For appends. Tries once: writer.py knows when a second time is safe."""
-    return redis.Redis.from_url(redis_py_url(url), retry=Retry(NoBackoff(), 0), **_limits(connect_seconds))
+    return make_client(url, retry=Retry(NoBackoff(), 0), **_limits(connect_seconds))
 
 
 def reading_client(url: str, *, connect_seconds: float) -> redis.asyncio.Redis:
@@ -31,8 +31,9 @@ def reading_client(url: str, *, connect_seconds: float) -> redis.asyncio.Redis:
 
     It knows no time limit: ask through `answer_of`.
     """
-    pool = redis.asyncio.BlockingConnectionPool.from_url(
-        redis_py_url(url),
+    pool = make_async_pool(
+        redis.asyncio.BlockingConnectionPool,
+        url,
         max_connections=MAX_READERS,
         timeout=ANSWER_SECONDS,
         retry=AsyncRetry(ExponentialWithJitterBackoff(base=0.02, cap=0.5), 2),
@@ -44,8 +45,8 @@ def reading_client(url: str, *, connect_seconds: float) -> redis.asyncio.Redis:
 def subscribing_connection(url: str, *, connect_seconds: float) -> redis.asyncio.Connection:
     """One bare connection, not yet connected. Bare, because a client would reconnect without telling us,
     and a subscription that was lost is something its readers must know."""
-    pool = redis.asyncio.ConnectionPool.from_url(
-        redis_py_url(url), retry=AsyncRetry(NoBackoff(), 0), **_async_limits(connect_seconds)
+    pool = make_async_pool(
+        redis.asyncio.ConnectionPool, url, retry=AsyncRetry(NoBackoff(), 0), **_async_limits(connect_seconds)
     )
     connection = pool.make_connection()  # type: ignore[no-untyped-call]
     assert isinstance(connection, redis.asyncio.Connection)

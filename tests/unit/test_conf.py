@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from agentfarm.conf import forget_settings, is_loopback, settings
+from agentfarm.conf import Sentinels, forget_settings, is_loopback, settings
 from agentfarm.errors import Misconfigured
 
 GOOD = {
@@ -79,3 +79,34 @@ def test_the_anonymous_tenant_is_let_in_on_loopback(environment: pytest.MonkeyPa
 def test_loopback_is_told_from_the_rest() -> None:
     assert [is_loopback(host) for host in ("localhost", "127.8.8.8", "::1", "[::1]")] == [True] * 4
     assert not any(is_loopback(host) for host in ("0.0.0.0", "192.168.0.1", "example"))
+
+
+def test_an_address_of_sentinels_is_read(environment: pytest.MonkeyPatch) -> None:
+    read = Sentinels.parse("sentinel://me:a%40b@one,[::1]:7/farm/3?password=of-theirs")
+
+    assert read == Sentinels(
+        (("one", 26379), ("::1", 7)), "farm", 3, "me", "a@b", own_username=None, own_password="of-theirs"
+    )
+    assert Sentinels.parse("redis://one:26379/0") is None
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "sentinel://:secret-pw@one:26379",
+        "sentinel://:secret-pw@one:port/farm",
+        "sentinel://:secret-pw@,/farm",
+        "sentinel://:secret-pw@one/farm/zero",
+        "sentinel://:secret-pw@one/farm?pasword=secret-pw",
+    ],
+)
+@pytest.mark.parametrize("name", ["REDIS_URL", "CELERY_BROKER_URL"])
+def test_a_wrong_address_of_sentinels_is_named_and_not_shown(
+    environment: pytest.MonkeyPatch, name: str, url: str
+) -> None:
+    environment.setenv(name, url)
+
+    with pytest.raises(Misconfigured, match=name) as refused:
+        settings()
+
+    assert "secret-pw" not in str(refused.value)

