@@ -49,7 +49,8 @@ class Executions(Protocol):
     def commit(self, claimed: Claimed, result: SegmentResult, *, lease_next: bool = False) -> Committed:
         """Make a segment durable, or nothing of it.
 
-        lease_next  lease the first of the next executions to this worker (a start and its first node are one message)
+        lease_next  lease the first of the next executions to this worker, if it is of the same queue (a start and its
+                    first node are one message)
         raises      LeaseLost: nothing was written. ValueLost and its like: the same, an error may be committed instead.
                     StoreUnavailable: it may have been written, and what was not is given back
         """

@@ -69,7 +69,7 @@ class PostgresExecutions:
     def commit(self, claimed: Claimed, result: SegmentResult, *, lease_next: bool = False) -> Committed:
         """Make a segment durable, or nothing of it.
 
-        lease_next  lease the first of the next executions to this worker
+        lease_next  lease the first of the next executions to this worker, if it is of the same queue
         raises      LeaseLost; ValueLost and StoreFailed, after which an error may be committed instead;
                     StoreUnavailable: it may have been carried out; given back is the claim if it was not, else what
                     it has leased to this worker
@@ -124,7 +124,9 @@ class PostgresExecutions:
             raise ValueError("a segment neither ends its run nor says what is next")
         error = describe_error(result.error, claimed) if status == "error" else None
         next_head = rows.head_at(UUID(result.next[0].checkpoint_id)) if result.next else None
-        leases_next = lease_next and next_head is not None
+        # A node that names another queue is for the workers of that queue. A start was taken from the default one.
+        is_for_us = bool(result.next) and result.next[0].queue == (claimed.call.queue if claimed.call else None)
+        leases_next = lease_next and is_for_us and next_head is not None
         answer = commits.commit(saver, result, rows, build=message.build, leases_next=leases_next, error=error)
         ready = [message_of(message, claimed.run, call) for call in result.next[: commits.width_of(result)]]
         if (next_run := answer.find_uuid("next_run")) is not None:

@@ -344,7 +344,8 @@ END $$;
 -- look. The later of two commits always sees both; if both look late, taking the superstep's row elects one.
 -- A CALL outside of a transaction: one round trip; the second, tiny transaction writes only for the last one.
 --  p_held    siblings are held (max_concurrency): let one go, to be published: h_exec …
---  p_take    lease the next ready sibling that nobody has begun to this worker: n_exec …; taken: an interrupt() has got the answer without an id
+--  p_take    lease the next ready sibling of the same queue that nobody has begun to this worker: n_exec …
+--            taken: an interrupt() has got the answer without an id
 --  s_fence   not NULL: this was the last, and the superstep's advance is leased to this worker under that fence
 CREATE PROCEDURE farm.settle(
   p_tenant uuid, p_run uuid, p_ckpt uuid, p_exec uuid, p_fence bigint, p_worker bigint, p_thread uuid,
@@ -352,11 +353,12 @@ CREATE PROCEDURE farm.settle(
   w_ns text[], w_ckpt uuid[], w_owner uuid[], w_task uuid[], w_idx int[], w_path text[], w_body bytea[], p_held boolean, p_take boolean,
   INOUT s_fence bigint, INOUT h_exec uuid, INOUT h_node text, INOUT h_queue text,
   INOUT n_exec uuid, INOUT n_fence bigint, INOUT n_spec bytea, INOUT taken boolean) LANGUAGE plpgsql AS $$
+DECLARE v_queue text;
 BEGIN
   PERFORM set_config('farm.tenant', p_tenant::text, true);
   UPDATE farm.node_execution e SET status = 'done', outcome = p_outcome, error = p_error_type, finished_at = clock_timestamp()
    WHERE e.tenant_id = p_tenant AND e.run_id = p_run AND e.checkpoint_id = p_ckpt AND e.execution_id = p_exec
-     AND e.fence = p_fence AND e.worker = p_worker AND e.status = 'leased';
+     AND e.fence = p_fence AND e.worker = p_worker AND e.status = 'leased' RETURNING e.queue INTO v_queue;
   IF NOT FOUND THEN RAISE EXCEPTION USING errcode = 'AF002', message = format('The lease on node execution %s is lost.', p_exec); END IF;
   IF p_writes IS NOT NULL THEN
     PERFORM farm.save_own(p_tenant, p_run, p_thread, p_ckpt, p_exec, p_fence, p_path, p_writes);
@@ -381,7 +383,7 @@ BEGIN
        WHERE (e.tenant_id, e.run_id, e.checkpoint_id, e.execution_id) = (
          SELECT x.tenant_id, x.run_id, x.checkpoint_id, x.execution_id FROM farm.node_execution x
           WHERE x.tenant_id = p_tenant AND x.run_id = p_run AND x.checkpoint_id = p_ckpt AND x.status = 'ready'
-            AND x.available_at <= clock_timestamp() AND x.lost_to IS NULL AND x.outcome IS NULL AND (i = 2 OR x.execution_id > p_exec)
+            AND x.queue = v_queue AND x.available_at <= clock_timestamp() AND x.lost_to IS NULL AND x.outcome IS NULL AND (i = 2 OR x.execution_id > p_exec)
           ORDER BY x.execution_id LIMIT 1 FOR UPDATE SKIP LOCKED)
       RETURNING e.execution_id, e.fence, e.spec INTO n_exec, n_fence, n_spec;
       EXIT WHEN FOUND;

@@ -115,6 +115,21 @@ def test_a_start_may_go_on_with_its_first_node_in_the_same_message(home: Home, h
     assert hand.commit(one, go_on(one)).ended is not None
 
 
+def test_a_first_node_that_names_a_queue_is_left_to_the_workers_of_that_queue(
+    home: Home, hand: Hand, acme: Tenant
+) -> None:
+    first = hand.claim(start(home, acme))
+    begun = begin(first, "embed")
+    begun = replace(begun, next=tuple(replace(call, queue="gpu") for call in begun.next))
+
+    committed = hand.commit(first, begun, lease_next=True)
+
+    assert committed.leased is None
+    (to_embed,) = committed.ready
+    assert (to_embed.node, to_embed.queue) == ("embed", "gpu")
+    assert execution(home, to_embed)["status"] == "ready"
+
+
 def test_a_message_delivered_twice_finds_the_lease_or_the_result(
     home: Home, hand: Hand, hands: Callable[..., Hand], acme: Tenant
 ) -> None:

@@ -130,6 +130,19 @@ def test_a_worker_may_go_on_with_the_next_sibling(home: Home, hand: Hand, acme: 
     assert advance is not None
 
 
+def test_a_worker_does_not_go_on_with_a_sibling_of_another_queue(home: Home, hand: Hand, acme: Tenant) -> None:
+    first = hand.claim(start(home, acme))
+    begun = begin(first, "embed", "write")
+    embed, write = begun.next
+    to_embed, to_write = hand.commit(first, replace(begun, next=(replace(embed, queue="gpu"), write))).ready
+    writing = hand.claim(to_write)
+
+    committed = hand.commit(writing, settled(writing), lease_next=True)
+
+    assert (committed.leased, committed.advance) == (None, None)
+    assert execution(home, to_embed)["status"] == "ready"
+
+
 def test_the_error_of_a_sibling_ends_the_run_and_fences_the_others_out(home: Home, hand: Hand, acme: Tenant) -> None:
     message = start(home, acme)
     a, b, c = (hand.claim(ready) for ready in fan_out(hand, message, 3))
