@@ -7,6 +7,7 @@ back is found when the claim's saver is collected. What a commit does is executi
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from copy import deepcopy
 from dataclasses import replace
 from typing import Final, cast
 from uuid import UUID
@@ -76,7 +77,7 @@ class Claims:
     def _claim(self, message: ExecuteNode, *, retake: bool) -> Claimed | Refused:
         worker = self.worker.worker_id()
         database = self.databases.at(message.home)
-        run = self._runs.get(run_key(message))
+        run = None if message.kind == "start" else self._runs.get(run_key(message))
         head = None if message.kind == "start" else self._heads.get(head_key(message, message.checkpoint_id))
         is_advance = message.kind == "advance"
         params: list[wire.Param] = [
@@ -119,7 +120,9 @@ class Claims:
             if run is None:
                 spec = answer.data("run_spec")
                 run = load_spec(spec, serde)
-                self._runs.put(run_key(message), run, len(spec))
+                if message.kind != "start":  # its graph's code gets the input itself, and may change it
+                    self._runs.put(run_key(message), run, len(spec))
+            run = _copy_for_one(run)
             call = load_call(answer.data("spec"), serde)
         except StateUnreadable as error:
             # Not this message's fault, and no other worker of this build will do better: the run ends and says why.
@@ -268,6 +271,12 @@ class Claims:
 
 def saver_of(claimed: Claimed) -> ExecutionSaver:
     return cast("ExecutionSaver", claimed.saver)
+
+
+def _copy_for_one(run: RunSpec) -> RunSpec:
+    """For one execution: a node may change what it is given in place, and the next attempt is to find it as it was.
+    The input is for a start alone, which no other execution shares."""
+    return replace(run, config=deepcopy(run.config), kwargs=deepcopy(run.kwargs))
 
 
 def _unreadable_run(message: ExecuteNode, answer: wire.Answer) -> RunSpec:

@@ -11,15 +11,17 @@ from uuid import UUID, uuid4
 
 import pytest
 from langchain_core.messages import AIMessage, HumanMessage
-from langgraph.channels import DeltaChannel
+from langchain_core.runnables import RunnableConfig
+from langgraph.channels import DeltaChannel, UntrackedValue
 from langgraph.checkpoint.base import BaseCheckpointSaver
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.graph import END, START, MessagesState, StateGraph
+from langgraph.runtime import Runtime
 from langgraph.types import Command, Send, interrupt
 
 from agentfarm.engine.segment import SegmentRequest, inline_reason, run_segment
 from agentfarm.engine.steps import RunSpec
-from agentfarm.errors import LeaseLost
+from agentfarm.errors import LeaseLost, StoreUnavailable
 from agentfarm.ids import new_id
 from agentfarm.messages import ExecuteNode
 from agentfarm.persistence.checkpoints import TenantSaver
@@ -30,7 +32,7 @@ from agentfarm.persistence.runs import PostgresRuns
 from agentfarm.persistence.serde import serde_of
 from agentfarm.records import Claimed, NewRun, Refused
 from agentfarm.tenancy import Tenant
-from tests.integration.persistence.postgres import Home
+from tests.integration.persistence.postgres import Home, wait_for
 from tests.integration.persistence.runs.parts import ASSISTANT, rows_of
 
 
@@ -49,15 +51,18 @@ class Worker:
         self.executions = PostgresExecutions(databases, lambda _: self.serde, self.lease, settings)
         self.builder = builder
 
-    def admit(self, thread_id: UUID, input: Any, **kwargs: Any) -> tuple[UUID, list[ExecuteNode]]:
+    def admit(
+        self, thread_id: UUID, input: Any, *, configurable: dict[str, Any] | None = None, **kwargs: Any
+    ) -> tuple[UUID, list[ExecuteNode]]:
         run_id = new_id()
+        place = {**(configurable or {}), "thread_id": str(thread_id)}
         chosen = {"stream_mode": ["values"], "subgraphs": False, "durability": "async", **kwargs}
         spec = RunSpec(
             run_id=str(run_id),
             thread_id=str(thread_id),
             graph_id="graph",
             input=input,
-            config={"configurable": {"thread_id": str(thread_id)}, "metadata": {"run_id": str(run_id)}},
+            config={"configurable": place, "metadata": {"run_id": str(run_id)}},
             kwargs=chosen,
             inline=inline_reason(chosen),
         )
@@ -88,7 +93,11 @@ class Worker:
                 settled=dict(work.settled),
                 failed=work.failed,
             )
-            result = run_segment(self.graph, request, saver=work.saver, sink=None)
+            try:
+                result = run_segment(self.graph, request, saver=work.saver, sink=None)
+            except StoreUnavailable:
+                self.executions.release(work)
+                raise
             commit()
             committed = self.executions.commit(work, result, lease_next=work.kind == "start")
             yield from committed.ready
@@ -264,3 +273,51 @@ def test_a_run_that_is_cancelled_while_its_node_works_saves_nothing_of_it(
 
     assert history(worker.builder, worker.saver(), thread_id) == before
     assert worker.runs.get(acme, thread_id, run_id).status == "interrupted"
+
+
+# --------------------------------------------------------------------------- tried again by the same process
+
+
+class Noted(TypedDict, total=False):
+    notes: list[str]
+    live: Annotated[str, UntrackedValue]  # which keeps a superstep of several nodes in the message of its start
+
+
+GIVEN = ["of the input", "of the config", "of the context"]
+
+
+@pytest.mark.parametrize("beside", [(), ("beside",)], ids=["in its own message", "in the start's"])
+def test_a_second_attempt_in_the_same_process_finds_what_the_first_was_given(
+    home: Home, make_worker: Callable[[Any], Worker], beside: tuple[str, ...]
+) -> None:
+    executed: list[list[str]] = []
+
+    def note(state: Noted, config: RunnableConfig, runtime: Runtime[dict[str, list[str]]]) -> Noted:
+        given = (state["notes"], config["configurable"]["notes"], runtime.context["notes"])
+        executed.append([text for notes in given for text in notes])
+        for notes in given:
+            notes.append("changed in place")
+        if len(executed) == 1:
+            raise StoreUnavailable  # as its store does, when Postgres does not answer
+        return {"notes": ["done"]}
+
+    builder = StateGraph(Noted, context_schema=dict).add_node("note", note).add_edge(START, "note")
+    for name in beside:
+        builder.add_node(name, lambda _: {}).add_edge(START, name)
+    worker, thread_id = make_worker(builder), uuid4()
+    run_id, (start,) = worker.admit(
+        thread_id,
+        {"notes": GIVEN[:1]},
+        configurable={"notes": GIVEN[1:2]},
+        context={"notes": GIVEN[2:]},
+    )
+
+    with pytest.raises(StoreUnavailable):
+        list(worker.execute(start))
+    given_back = "SELECT 1 FROM farm.node_execution WHERE status = 'ready'"
+    wait_for(lambda: home.query(given_back), what="the execution that was given back")
+    (again,) = worker.executions.open_at_head(start) or (start,)
+    list(worker.execute(again))
+
+    assert worker.runs.get(worker.tenant, thread_id, run_id).status == "success"
+    assert executed == [GIVEN, GIVEN]
