@@ -5,11 +5,11 @@ healer holds. Bounded work a sweep; what remains is the next one's.
 """
 
 import logging
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from uuid import UUID
 
-from agentfarm.errors import NotFound, Unavailable
+from agentfarm.errors import Unavailable
 from agentfarm.flow.dispatch import dispatch
 from agentfarm.flow.farm import Farm
 from agentfarm.flow.settle import announce
@@ -94,12 +94,8 @@ def publish_due(farm: Farm, delayed: Sequence[Delayed]) -> None:
 
 def _forget(farm: Farm) -> int:
     """Remove the threads of stateless runs whose answer has been there long enough to be read."""
-    forgotten = 0
-    for run in farm.healing.forgettable():
-        with suppress(NotFound):  # another healer was faster
-            farm.threads.delete(Tenant(id=run.tenant_id, slug="", home=run.home), run.thread_id)
-            forgotten += 1
-    return forgotten
+    threads = ((Tenant(id=run.tenant_id, slug="", home=run.home), run.thread_id) for run in farm.healing.forgettable())
+    return _thread_by_thread(threads, farm.threads.forget)
 
 
 def _expire_items(farm: Farm) -> int:
@@ -108,19 +104,32 @@ def _expire_items(farm: Farm) -> int:
 
 
 def _expire(farm: Farm) -> int:
-    """See to the threads whose time is over. One that takes longer than a statement may keeps none of the others.
+    """See to the threads whose time is over."""
+
+    def expire(tenant: Tenant, thread_id: UUID) -> bool:
+        farm.threads.expire(tenant, thread_id)
+        return True
+
+    found = farm.healing.expired_threads()
+    return _thread_by_thread(
+        ((Tenant(id=tenant, slug="", home=home), thread) for tenant, home, thread in found), expire
+    )
+
+
+def _thread_by_thread(threads: Iterable[tuple[Tenant, UUID]], end: Callable[[Tenant, UUID], bool]) -> int:
+    """How many were ended. One that takes longer than a statement may keeps none of the others.
 
     raises  Unavailable when the database did not answer for two in a row
     """
     done, missed = 0, False
-    for tenant_id, home, thread_id in farm.healing.expired_threads():
+    for tenant, thread_id in threads:
         try:
-            farm.threads.expire(Tenant(id=tenant_id, slug="", home=home), thread_id)
+            done += end(tenant, thread_id)
         except Unavailable as error:
             if missed:
                 raise
             missed = True
             logger.warning("a thread outlives its time", extra={"thread_id": str(thread_id), "code": error.code})
         else:
-            done, missed = done + 1, False
+            missed = False
     return done

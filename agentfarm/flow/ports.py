@@ -147,6 +147,12 @@ class Threads(Protocol):
     def delete(self, tenant: Tenant, thread_id: UUID) -> tuple[Ended, ...]:
         """With its runs, checkpoints, blobs, writes and executions. An active run is fenced out first."""
 
+    def forget(self, tenant: Tenant, thread_id: UUID) -> bool:
+        """Delete the thread of stateless runs that are over, unless another run has come to it. Answers whether it did.
+
+        Nothing happens to a thread that is gone.
+        """
+
     def search(self, tenant: Tenant, query: ThreadQuery) -> tuple[Sequence[ThreadRow], bool]:
         """(rows, whether there are more)."""
 

@@ -36,7 +36,7 @@ from agentfarm.persistence.tables import (
     thread,
     worker,
 )
-from agentfarm.persistence.threads import forget_thread, keep_if_new
+from agentfarm.persistence.threads import forget_thread, keep_if_new, lock_thread
 from agentfarm.records import Admitted, Ended, ExecutionRow, NewRun, OtherBuild, RunRow, RunStatus, ThreadTtl
 from agentfarm.tenancy import Tenant
 
@@ -368,8 +368,7 @@ def _has_runs(connection: Connection, tenant: Tenant, thread_id: UUID) -> bool:
 
 def _lock_thread(connection: Connection, tenant: Tenant, thread_id: UUID) -> None:
     """Raises NotFound."""
-    statement = text("SELECT farm.lock_thread(:tenant, :thread)")
-    if not connection.execute(statement, {"tenant": tenant.id, "thread": thread_id}).scalar_one():
+    if not lock_thread(connection, tenant, thread_id):
         raise NotFound(what="Thread")
 
 

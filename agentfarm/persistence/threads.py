@@ -21,6 +21,7 @@ from sqlalchemy import (
     func,
     literal,
     literal_column,
+    not_,
     or_,
     select,
     text,
@@ -41,6 +42,9 @@ from agentfarm.tenancy import Tenant
 
 #: What count() counts to. A client that pages through more than this does not read the number.
 MAX_COUNT = 100_000
+
+#: Of a run that is not over.
+OPEN = ("running", "pending")
 
 #: The largest page. The API's own limits are lower; this one protects the process.
 MAX_PAGE = 1_000
@@ -149,12 +153,11 @@ class PostgresThreads:
         """
         c = thread.c
         with self.databases.transaction(tenant) as connection:
-            lock = text("SELECT farm.lock_thread(:tenant, :thread)")
-            if not connection.execute(lock, {"tenant": tenant.id, "thread": thread_id}).scalar_one():
+            if not lock_thread(connection, tenant, thread_id):
                 return
             used = func.greatest(c.updated_at, c.state_updated_at) + _interval(c.ttl_minutes)
             mine = (run.c.tenant_id == tenant.id, run.c.thread_id == thread_id)
-            is_open = exists().where(*mine, run.c.status.in_(("running", "pending")))
+            is_open = exists().where(*mine, run.c.status.in_(OPEN))
             now = func.clock_timestamp()
             judged = select(
                 c.ttl_strategy, (c.expires_at < now).label("is_due"), or_(used > now, is_open).label("is_used")
@@ -186,6 +189,19 @@ class PostgresThreads:
         if not was_there:
             raise NotFound(what="Thread")
         return tuple(Ended(tenant.id, tenant.home, run_id, thread_id, "interrupted") for run_id in ended)
+
+    def forget(self, tenant: Tenant, thread_id: UUID) -> bool:
+        """Delete the thread of stateless runs that are over, unless another run has come to it. Answers whether it did.
+
+        Judged under the thread's lock: since the healer looked, a client may have sent a run that is to be kept.
+        """
+        mine = (run.c.tenant_id == tenant.id, run.c.thread_id == thread_id)
+        is_used = exists().where(*mine, or_(run.c.status.in_(OPEN), not_(run.c.forget_thread)))
+        with self.databases.transaction(tenant) as connection:
+            if not lock_thread(connection, tenant, thread_id) or connection.execute(select(is_used)).scalar_one():
+                return False
+            was_there, _ = forget_thread(connection, tenant, thread_id)
+        return was_there
 
     def search(self, tenant: Tenant, query: ThreadQuery) -> tuple[Sequence[ThreadRow], bool]:
         """(rows, whether there are more)."""
@@ -250,6 +266,12 @@ def _until(minutes: ColumnElement[Any]) -> ColumnElement[Any]:
 
 def _interval(minutes: ColumnElement[Any]) -> ColumnElement[Any]:
     return minutes * literal_column("interval '1 minute'", Interval)  # NULL for one that is kept for ever
+
+
+def lock_thread(connection: Connection, tenant: Tenant, thread_id: UUID) -> bool:
+    """Whether there is such a thread; it is this transaction's from here on."""
+    statement = text("SELECT farm.lock_thread(:tenant, :thread)")
+    return bool(connection.execute(statement, {"tenant": tenant.id, "thread": thread_id}).scalar_one())
 
 
 def forget_thread(connection: Connection, tenant: Tenant, thread_id: UUID) -> tuple[bool, Sequence[UUID]]:

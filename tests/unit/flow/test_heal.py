@@ -67,6 +67,15 @@ def test_a_thread_that_cannot_be_expired_keeps_no_other_from_it(farm: Farm, worl
     assert [call[1] for call in world.did("expire")] == threads
 
 
+def test_a_stateless_runs_thread_that_cannot_be_forgotten_keeps_nothing_else_from_it(farm: Farm, world: World) -> None:
+    big, used, done, expired = (new_id() for _ in range(4))
+    world.forgettable = {big: StoreUnavailable(), used: False, done: True}
+    world.expired_threads = {expired: None}
+
+    assert sweep_once(farm) == Healed(forgotten=1, expired_threads=1)
+    assert [call[1] for call in world.did("forget")] == [big, used, done]
+
+
 def test_a_database_that_is_away_is_not_asked_for_each_thread(farm: Farm, world: World) -> None:
     world.expired_threads = {new_id(): StoreUnavailable() for _ in range(50)}
 

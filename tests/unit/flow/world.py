@@ -35,6 +35,9 @@ class World:
     due: tuple[ExecuteNode, ...] = ()
     expired: dict[Tenant, int] = field(default_factory=dict)  # items of stores that are over
     expired_threads: dict[UUID, Exception | None] = field(default_factory=dict)  # and what comes of expiring them
+    forgettable: dict[UUID, Exception | bool] = field(
+        default_factory=dict
+    )  # threads, and what comes of forgetting them
     builds: tuple[BuildUse, ...] = ()
     broker_is_up: bool = True
     streams_are_up: bool = True
@@ -152,7 +155,7 @@ class FakeHealing:
         return tuple((ZERO, "main", thread_id) for thread_id in self.world.expired_threads)
 
     def forgettable(self, *, grace_seconds: float = 60.0, limit: int = 100) -> tuple[Ended, ...]:
-        return ()
+        return tuple(Ended(ZERO, "main", ZERO, thread_id, "success") for thread_id in self.world.forgettable)
 
     def builds(self) -> tuple[BuildUse, ...]:
         return self.world.builds
@@ -175,6 +178,13 @@ class FakeThreads:
         self.world.calls.append(("expire", thread_id))
         if (failure := self.world.expired_threads[thread_id]) is not None:
             raise failure
+
+    def forget(self, tenant: Tenant, thread_id: UUID) -> bool:
+        self.world.calls.append(("forget", thread_id))
+        came = self.world.forgettable[thread_id]
+        if isinstance(came, Exception):
+            raise came
+        return came
 
 
 class FakeStores:

@@ -11,6 +11,7 @@ from agentfarm.messages import ExecuteNode
 from agentfarm.persistence.database import Databases
 from agentfarm.persistence.healing import PostgresHealing
 from agentfarm.persistence.runs import PostgresRuns
+from agentfarm.persistence.threads import PostgresThreads
 from agentfarm.tenancy import Tenant
 from tests.integration.persistence.farmhands import (
     Hand,
@@ -138,6 +139,27 @@ def test_the_thread_of_a_stateless_run_may_go_when_its_answer_could_be_read(
 
     assert [ended.thread_id for ended in healer.forgettable()] == [first.thread_id]
     assert healer.forgettable(grace_seconds=600) == ()
+
+
+def test_a_run_that_comes_to_a_stateless_runs_thread_keeps_it_whenever_it_comes(
+    home: Home, hand: Hand, acme: Tenant, healer: PostgresHealing
+) -> None:
+    first = hand.claim(start(home, acme))
+    hand.commit(first, SegmentResult(status="success"))
+    home.query("UPDATE farm.run SET forget_thread = true, announced_at = now() RETURNING 1")
+    home.query("UPDATE farm.run SET finished_at = now() - interval '2 min' RETURNING 1")
+    (found,) = healer.forgettable()
+    threads = PostgresThreads(Databases(home.app), serde_for)
+
+    second = start(home, acme, found.thread_id)  # after the healer looked
+    while_it_runs = threads.forget(acme, found.thread_id)
+    hand.commit(hand.claim(second), SegmentResult(status="success"))
+
+    assert (while_it_runs, threads.forget(acme, found.thread_id)) == (False, False)
+    assert run_status(home, second) == "success"
+    home.query("UPDATE farm.run SET forget_thread = true RETURNING 1")
+    assert (threads.forget(acme, found.thread_id), threads.forget(acme, found.thread_id)) == (True, False)
+    assert count(home, "run") == count(home, "thread") == 0
 
 
 def test_healing_a_quiet_home_changes_nothing(home: Home, hand: Hand, acme: Tenant, healer: PostgresHealing) -> None:
