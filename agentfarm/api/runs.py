@@ -27,7 +27,7 @@ from agentfarm.api.auth import tenant_of
 from agentfarm.api.process import farm
 from agentfarm.api.schemas import MAX_LIMIT, MAX_OFFSET, RunCreate, RunCreateStateless, RunsCancel
 from agentfarm.errors import BadRequest, InvalidInput, NotFound, UnsupportedField
-from agentfarm.flow.admit import STREAM_MODES, admit_run, build_run
+from agentfarm.flow.admit import ALL_MODES, admit_run, build_run
 from agentfarm.flow.answers import read_answer
 from agentfarm.flow.cancel import cancel_run
 from agentfarm.flow.watch import stream_run, wait_run
@@ -342,9 +342,9 @@ def _modes(given: list[str]) -> list[str] | None:
             given = orjson.loads(given[0])
         except orjson.JSONDecodeError:
             raise InvalidInput(where="stream_mode", why="is neither a mode nor a JSON list of modes") from None
-    unknown = [mode for mode in given if mode not in STREAM_MODES]
+    unknown = [mode for mode in given if mode not in ALL_MODES]
     if unknown:
-        raise InvalidInput(where="stream_mode", why=f"may be {', '.join(STREAM_MODES)}")
+        raise InvalidInput(where="stream_mode", why=f"may be {', '.join(ALL_MODES)}")
     return given or None
 
 

@@ -39,6 +39,9 @@ STREAM_MODES: Mapping[str, str] = {
     "debug": "debug",
 }
 
+#: All that a client may ask for.
+ALL_MODES = (*STREAM_MODES, run_events.MODE)
+
 
 def admit_run(farm: Farm, tenant: Tenant, new: NewRun) -> RunRow:
     """Make the run durable, then publish its first message.
@@ -142,7 +145,7 @@ def _requested_modes(request: RunRequest) -> tuple[str, ...]:
     """The Agent Server's modes whose events are kept. A run that nobody streams keeps none but its end."""
     modes = tuple(dict.fromkeys(request.stream_mode)) or (("values",) if request.streamed else ())
     for mode in modes:
-        if mode not in STREAM_MODES and mode != run_events.MODE:
+        if mode not in ALL_MODES:
             raise UnsupportedField(field=f"stream_mode {mode!r}")
     return modes
 
@@ -225,9 +228,14 @@ def parse_command(command: Mapping[str, Any]) -> Command[Any]:
         raise InvalidInput(where="command", why="is empty; give update, resume or goto")
     if "goto" in given:
         given["goto"] = _goto(given["goto"])
-    if isinstance(given.get("update"), list):
-        given["update"] = [tuple(pair) for pair in given["update"]]
+    if isinstance(update := given.get("update"), list) and all(map(_is_pair, update)):
+        given["update"] = [tuple(pair) for pair in update]
     return Command(**given)
+
+
+def _is_pair(part: Any) -> bool:
+    """A channel and its value. A list of anything else is what is written to the root, as LangGraph has it."""
+    return isinstance(part, list) and len(part) == 2 and isinstance(part[0], str)
 
 
 def _goto(goto: Any) -> Any:

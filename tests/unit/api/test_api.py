@@ -312,7 +312,13 @@ async def test_what_is_no_event_id_is_refused(client: httpx.AsyncClient, last: s
 
 
 @pytest.mark.parametrize(
-    "query", ["stream_mode=custom", 'stream_mode=["custom"]', "stream_mode=custom&stream_mode=tasks"]
+    "query",
+    [
+        "stream_mode=custom",
+        'stream_mode=["custom"]',
+        "stream_mode=custom&stream_mode=tasks",
+        "stream_mode=custom&stream_mode=events",
+    ],
 )
 async def test_a_join_may_ask_for_some_modes(client: httpx.AsyncClient, fakes: FakeFarm, query: str) -> None:
     thread = await a_thread(client)
@@ -329,7 +335,7 @@ async def test_a_mode_that_is_none_is_refused(client: httpx.AsyncClient) -> None
     thread = await a_thread(client)
     run = (await client.post(f"/threads/{thread}/runs", json=RUN)).json()["run_id"]
 
-    for query in ("stream_mode=nope", "stream_mode=[", 'stream_mode=["custom", 1]'):
+    for query in ("stream_mode=nope", "stream_mode=[", 'stream_mode=["custom", 1]', "stream_mode=[{}]"):
         assert (await client.get(f"/threads/{thread}/runs/{run}/stream?{query}")).status_code == 422, query
 
 

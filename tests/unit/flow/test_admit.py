@@ -95,6 +95,15 @@ def test_what_cannot_be_done_is_refused_by_name(
         build(farm, tenant, **fields)
 
 
+@pytest.mark.parametrize("update", [[5], [[]], [["text", "y", "z"]], [[1, "y"]], ["ab"]], ids=str)
+def test_a_list_that_is_not_of_channels_and_values_is_the_update_itself(
+    farm: Farm, tenant: Tenant, update: list[Any]
+) -> None:
+    new = build(farm, tenant, command={"update": update})
+
+    assert new.spec.input.update == update
+
+
 def test_a_run_that_nobody_streams_keeps_no_events(farm: Farm, tenant: Tenant) -> None:
     assert build(farm, tenant).spec.modes == ()
     assert build(farm, tenant, streamed=True).spec.modes == ("values",)
