@@ -1,5 +1,5 @@
-"""Which faults a soak has, from a seed. Web and worker `one` are spared: they see all that befalls the others and live
-as long as the soak does, which a leak needs to be seen."""
+"""Which faults a soak has, from a seed. Both webs and worker `one` are spared: they see all that befalls the others
+and live as long as the soak does, which a leak needs to be seen."""
 
 from collections.abc import Sequence
 from dataclasses import replace

@@ -62,8 +62,9 @@ _SERVER = (
     Kind("table size", "MB with indexes and TOAST", Tolerance(2.0, 0.1)),
     Kind("dead rows", "rows", Tolerance(3000.0, 0.2), "not yet vacuumed; a crash of Postgres resets the count"),
     Kind("rows", "rows, estimated", Tolerance(300.0, 0.1)),
-    Kind("kept rows", "rows", None, "of workers that ended: kept for 7 days, one a process that was started"),
-    Kind("database size", "MB", Tolerance(16.0, 0.1)),
+    Kind("kept rows", "rows", None, "workers that ended are kept for a week, idempotency keys for a day"),
+    Kind("kept size", "MB", None, "of the same"),
+    Kind("database size", "MB", None, "what is kept is in it"),
     Kind("WAL on disk", "MB", Tolerance(64.0, 0.5), "bounded by max_wal_size"),
     Kind("replication slots", "slots", Tolerance(0.0)),
     Kind("WAL written", "MB since the start", None, "it grows by what it is; its slope is the write rate"),
@@ -81,8 +82,8 @@ _LOAD = (
 )
 KINDS: Final[Mapping[str, Kind]] = {kind.name: kind for kind in (*_PROCESS, *_SERVER, *_LOAD)}
 
-#: farm.worker keeps who ended for a week (sql/heal.sql): in a soak it can only grow.
-KEPT_TABLE: Final = "farm.worker"
+#: What the farm keeps for longer than a soak lasts (sql/heal.sql), so that it can only grow there.
+KEPT_TABLES: Final = frozenset({"farm.worker", "farm.idempotency_key"})
 
 #: What is listed only where there is some.
 COUNTED: Final = frozenset({"queue", "Redis keys", "Redis expiry", "connections"})
@@ -161,9 +162,10 @@ class Sampler:
                 "SELECT schemaname || '.' || relname, pg_total_relation_size(relid), n_dead_tup, n_live_tup"
                 " FROM pg_stat_user_tables WHERE schemaname = 'farm'"
             ):
-                yield ("table size", table), size / MEGA
+                is_kept = table in KEPT_TABLES
+                yield ("kept size" if is_kept else "table size", table), size / MEGA
+                yield ("kept rows" if is_kept else "rows", table), live
                 yield ("dead rows", table), dead
-                yield ("kept rows" if table == KEPT_TABLE else "rows", table), live
             [(size, wal, written, slots)] = rows(
                 "SELECT pg_database_size(current_database()), (SELECT sum(size) FROM pg_ls_waldir()),"
                 " pg_wal_lsn_diff(pg_current_wal_lsn(), '0/0'), (SELECT count(*) FROM pg_replication_slots)"
