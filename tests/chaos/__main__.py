@@ -29,7 +29,7 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=90.0, help="of load and faults; set-up and end come on top")
     parser.add_argument("--broker", choices=get_args(Broker), default="redis")
     parser.add_argument("--users", type=int, default=8)
-    parser.add_argument("--every", type=float, default=3.0, help="seconds between two faults, on average")
+    parser.add_argument("--every", type=float, default=3.0, help="seconds between two faults, on average, times slack")
     parser.add_argument("--only", action="append", default=[], help="a kind of fault; may be repeated")
     parser.add_argument("--slack", type=float, default=1.0, help="times slower than two idle cores")
     parser.add_argument("--alone", action="store_true", help="default settings, and the bars of one fault at a time")
@@ -44,7 +44,7 @@ def main() -> int:
         broker=given.broker,
         folder=FOLDER / name,
         users=given.users,
-        every_seconds=given.every,
+        every_seconds=given.every * given.slack,
         only=tuple(given.only),
         lease_seconds=DEFAULT_LEASE_SECONDS if given.alone else LEASE_SECONDS,
         slack=given.slack,

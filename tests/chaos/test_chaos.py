@@ -21,7 +21,9 @@ BROKER = os.environ.get("AGENTFARM_CHAOS_BROKER", "redis")
 def test_whatever_dies_every_acknowledged_run_ends_right_and_once() -> None:
     seed = ["--seed", SEED] if SEED else []
 
-    command = [sys.executable, "-m", "tests.chaos", "--seconds", SECONDS, "--broker", BROKER, "--slack", SLACK, *seed]
+    often = ["--every", str(3 / float(SLACK))]  # so that there is time for every kind of fault
+    how = ["--seconds", SECONDS, "--broker", BROKER, "--slack", SLACK, *often, *seed]
+    command = [sys.executable, "-m", "tests.chaos", *how]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as storm:
         try:
             said, _ = storm.communicate()
