@@ -199,11 +199,10 @@ async def _storm(orders: Orders, load: Load, faults: Faults) -> list[Broken]:
     over.set()
     try:
         await users
+        await asyncio.to_thread(_quiesce, faults, orders.patience_seconds * orders.slack)
     except* TimeoutError as errors:
         problems += [Broken("P1", str(error)) for error in errors.exceptions]
-    problems += [Broken("clients", refusal) for refusal in load.book.refusals]
-    await asyncio.to_thread(_quiesce, faults, orders.patience_seconds * orders.slack)
-    return problems
+    return [*problems, *(Broken("clients", refusal) for refusal in load.book.refusals)]
 
 
 def _quiesce(faults: Faults, seconds: float) -> None:
