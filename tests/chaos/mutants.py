@@ -112,14 +112,14 @@ class Mutant:
 _HOT = "agentfarm/persistence/sql/hot.sql"
 _DONE = "SET status = 'done', outcome = p_outcome, error = p_error_type, finished_at = clock_timestamp()\n"
 _WHERE = "WHERE e.tenant_id = p_tenant AND e.run_id = p_run AND e.checkpoint_id = p_ckpt AND e.execution_id = p_exec"
-_FENCE = "AND e.fence = p_fence AND e.worker = p_worker AND e.status = 'leased';"
+_FENCE = "AND e.fence = p_fence AND e.worker = p_worker AND e.status = 'leased'"
 _ASYNC = "set_config('synchronous_commit', 'off', true);"
 
 
 def _fence(instead: str) -> list[Swap]:
     """What is asked for instead of the fence, where a node alone in its superstep is saved and where a sibling is."""
     return [
-        Swap(_HOT, f"{_DONE}{indent}{_WHERE}\n{indent}  {_FENCE}", f"{_DONE}{indent}{_WHERE}\n{indent}  {instead};")
+        Swap(_HOT, f"{_DONE}{indent}{_WHERE}\n{indent}  {_FENCE}", f"{_DONE}{indent}{_WHERE}\n{indent}  {instead}")
         for indent in ("     ", "   ")
     ]
 
