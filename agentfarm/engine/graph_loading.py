@@ -56,6 +56,10 @@ class LoadedGraph:
     manifest: Manifest
     is_made: bool = False
 
+    def nodes_told(self) -> str:
+        """Its nodes, for whoever named one that it lacks."""
+        return ", ".join(node for node in self.graph.nodes if not node.startswith("__"))
+
 
 def load_variable(entry: GraphEntry, config: GraphsConfig) -> Any:
     """What langgraph.json names, as its module has it. Raises whatever the module raises."""

@@ -6,7 +6,7 @@ run can be lost by nobody.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import MISSING, fields, is_dataclass, replace
 from functools import partial
 from typing import Any
 from uuid import UUID
@@ -19,7 +19,7 @@ from agentfarm.engine.continuation import Manifest, decide_continuation, goes_on
 from agentfarm.engine.graphs import LoadedGraph
 from agentfarm.engine.segment import inline_reason
 from agentfarm.engine.steps import RunSpec
-from agentfarm.errors import BadRequest, GraphChanged, GraphNotFound, InvalidInput, UnsupportedField
+from agentfarm.errors import BadRequest, GraphChanged, GraphLoadFailed, GraphNotFound, InvalidInput
 from agentfarm.flow.dispatch import dispatch
 from agentfarm.flow.farm import Farm
 from agentfarm.flow.graph_use import clients_own, looking, use_graph
@@ -82,12 +82,12 @@ def _publish(farm: Farm, admitted: Admitted) -> RunRow:
 
 
 def find_graph_id(farm: Farm, assistant_id: str) -> str:
-    """The graph behind an assistant's id or a graph's name. Raises GraphNotFound."""
+    """The graph behind an assistant's id or a graph's name. Raises GraphNotFound, GraphLoadFailed."""
     served = farm.graphs.ids()
-    if assistant_id in served:
-        return assistant_id
-    for graph_id in served:
-        if str(ids.assistant_id(graph_id)) == assistant_id.lower():
+    for graph_id in (*served, *farm.graphs.problems):
+        if assistant_id == graph_id or assistant_id.lower() == str(ids.assistant_id(graph_id)):
+            if graph_id in farm.graphs.problems:
+                raise GraphLoadFailed(farm.graphs.problems[graph_id])
             return graph_id
     # What was asked for is not repeated: it may be anything. What is served is no secret.
     raise GraphNotFound("Assistant not found. Send the id of an assistant, or a graph's name: " + ", ".join(served))
@@ -97,7 +97,7 @@ def build_run(farm: Farm, tenant: Tenant, request: RunRequest, *, thread_id: UUI
     """The run that a request describes, checked against its graph. Touches nothing.
 
     once    how the client named the request, if it may send it again
-    raises  GraphNotFound, GraphLoadFailed, InvalidInput, UnsupportedField, BadRequest
+    raises  GraphNotFound, GraphLoadFailed, InvalidInput, BadRequest
     """
     graph_id = find_graph_id(farm, request.assistant_id)
     if request.stateless and request.command is not None and request.command.get("resume") is not None:
@@ -146,7 +146,7 @@ def _requested_modes(request: RunRequest) -> tuple[str, ...]:
     modes = tuple(dict.fromkeys(request.stream_mode)) or (("values",) if request.streamed else ())
     for mode in modes:
         if mode not in ALL_MODES:
-            raise UnsupportedField(field=f"stream_mode {mode!r}")
+            raise InvalidInput(where="stream_mode", why=f"one of {', '.join(ALL_MODES)} is possible, or several")
     return modes
 
 
@@ -164,11 +164,26 @@ def _stream_kwargs(request: RunRequest, loaded: LoadedGraph) -> dict[str, Any]:
         if (nodes := getattr(request, name)) is not None:
             kwargs[name] = _breakpoints(name, nodes, loaded)
     context = request.context
-    if context is None and loaded.graph.context_schema is not None:
-        context = clients_own(request.config.get("configurable") or {})
+    if context is None:
+        context = _context_of(loaded.graph.context_schema, clients_own(request.config.get("configurable") or {}))
     if context is not None:
         kwargs["context"] = dict(context)
     return kwargs
+
+
+def _context_of(schema: type | None, configurable: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """The context of a run whose client sent `config.configurable` alone, as clients did before there was a context.
+
+    A dataclass takes no more than its fields; what else is there is for a factory or a node that reads the config.
+    None, as in LangGraph, where it would lack one.
+    """
+    if schema is None:
+        return None
+    if not is_dataclass(schema):
+        return configurable
+    known = {field.name: field for field in fields(schema) if field.init}
+    lacking = [f for name, f in known.items() if name not in configurable and f.default is f.default_factory is MISSING]
+    return None if lacking else {name: value for name, value in configurable.items() if name in known}
 
 
 def _breakpoints(name: str, nodes: str | Sequence[str], loaded: LoadedGraph) -> str | list[str]:
@@ -176,8 +191,7 @@ def _breakpoints(name: str, nodes: str | Sequence[str], loaded: LoadedGraph) -> 
         return "*"
     unknown = [node for node in nodes if node not in loaded.graph.nodes]
     if unknown:
-        known = ", ".join(node for node in loaded.graph.nodes if not node.startswith("__"))
-        raise InvalidInput(where=name, why=f"names a node that the graph lacks; it has {known}")
+        raise InvalidInput(where=name, why=f"names a node that the graph lacks; it has {loaded.nodes_told()}")
     return list(nodes)
 
 
@@ -185,7 +199,10 @@ def _config(request: RunRequest, *, run_id: UUID, thread_id: UUID, graph_id: str
     given = dict(request.config)
     configurable = dict(given.get("configurable") or {})
     if configurable and request.context:
-        raise BadRequest(why="config.configurable and context say the same thing twice; send context alone")
+        raise BadRequest(
+            why="config.configurable and context were both given, and a run has one of them; send context alone: "
+            "nodes and factories find its values in config.configurable, too"
+        )
     checkpoint = {"checkpoint_id": request.checkpoint_id, **(request.checkpoint or {})}
     kept = {**clients_own(configurable), **clients_own(request.context or {})}
     kept.update(

@@ -85,7 +85,8 @@ def _check_nodes(loaded: LoadedGraph, supersteps: Sequence[Sequence[StateUpdate]
     for place, superstep in enumerate(supersteps):
         for update in superstep:
             if update.as_node is not None and update.as_node not in loaded.graph.nodes.keys() | WRITERS:
-                raise InvalidInput(where=f"supersteps[{place}].as_node", why="the graph has no such node")
+                why = f"names a node that the graph lacks; it has {loaded.nodes_told()}"
+                raise InvalidInput(where=f"supersteps[{place}].as_node", why=why)
 
 
 class _Notebook(InMemorySaver):

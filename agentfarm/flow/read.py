@@ -112,7 +112,7 @@ def update_state(
 
     def ready(loaded: LoadedGraph) -> Pregel[Any, Any, Any, Any]:
         if as_node is not None and as_node not in loaded.graph.nodes and as_node not in WRITERS:
-            raise InvalidInput(where="as_node", why="the graph has no such node")
+            raise InvalidInput(where="as_node", why=f"names a node that the graph lacks; it has {loaded.nodes_told()}")
         return bound_to(farm, tenant, loaded, to_change=True)
 
     def change(loaded: LoadedGraph) -> RunnableConfig:

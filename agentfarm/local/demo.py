@@ -29,7 +29,8 @@ from agentfarm.local.services import Services
 from agentfarm.local.state import make_folder
 from agentfarm.local.supervisor import read_supervisor
 
-UP_SECONDS = 150.0
+#: More than `run` gives its processes (run.py): it says which of them does not start.
+UP_SECONDS = 660.0
 RUN_SECONDS = 60.0
 STOP_SECONDS = 60.0
 
@@ -242,7 +243,9 @@ def _farm(folder: Path, config: Path, began: float) -> Iterator[dict[str, Any]]:
             return bool(facts.get("ready")) or process.poll() is not None
 
         wait_until(ready, seconds=UP_SECONDS)
-        check(bool(facts.get("ready")), f"the farm did not come up:\n  {tail(log, 20).replace(' | ', chr(10) + '  ')}")
+        if not facts.get("ready"):
+            said = tail(log, 20).replace(" | ", "\n  ")
+            raise StoryBroken(f"the farm did not come up within {time.monotonic() - began:.0f} s:\n  {said}")
         names = ", ".join(facts["children"])
         print(f"{time.monotonic() - began:6.1f} s  PostgreSQL, Valkey, {names} are up at {facts['url']}", flush=True)
         yield facts

@@ -127,6 +127,11 @@ def migrate(environment: Mapping[str, str]) -> None:
     manage(environment, "migrate", "--verbosity", "0")
 
 
+def check_config(environment: Mapping[str, str]) -> None:
+    """Raises Misconfigured where no process could read the langgraph.json, which each would say in a log of its own."""
+    manage(environment, "farm_graphs", "--file-only")
+
+
 def set_up(environment: Mapping[str, str], folder: Path) -> Access:
     """The two demo tenants and the admin user, made at the first call. Their keys stay in secrets.json."""
     made: dict[str, Any] = json.loads(

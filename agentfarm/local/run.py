@@ -19,8 +19,12 @@ from agentfarm.local.services import Broker, Services
 from agentfarm.local.state import locked, make_folder
 from agentfarm.local.supervisor import Supervisor, only_one, stop_signals
 
-#: For the first answer of the web and the first beat of each worker, on a busy machine of two cores.
-READY_SECONDS = 90.0
+#: For the first answer of the web and the first beat of each worker. One that cannot start ends, and is seen at once;
+#: this is for one that hangs, on a machine so busy that a healthy one takes minutes.
+READY_SECONDS = 600.0
+
+#: Between two words about what is waited for.
+TELL_SECONDS = 15.0
 
 #: The threads' workers, and each child of the prefork worker.
 WORKER_PROCESSES = farm.WORKERS + farm.CPU_SLOTS
@@ -51,6 +55,7 @@ def run(options: Options) -> int:
         for line in services.start():
             _say(began, line)
         environment = farm.make_environment(services, address, options.config)
+        farm.check_config(environment)
         farm.migrate(environment)
         access = farm.set_up(environment, services.folder)
         _check_anonymous(environment)
@@ -94,13 +99,22 @@ def _check_anonymous(environment: Mapping[str, str]) -> None:
 def _become_ready(supervisor: Supervisor, address: Address) -> bool:
     """Whether it did, before it was told to stop. Raises Misconfigured with the log of what does not start."""
     with looking(supervisor.environment["DATABASE_ADMIN_URL"]) as look:
+        told_at = time.monotonic()
 
         def ready() -> bool:
+            nonlocal told_at
             if child := supervisor.hopeless():
                 raise Misconfigured(
                     f"{child.program.name} does not start. The last of {child.log}:\n  {supervisor.last_words(child)}"
                 )
-            return farm.get_json(address, "/ok") is not None and look.living_workers() >= WORKER_PROCESSES
+            answers, beating = farm.get_json(address, "/ok") is not None, look.living_workers()
+            if answers and beating >= WORKER_PROCESSES:
+                return True
+            if time.monotonic() - told_at > TELL_SECONDS:
+                told_at = time.monotonic()
+                web = "answers" if answers else "does not answer yet"
+                _now(f"starting: web {web}, {beating} of {WORKER_PROCESSES} worker processes are ready")
+            return False
 
         if supervisor.watch(ready, seconds=READY_SECONDS):
             return True

@@ -183,3 +183,31 @@ def test_a_run_that_is_not_there_is_said() -> None:
         run("farm_executions", "--run", str(new_id()))
     with pytest.raises(CommandError, match="must be a UUID"):
         run("farm_executions", "--run", "1")
+
+
+def test_the_graphs_that_are_served_are_listed_and_the_others_with_their_reason(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "broken.py").write_text("graph = (\n")
+    (tmp_path / "langgraph.json").write_text('{"graphs": {"broken": "./broken.py:graph"}}')
+    monkeypatch.setenv("AGENTFARM_CONFIG", str(tmp_path / "langgraph.json"))
+    forget_settings()
+    monkeypatch.setattr("tenants.management.commands.farm_graphs.graphs", wiring.graphs.__wrapped__)
+    out = StringIO()
+
+    with pytest.raises(CommandError, match="1 of 1"):
+        call_command("farm_graphs", stdout=out)
+
+    assert "broken.py" in out.getvalue()
+    assert run("farm_graphs", "--file-only") == "broken"
+
+
+def test_an_env_file_that_is_not_there_is_named_before_any_graph_is_imported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "langgraph.json").write_text('{"graphs": {"a": "./a.py:graph"}, "env": ".env"}')
+    monkeypatch.setenv("AGENTFARM_CONFIG", str(tmp_path / "langgraph.json"))
+    forget_settings()
+
+    with pytest.raises(CommandError, match=r"\.env"):
+        run("farm_graphs", "--file-only")

@@ -1,6 +1,6 @@
 """A request, read against its graph before anything is written."""
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
@@ -11,7 +11,7 @@ from typing_extensions import TypedDict
 from agentfarm import ids
 from agentfarm.engine.graph_loading import describe_graph
 from agentfarm.engine.graphs import GraphRegistry
-from agentfarm.errors import BadRequest, GraphNotFound, InvalidId, InvalidInput, UnsupportedField
+from agentfarm.errors import BadRequest, GraphLoadFailed, GraphNotFound, InvalidId, InvalidInput
 from agentfarm.flow.admit import build_run
 from agentfarm.flow.farm import Farm
 from agentfarm.records import NewRun, RunRequest
@@ -38,6 +38,42 @@ def test_a_graph_goes_by_its_name_and_by_its_assistants_id(farm: Farm, tenant: T
     by_id = build(farm, tenant, assistant_id=str(ids.assistant_id("g")))
 
     assert by_id.graph_id == build(farm, tenant).graph_id == "g"
+
+
+def test_a_graph_that_could_not_be_loaded_is_not_called_unknown(farm: Farm, tenant: Tenant) -> None:
+    broken = GraphRegistry({}, {"broken": "Graph 'broken' could not be loaded: SyntaxError in agent.py."})
+
+    for asked in ("broken", str(ids.assistant_id("broken"))):
+        with pytest.raises(GraphLoadFailed, match="SyntaxError"):
+            build(replace(farm, graphs=broken), tenant, assistant_id=asked)
+
+
+@dataclass
+class Asker:
+    user: str
+    locale: str = "en"
+
+
+@pytest.mark.parametrize(
+    ("configurable", "context"),
+    [
+        ({"user": "b", "style": "z"}, {"user": "b"}),
+        ({"style": "z"}, None),  # as in LangGraph: a node finds no context, and the config whole
+        ({}, None),
+    ],
+    ids=str,
+)
+def test_a_config_alone_gives_a_dataclass_the_fields_that_it_has(
+    farm: Farm, tenant: Tenant, configurable: dict[str, Any], context: dict[str, Any] | None
+) -> None:
+    builder = StateGraph(State, context_schema=Asker)
+    builder.add_node("say", lambda state: {}).add_edge(START, "say")
+    with_context = replace(farm, graphs=GraphRegistry({"g": describe_graph("g", builder.compile())}))
+
+    new = build(with_context, tenant, config={"configurable": configurable})
+
+    assert new.spec.kwargs.get("context") == context
+    assert configurable.items() <= new.spec.config["configurable"].items()
 
 
 @pytest.mark.parametrize("place", ["context", "configurable"])
@@ -80,7 +116,7 @@ def test_a_command_becomes_langgraphs(farm: Farm, tenant: Tenant) -> None:
         ({"command": {}}, InvalidInput),
         ({"command": {"evil": 1}}, InvalidInput),
         ({"command": {"goto": {"node": 1}}}, InvalidInput),
-        ({"stream_mode": ["everything"]}, UnsupportedField),
+        ({"stream_mode": ["everything"]}, InvalidInput),
         ({"interrupt_before": ["nowhere"]}, InvalidInput),
         ({"checkpoint_id": "../.."}, InvalidId),
         ({"context": {"a": 1}, "config": {"configurable": {"a": 1}}}, BadRequest),
