@@ -37,6 +37,16 @@ CLAIM_ADVANCE: Final = wire.function("claim_advance", "uuid uuid uuid int8 inter
 RUN_CACHE_BYTES: Final = 16 << 20
 HEAD_CACHE_BYTES: Final = 64 << 20
 
+#: … and for how long it is kept unused. Another worker may have gone on with the run: then nobody asks for it again,
+#: and a worker filled both caches with what was over. A node that takes longer costs its thread one more read.
+IDLE_SECONDS: Final = 300.0
+
+#: What an entry takes beyond its bytes: key, containers, objects' heads (388 bytes, tracemalloc, Python 3.11).
+ENTRY_BYTES: Final = 400
+
+#: What a decoded spec takes of each of its bytes (3.4, measured alike).
+DECODED: Final = 4
+
 
 class Claims:
     """serde_for  the serializer of a graph's threads, by the graph's id
@@ -55,8 +65,8 @@ class Claims:
         self.worker = lease
         self._lease_seconds = wire.put_seconds(settings.lease_seconds)
         self._max_attempts = wire.put_int4(settings.max_attempts)
-        self._runs: Cache[RunSpec] = Cache(RUN_CACHE_BYTES)
-        self._heads: Cache[Head] = Cache(HEAD_CACHE_BYTES)
+        self._runs: Cache[RunSpec] = Cache(RUN_CACHE_BYTES, idle_seconds=IDLE_SECONDS)
+        self._heads: Cache[Head] = Cache(HEAD_CACHE_BYTES, idle_seconds=IDLE_SECONDS)
         self._working = Working()
         self._savers: weakref.WeakSet[ExecutionSaver] = weakref.WeakSet()  # of claims that may be open
         self._committing = Working()  # by run: what such a commit leases is in `_working` only at its end
@@ -121,7 +131,7 @@ class Claims:
                 spec = answer.data("run_spec")
                 run = load_spec(spec, serde)
                 if message.kind != "start":  # its graph's code gets the input itself, and may change it
-                    self._runs.put(run_key(message), run, len(spec))
+                    self._runs.put(run_key(message), run, len(spec) * DECODED + ENTRY_BYTES)
             run = _copy_for_one(run)
             call = load_call(answer.data("spec"), serde)
         except StateUnreadable as error:
@@ -249,9 +259,11 @@ class Claims:
         self._working.begin(key_of(message))
         return self.hand_out(message, saver, claimed.run, call, attempt=1, settled=settled, failed=failed)
 
-    def forget_run(self, message: ExecuteNode) -> None:
-        """It is over: its spec will not be asked for again."""
+    def forget_run(self, message: ExecuteNode, at: UUID | None) -> None:
+        """It is over: neither its spec nor the checkpoint where its last segment was will be asked for again."""
         self._runs.drop(run_key(message))
+        if at is not None:
+            self._heads.drop(head_key(message, at))
 
     def _is_open(self, saver: ExecutionSaver) -> bool:
         """Whether nobody has committed it or given it back; from now on somebody has."""
@@ -260,7 +272,7 @@ class Claims:
     # ----------------------------------------------------------------------- caches
 
     def keep(self, message: ExecuteNode, checkpoint_id: UUID, head: Head) -> Head:
-        self._heads.put(head_key(message, checkpoint_id), head, head.size)
+        self._heads.put(head_key(message, checkpoint_id), head, head.size + ENTRY_BYTES)
         return head
 
     def replace_head(self, message: ExecuteNode, gone: UUID | None, checkpoint_id: UUID, head: Head) -> None:

@@ -133,7 +133,7 @@ class PostgresExecutions:
             place = (answer.text("next_graph"), answer.text("next_queue"))
             ready.append(start_message(message.tenant_id, message.home, next_run, *place))
         if status is not None:
-            self.claims.forget_run(message)
+            self.claims.forget_run(message, saver.at_id)
             forget = answer.flag("forget")
             ended = Ended(message.tenant_id, message.home, message.run_id, saver.thread_id, status, error, forget)
             return Committed(ready=tuple(ready), ended=ended)

@@ -1,4 +1,4 @@
-"""What a worker keeps is bounded by bytes."""
+"""What a worker keeps is bounded by bytes, and by the time that it lies unused."""
 
 from agentfarm.persistence.caches import Cache
 from agentfarm.persistence.working import Working
@@ -31,6 +31,31 @@ def test_a_value_put_again_counts_once() -> None:
     assert len(cache) == 2
     cache.drop(b"a")
     assert len(cache) == 1
+
+
+def test_what_lay_unused_for_too_long_goes_however_much_room_there_is() -> None:
+    seconds = 0.0
+    cache: Cache[str] = Cache(max_bytes=1000, idle_seconds=300.0, now=lambda: seconds)
+    cache.put(b"left", "left", 4)
+    cache.put(b"used", "used", 4)
+    seconds = 200.0
+    assert cache.get(b"used") == "used"
+
+    seconds = 301.0
+    cache.put(b"new", "new", 4)
+
+    assert (cache.get(b"left"), cache.get(b"used"), cache.get(b"new")) == (None, "used", "new")
+
+
+def test_without_a_time_nothing_goes_by_its_age() -> None:
+    seconds = 0.0
+    cache: Cache[str] = Cache(max_bytes=1000, now=lambda: seconds)
+    cache.put(b"old", "old", 4)
+
+    seconds = 1e9
+    cache.put(b"new", "new", 4)
+
+    assert cache.get(b"old") == "old"
 
 
 def test_a_second_delivery_knows_that_the_first_is_at_work() -> None:

@@ -44,6 +44,19 @@ def test_a_run_goes_from_its_start_through_its_nodes_to_its_end(home: Home, hand
     assert home.query("SELECT status FROM farm.thread") == [("idle",)]
 
 
+def test_a_worker_keeps_nothing_of_a_run_that_it_has_ended(home: Home, hand: Hand, acme: Tenant) -> None:
+    first = hand.claim(start(home, acme))
+    (to_one,) = hand.commit(first, begin(first, "one")).ready
+    one = hand.claim(to_one)
+    claims = hand.executions.claims
+    meanwhile = (len(claims._runs), len(claims._heads))
+
+    hand.commit(one, go_on(one, step=1))
+
+    assert meanwhile == (1, 1)
+    assert (len(claims._runs), len(claims._heads)) == (0, 0)
+
+
 def test_a_claim_brings_what_the_node_needs_and_nothing_twice(
     home: Home, hand: Hand, hands: Callable[..., Hand], acme: Tenant
 ) -> None:
