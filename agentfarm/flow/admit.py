@@ -19,7 +19,7 @@ from agentfarm.engine.continuation import Manifest, decide_continuation, goes_on
 from agentfarm.engine.graphs import LoadedGraph
 from agentfarm.engine.segment import inline_reason
 from agentfarm.engine.steps import RunSpec
-from agentfarm.errors import BadRequest, GraphChanged, GraphLoadFailed, GraphNotFound, InvalidInput
+from agentfarm.errors import BadRequest, GraphChanged, GraphLoadFailed, GraphNotFound, InvalidInput, NotFound
 from agentfarm.flow.dispatch import dispatch
 from agentfarm.flow.farm import Farm
 from agentfarm.flow.graph_use import clients_own, looking, use_graph
@@ -47,10 +47,11 @@ def admit_run(farm: Farm, tenant: Tenant, new: NewRun) -> RunRow:
     """Make the run durable, then publish its first message.
 
     returns the run of the same request where that was admitted before; nothing is published then
-    raises  NotFound (no such thread), ThreadBusy (strategy reject, or too many wait), GraphChanged (this build of the
-            graph cannot go on with what another one left in the thread), NameReused, Conflict (the run of the same
-            request is deleted), StoreUnavailable
+    raises  NotFound (no such thread, or no such checkpoint in it), ThreadBusy (strategy reject, or too many wait),
+            GraphChanged (this build of the graph cannot go on with what another one left in the thread), NameReused,
+            Conflict (the run of the same request is deleted), StoreUnavailable
     """
+    _check_beginning(farm, tenant, new)
     admitted = farm.runs.admit(tenant, new)
     while isinstance(admitted, OtherBuild):  # once; again only if another run of another build came in between
         _check_build(farm, tenant, new, admitted)
@@ -58,10 +59,28 @@ def admit_run(farm: Farm, tenant: Tenant, new: NewRun) -> RunRow:
     return _publish(farm, admitted)
 
 
+def _check_beginning(farm: Farm, tenant: Tenant, new: NewRun) -> None:
+    """LangGraph would begin with an empty state where the checkpoint is not there, as the child of one that is none.
+
+    raises  NotFound (thread or checkpoint), InvalidId
+    """
+    began = _beginning(new)
+    if began is not None and farm.threads.outline(tenant, new.thread_id, began) is None:
+        farm.threads.get(tenant, new.thread_id)
+        raise NotFound(what="Checkpoint")
+
+
+def _beginning(new: NewRun) -> str | None:
+    """The checkpoint of the graph itself that the run is to begin at; None: the thread's head. One of a subgraph is
+    named with a map of those around it."""
+    place: Mapping[str, Any] = new.spec.config["configurable"]
+    began: str | None = (place.get("checkpoint_map") or {}).get("") or place.get("checkpoint_id")
+    return began
+
+
 def _check_build(farm: Farm, tenant: Tenant, new: NewRun, other: OtherBuild) -> None:
     """Raises GraphChanged where the thread cannot go on with this run's graph."""
-    began = new.spec.config["configurable"].get("checkpoint_id")
-    checkpoint = farm.threads.outline(tenant, new.thread_id, began)
+    checkpoint = farm.threads.outline(tenant, new.thread_id, _beginning(new))
     if checkpoint is None or other.manifest is None or new.manifest is None:
         return  # nothing is stored, or nobody knows under what: the worker that enters the checkpoint looks again
     pending = pending_nodes(other.manifest, checkpoint) if goes_on(new.spec.input) else frozenset()
