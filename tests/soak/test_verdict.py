@@ -44,6 +44,7 @@ def test_a_leak_in_steps_of_one_is_found() -> None:
         ("a saw-tooth", lambda at: 100 + 60 * (at % 300) / 300),
         ("a saw-tooth of a third of the time", lambda at: 100 + 60 * (at % 1200) / 1200),
         ("a cache that fills", lambda at: 100 + min(at, 1200) / 40),
+        ("one step up", lambda at: 100.0 if at < 1750 else 140.0),
         ("a wave", lambda at: 100 + (30 if at // 600 % 2 else 0)),
         ("one that falls", lambda at: 200 - at / 60),
         ("a flood that is over", lambda at: 1000.0 if 1500 < at < 2100 else 0.0),
