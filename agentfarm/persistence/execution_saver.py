@@ -88,12 +88,16 @@ class ExecutionSaver(BlockingSaver):
         self.packet: int | None = None
         self._moved = False
         self._parts: dict[tuple[str, str], Parts] = {}  # of what was put here: (ns, checkpoint id)
-        self._reader = TenantSaver(database, held.tenant_id, serde)
 
     def use_serde(self, serde: SerializerProtocol) -> None:
         """Read and write by this one from now on. Nothing is decoded before a graph asks for it."""
         self.serde = serde
-        self._reader = TenantSaver(self.database, self.held.tenant_id, serde)
+
+    @property
+    def _reader(self) -> TenantSaver:
+        """Of what is elsewhere than where the execution stands. Few ask for it, and LangGraph's base class takes 9 µs
+        to find that a serializer is one: made when it is asked for."""
+        return TenantSaver(self.database, self.held.tenant_id, self.serde)
 
     @property
     def parts(self) -> Parts | None:
