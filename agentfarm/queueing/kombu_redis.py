@@ -27,9 +27,10 @@ _CLIENT = "_agentfarm_client"
 
 
 def _create_client(self: Any, asynchronous: bool = False) -> Any:
-    if self.connection.client is None:
-        # Celery has closed what was lost, and then wants back what the worker holds. kombu's AttributeError would end
-        # the worker; a lost connection is what it knows how to pass over. The message is delivered again in time.
+    if self.connection is None or self.connection.client is None:
+        # Celery has closed what was lost, and then wants back what the worker holds, or a node that ran meanwhile is
+        # over and acknowledges. kombu's AttributeError would end the worker; a lost connection is what it knows how to
+        # pass over. The message is delivered again in time.
         raise redis.ConnectionError("the channel's connection is closed")
     if asynchronous:  # holds state of its own: a blocked BRPOP, a subscription
         return _stock(self, asynchronous=True)

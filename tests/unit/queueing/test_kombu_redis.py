@@ -54,13 +54,18 @@ class Client:
         self.connection_pool = pool
 
 
-def test_a_worker_that_lost_its_broker_passes_over_what_it_holds() -> None:
-    """Stock raises AttributeError here, from a transport without a client, which ends Celery's worker."""
+@pytest.mark.parametrize("is_closed", ["its connection's transport has no client", "it has no connection"])
+def test_a_worker_that_lost_its_broker_passes_over_what_it_holds(is_closed: str) -> None:
+    """Stock raises AttributeError here, which ends Celery's worker: a node that was under way acknowledges on a channel
+    that has been closed meanwhile."""
     with kombu.Connection("redis://127.0.0.1:1/0") as connection:
         channel = object.__new__(transport.Channel)
-        channel.connection = connection.transport
         channel._pool = None
-        connection.transport.client = None  # as Connection.collect leaves it
+        if is_closed == "it has no connection":
+            channel.connection = None  # as Channel.close leaves it
+        else:
+            channel.connection = connection.transport
+            connection.transport.client = None  # as Connection.collect leaves it
 
         with pytest.raises(AttributeError):
             kombu_redis._stock(channel)
