@@ -39,11 +39,31 @@ def mortals(broker: Broker, tmp_path_factory: pytest.TempPathFactory) -> Iterato
 
 
 @pytest.fixture(scope="module")
-def farm(mortals: Services, tmp_path_factory: pytest.TempPathFactory) -> Iterator[FarmProcesses]:
+def addresses(mortals: Services) -> Mapping[str, str]:
+    """DATABASE_URL and its like. A module says otherwise by a fixture of its own."""
+    return mortals.environment()
+
+
+@pytest.fixture(scope="module")
+def root_url(mortals: Services) -> str:
+    """The database, for tests to look into."""
+    return Postgres(State(mortals.folder)).url(SUPERUSER)
+
+
+@pytest.fixture(scope="module")
+def workers() -> tuple[str, ...]:
+    """Those that the farm begins with."""
+    return ("one", "two")
+
+
+@pytest.fixture(scope="module")
+def farm(
+    addresses: Mapping[str, str], root_url: str, workers: tuple[str, ...], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[FarmProcesses]:
     environment = {
-        **mortals.environment(),
+        **addresses,
         **SECRETS,
-        "AGENTFARM_CONFIG": str(ROOT / "tests/integration/farm/langgraph.json"),
+        "AGENTFARM_CONFIG": str(ROOT / "tests/integration/away/langgraph.json"),
         "AGENTFARM_LEASE_SECONDS": "4",
         "AGENTFARM_DRAIN_SECONDS": "1",
     }
@@ -51,10 +71,9 @@ def farm(mortals: Services, tmp_path_factory: pytest.TempPathFactory) -> Iterato
     keys = {
         tenant["slug"]: tenant["key"] for tenant in json.loads(_manage(environment, "farm_setup", "--json"))["tenants"]
     }
-    root = Postgres(State(mortals.folder)).url(SUPERUSER)
-    made = FarmProcesses(environment, tmp_path_factory.mktemp("farm"), root, keys)
+    made = FarmProcesses(environment, tmp_path_factory.mktemp("farm"), root_url, keys)
     with running(made):
-        made.start_all("one", "two")
+        made.start_all(*workers)
         yield made
 
 
