@@ -23,6 +23,18 @@ from tests.unit.queueing.conftest import app_on
 
 SECONDS = 1.0  # one answer
 
+#: What makes RabbitMQ block who publishes, and what ends it: no memory is left, or not enough of the disk.
+ALARMS = {
+    "memory": (
+        "vm_memory_monitor:set_vm_memory_high_watermark(0).",
+        "vm_memory_monitor:set_vm_memory_high_watermark(0.6).",
+    ),
+    "disk": (
+        "rabbit_disk_monitor:set_disk_free_limit(1000000000000000).",
+        "rabbit_disk_monitor:set_disk_free_limit(1000000).",
+    ),
+}
+
 
 @pytest.fixture(scope="module")
 def broker(request: pytest.FixtureRequest) -> Broker:
@@ -33,12 +45,13 @@ def broker(request: pytest.FixtureRequest) -> Broker:
 @contextmanager
 def silent(broker: Broker, mortals: Services, how: str) -> Iterator[None]:
     state = State(mortals.folder)
-    if how == "alarm":
-        alarm(RabbitMQ(state), "0")
+    if how in ALARMS:
+        raised, over = ALARMS[how]
+        evaluate(RabbitMQ(state), raised)
         try:
             yield
         finally:
-            alarm(RabbitMQ(state), "0.6")
+            evaluate(RabbitMQ(state), over)
         return
     pid = Valkey(state).pid if broker == "redis" else RabbitMQ(state).pid
     assert pid is not None
@@ -49,8 +62,7 @@ def silent(broker: Broker, mortals: Services, how: str) -> Iterator[None]:
         os.kill(pid, signal.SIGCONT)
 
 
-def alarm(node: RabbitMQ, watermark: str) -> None:
-    """0: no memory is left, and who publishes is blocked."""
+def evaluate(node: RabbitMQ, expression: str) -> None:
     command = [
         "rabbitmqctl",
         "-n",
@@ -58,7 +70,7 @@ def alarm(node: RabbitMQ, watermark: str) -> None:
         "--erlang-cookie",  # the command becomes another user, who does not see the node's
         str(node.facts["cookie"]),
         "eval",
-        f"vm_memory_monitor:set_vm_memory_high_watermark({watermark}).",
+        expression,
     ]
     done = subprocess.run(command, env=node._environment(), capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr + done.stdout
@@ -69,7 +81,8 @@ def alarm(node: RabbitMQ, watermark: str) -> None:
     [
         ("redis", "frozen"),
         pytest.param("rabbitmq", "frozen", marks=pytest.mark.rabbitmq),
-        pytest.param("rabbitmq", "alarm", marks=pytest.mark.rabbitmq),
+        pytest.param("rabbitmq", "memory", marks=pytest.mark.rabbitmq),
+        pytest.param("rabbitmq", "disk", marks=pytest.mark.rabbitmq),
     ],
     indirect=["broker"],
     scope="module",
