@@ -51,6 +51,7 @@ class Fleet:
     clocks: dict[str, Mapping[str, str]] = field(default_factory=dict)
     running: dict[str, Process] = field(default_factory=dict)
     restarts: int = 0
+    ended: list[tuple[str, int]] = field(default_factory=list)  # by themselves, with an exit code
 
     def __post_init__(self) -> None:
         self._farm = FarmProcesses(self.environment, self.folder, self.servers.root_url)
@@ -151,8 +152,11 @@ class Fleet:
         while not self._ending.wait(0.05):
             now = time.monotonic()
             for name in PROCESSES:
-                if self.running[name].popen.poll() is None:
+                code = self.running[name].popen.poll()
+                if code is None:
                     continue
+                if name not in self._due and code != -signal.SIGKILL:
+                    self.ended.append((name, code))
                 due = self._due.setdefault(name, now + self.rng.uniform(*PAUSE_SECONDS))
                 if now >= due and not self._ending.is_set():
                     del self._due[name]

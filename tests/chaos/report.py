@@ -20,6 +20,7 @@ def render(
     book: Book,
     fenced: int,
     restarts: int,
+    ended: Sequence[tuple[str, int]],
     skipped: Sequence[str],
     broken: Sequence[Broken],
     logs: Path,
@@ -40,6 +41,7 @@ def render(
             f" with gaps while their server was disturbed {counts.gaps_by_faults}"
         ),
         f"- processes started again {restarts}; requests asked again: {retries}",
+        f"- ended by themselves, not by a fault: {', '.join(f'{name} with {code}' for name, code in ended) or 'none'}",
         "",
         "## Recovery",
         "",

@@ -21,7 +21,7 @@ import psutil
 
 from tests.chaos import graphs, recovery, report
 from tests.chaos.faults import Faults, find_faketime
-from tests.chaos.fleet import Fleet
+from tests.chaos.fleet import PREFORK, Fleet
 from tests.chaos.invariants import Broken, Facts, check_after_the_end, check_answers, check_database
 from tests.chaos.load import Book, Load
 from tests.chaos.plan import LEASE_SECONDS, Planned, every_kind, plan_faults
@@ -124,7 +124,7 @@ def _run(orders: Orders, servers: Servers, network: Network) -> Verdict:
         *recovery.too_late(recovered, alone=orders.alone, slack=orders.slack),
         *_too_little(orders, facts),
     ]
-    verdict.broken += [*_not_fired(faults), *_left_behind(ledger)]
+    verdict.broken += [*_ended(fleet), *_not_fired(faults), *_left_behind(ledger)]
     verdict.text = report.render(
         title=_title(orders, plan),
         fired=faults.fired,
@@ -134,6 +134,7 @@ def _run(orders: Orders, servers: Servers, network: Network) -> Verdict:
         book=load.book,
         fenced=sum(log.read_text(errors="replace").count("fenced out") for log in logs.glob("*.log")),
         restarts=fleet.restarts,
+        ended=fleet.ended,
         skipped=_skipped(),
         broken=verdict.broken,
         logs=logs,
@@ -221,6 +222,16 @@ def _end(fleet: Fleet) -> list[Broken]:
     except AssertionError as error:
         return [Broken("end", str(error))]
     return [Broken("end", f"{name} ended with {code} on SIGTERM") for name, code in codes.items() if code != 0]
+
+
+def _ended(fleet: Fleet) -> list[Broken]:
+    """Nothing but kill -9 ends a process here. The supervisor would hide it: what ends is started again."""
+    # Celery gives a worker up whose child dies while it starts, which a fault may bring about.
+    return [
+        Broken("farm", f"{name} ended by itself with {code}; see its log")
+        for name, code in fleet.ended
+        if name != PREFORK
+    ]
 
 
 def _now() -> tuple[datetime, float]:
