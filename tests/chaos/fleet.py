@@ -204,12 +204,21 @@ class Fleet:
             pids = self.pids(name)
             try:
                 _signal(pids, signal.SIGSTOP)
+                # One that waits for a core stops when it gets it, and may end a node before.
+                wait_for(lambda: not any(map(_runs, pids)), what=f"{name}, stopped")  # noqa: B023  # called here and now
                 if look(pids) or time.monotonic() > end:
                     yield pids
                     return
             finally:
                 _signal(pids, signal.SIGCONT)
             time.sleep(LOOK_SECONDS / 4)  # it has to be let work, or it takes nothing
+
+
+def _runs(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(") ")[2][0] not in "TZ"
+    except OSError:  # gone
+        return False
 
 
 def _signal(pids: Sequence[int], number: signal.Signals) -> None:
