@@ -23,7 +23,7 @@ from agentfarm.queueing.broker import make_app
 from agentfarm.queueing.publisher import CeleryPublisher
 from tests.chaos.fleet import WEBS, Fleet
 from tests.chaos.plan import Planned
-from tests.chaos.proxy import Direction
+from tests.chaos.proxy import Direction, Proxy
 from tests.chaos.servers import NAMES, Name, Servers
 from tests.farm import wait_for
 
@@ -313,7 +313,7 @@ class Faults:
         directions: tuple[Direction, ...] = ("up", "down")
         try:
             if kind == "cut":
-                proxy.cut()
+                self._found(lambda: self._has_cut(proxy), what="an open connection")  # SQS has none between questions
             elif kind == "latency":
                 proxy.slow(0.02 + detail % 100 / 1000)
             else:
@@ -328,6 +328,11 @@ class Faults:
             proxy.clear()
         what = f" ({directions[0]})" if kind == "one way" else ""
         return f"{touched} {'connections' if kind == 'cut' else 'bytes'}{what}"
+
+    def _has_cut(self, proxy: Proxy) -> bool:
+        before = proxy.touched
+        proxy.cut()
+        return proxy.touched > before
 
     # -- facts
 
