@@ -3,7 +3,7 @@
 import csv
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tests.soak.samples import KINDS, Kind, Sample
@@ -20,6 +20,9 @@ WARM_UP_SECONDS = 400.0
 #: … and a process of its own life, from its first sample.
 PROCESS_WARM_UP_SHARE = 0.12
 PROCESS_WARM_UP_SECONDS = 240.0
+
+#: A load that grew by more than this share cannot tell growth from its own.
+STEADY = 0.25
 
 #: Of a kind that is shown and not judged.
 _ANY = Tolerance(0.0, 0.0)
@@ -44,6 +47,7 @@ def judge_all(samples: Sequence[tuple[float, Sample]], seconds: float) -> list[J
         for key, value in sample.items():
             series[key].append((at, value))
     judged = []
+    more = load_growth(series.get(("turns", "all"), []), seconds)
     for kind in KINDS.values():
         for (kind_name, name), points in sorted(series.items()):
             if kind_name != kind.name:
@@ -54,8 +58,25 @@ def judge_all(samples: Sequence[tuple[float, Sample]], seconds: float) -> list[J
                 warm_up = max(0.0, WARM_UP_SECONDS - points[0][0], seconds * WARM_UP_SHARE - points[0][0])
             # One that is not judged is measured like the others.
             verdict = judge(points, kind.tolerance or _ANY, warm_up_seconds=warm_up)
+            if kind.follows_load and more > STEADY and verdict.answer == "growing":
+                verdict = replace(verdict, answer="unsteady")
             judged.append(Judged(kind, name, points, verdict))
     return judged
+
+
+def load_growth(turns: Sequence[Point], seconds: float) -> float:
+    """By which share there were more turns a minute at the end than after the warm-up; 0 for fewer. A machine that has
+    much else to do does not hold the pace of the users, and then does again."""
+    warm = [point for point in turns if point[0] >= max(WARM_UP_SECONDS, seconds * WARM_UP_SHARE)]
+    quarter = len(warm) // 4
+    if quarter < 2:
+        return 0.0
+    first, last = (_rate(part) for part in (warm[:quarter], warm[-quarter:]))
+    return max(0.0, last / first - 1.0) if first else 0.0
+
+
+def _rate(turns: Sequence[Point]) -> float:
+    return (turns[-1][1] - turns[0][1]) / (turns[-1][0] - turns[0][0])
 
 
 def unjudged(judged: Sequence[Judged]) -> list[str]:
@@ -83,6 +104,11 @@ def render(
     lines = [*title, "", "## Verdict", ""]
     lines += [f"- **grows**: {one.kind.name} of {one.name}: {_told(one)}" for one in grow]
     lines += [f"- **wrong**: {what}" for what in wrong]
+    lines += [
+        f"- not judged, since the load grew: {one.kind.name} of {one.name}: {_told(one)}"
+        for one in judged
+        if one.verdict.answer == "unsteady"
+    ]
     lines += [] if grow or wrong else ["Nothing grows, and every answer was right."]
     if short := unjudged(judged):
         lines += [f"- no life was long enough to judge: {', '.join(short)}"]

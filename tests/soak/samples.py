@@ -32,7 +32,8 @@ class Kind:
     """One thing that is measured, of many processes, tables or keys.
 
     tolerance   None: shown and not judged, for the reason in `note`
-    is_process  its series begin with a process, and warm up with it
+    is_process    its series begin with a process, and warm up with it
+    follows_load  retention keeps what came in the last minutes: it grows with the turns a minute, and may
     """
 
     name: str
@@ -40,6 +41,7 @@ class Kind:
     tolerance: Tolerance | None
     note: str = ""
     is_process: bool = False
+    follows_load: bool = False
 
 
 _PROCESS = (
@@ -59,18 +61,24 @@ _SERVER = (
     Kind("server descriptors", "open files", Tolerance(20.0, 0.1), is_process=True),
     Kind("connections", "by application", Tolerance(3.0, 0.1), "pg_stat_activity"),
     Kind("oldest transaction", "s", Tolerance(30.0)),
-    Kind("table size", "MB with indexes and TOAST", Tolerance(2.0, 0.1)),
-    Kind("dead rows", "rows", Tolerance(3000.0, 0.2), "not yet vacuumed; a crash of Postgres resets the count"),
-    Kind("rows", "rows, estimated", Tolerance(300.0, 0.1)),
+    Kind("table size", "MB with indexes and TOAST", Tolerance(2.0, 0.1), follows_load=True),
+    Kind(
+        "dead rows",
+        "rows",
+        Tolerance(3000.0, 0.2),
+        "not yet vacuumed; a crash of Postgres resets the count",
+        follows_load=True,
+    ),
+    Kind("rows", "rows, estimated", Tolerance(300.0, 0.1), follows_load=True),
     Kind("kept rows", "rows", None, "workers that ended are kept for a week, idempotency keys for a day"),
     Kind("kept size", "MB", None, "of the same"),
     Kind("database size", "MB", None, "what is kept is in it"),
     Kind("WAL on disk", "MB", Tolerance(64.0, 0.5), "bounded by max_wal_size"),
     Kind("replication slots", "slots", Tolerance(0.0)),
     Kind("WAL written", "MB since the start", None, "it grows by what it is; its slope is the write rate"),
-    Kind("Redis memory", "MB", Tolerance(4.0, 0.1), "used_memory"),
+    Kind("Redis memory", "MB", Tolerance(4.0, 0.1), "used_memory", follows_load=True),
     Kind("Redis clients", "connections", Tolerance(5.0, 0.1)),
-    Kind("Redis keys", "keys by pattern", Tolerance(30.0, 0.1)),
+    Kind("Redis keys", "keys by pattern", Tolerance(30.0, 0.1), follows_load=True),
     Kind("Redis expiry", "keys without an end, by pattern", Tolerance(10.0, 0.1)),
     Kind("queue", "messages", Tolerance(20.0)),
     Kind("RabbitMQ", "connections, channels, queues", Tolerance(5.0)),

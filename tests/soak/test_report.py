@@ -1,5 +1,7 @@
 """What a soak tells: what grows by name, a process that was started again apart from the one before."""
 
+import pytest
+
 from tests.soak.plan import SPARED, plan_soak
 from tests.soak.report import judge_all, render, unjudged
 from tests.soak.samples import Sample
@@ -42,6 +44,17 @@ def test_a_soak_without_a_leak_says_so_and_names_what_it_could_not_judge() -> No
 
 def test_a_soak_of_minutes_judges_nothing() -> None:
     assert {one.verdict.answer for one in judge_all(soak(leak=40.0)[:30], 300.0)} == {"short"}
+
+
+@pytest.mark.parametrize(("late_turns", "grows"), [(1.0, True), (2.0, False)])
+def test_rows_that_grow_as_the_load_does_are_no_leak(late_turns: float, grows: bool) -> None:
+    samples: list[tuple[float, Sample]] = []
+    turns = 0.0
+    for at in range(0, int(HOUR), 10):
+        turns += 10 * (1.0 + (late_turns - 1.0) * at / HOUR)
+        samples.append((float(at), {("turns", "all"): turns, ("rows", "farm.run"): 1000 + 500 * at / HOUR}))
+
+    assert [one.name for one in judge_all(samples, HOUR) if one.grows] == (["farm.run"] if grows else [])
 
 
 def test_the_one_that_must_grow_old_is_never_killed_and_servers_die_early() -> None:

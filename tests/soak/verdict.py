@@ -23,7 +23,7 @@ FLOOR_SHARE: Final = 0.1
 #: Of what is tolerated over all, what the floor must rise from each quarter to the next.
 LEAST_RISE: Final = 0.125
 
-Answer = Literal["flat", "growing", "short"]
+Answer = Literal["flat", "growing", "short", "unsteady"]  # unsteady: it follows a load that grew
 
 Point = tuple[float, float]  # (seconds, value)
 
