@@ -165,7 +165,7 @@ def _requested_modes(request: RunRequest) -> tuple[str, ...]:
     modes = tuple(dict.fromkeys(request.stream_mode)) or (("values",) if request.streamed else ())
     for mode in modes:
         if mode not in ALL_MODES:
-            raise InvalidInput(where="stream_mode", why=f"one of {', '.join(ALL_MODES)} is possible, or several")
+            raise InvalidInput(where="stream_mode", why=f"{mode!r:.40} is none; there are {', '.join(ALL_MODES)}")
     return modes
 
 

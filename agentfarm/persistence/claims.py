@@ -130,9 +130,11 @@ class Claims:
             if run is None:
                 spec = answer.data("run_spec")
                 run = load_spec(spec, serde)
-                if message.kind != "start":  # its graph's code gets the input itself, and may change it
-                    self._runs.put(run_key(message), run, len(spec) * DECODED + ENTRY_BYTES)
-            run = _copy_for_one(run)
+                # A start's is not kept: its graph's code gets the input itself, and may change it.
+                if message.kind != "start" and (kept := _copy_for_one(run)):
+                    self._runs.put(run_key(message), kept, len(spec) * DECODED + ENTRY_BYTES)
+            else:
+                run = _copy_for_one(run) or run
             call = load_call(answer.data("spec"), serde)
         except StateUnreadable as error:
             # Not this message's fault, and no other worker of this build will do better: the run ends and says why.
@@ -285,10 +287,16 @@ def saver_of(claimed: Claimed) -> ExecutionSaver:
     return cast("ExecutionSaver", claimed.saver)
 
 
-def _copy_for_one(run: RunSpec) -> RunSpec:
+def _copy_for_one(run: RunSpec) -> RunSpec | None:
     """For one execution: a node may change what it is given in place, and the next attempt is to find it as it was.
-    The input is for a start alone, which no other execution shares."""
-    return replace(run, config=deepcopy(run.config), kwargs=deepcopy(run.kwargs))
+    The input is for a start alone, which no other execution shares.
+
+    None where a value, such as one with a lock, is serialised well and cannot be copied: it is read anew each time.
+    """
+    try:
+        return replace(run, config=deepcopy(run.config), kwargs=deepcopy(run.kwargs))
+    except Exception:  # a value's class is a user's code
+        return None
 
 
 def _unreadable_run(message: ExecuteNode, answer: wire.Answer) -> RunSpec:
