@@ -19,7 +19,7 @@ from agentfarm.conf import settings
 from agentfarm.errors import AgentFarmError
 from agentfarm.queueing.broker import declare_all, queues_read_by
 from agentfarm.telemetry.logs import configure_logs
-from workers.drain import HAND_BACK_SECONDS, Drain, obey_parent, tell_children
+from workers.drain import HAND_BACK_SECONDS, Drain, obey_parent, skip_finalization, tell_children
 
 logger = logging.getLogger(__name__)
 
@@ -42,6 +42,7 @@ class Begin(bootsteps.StartStopStep):
             begin_process(parent.hostname, queues_read_by(parent.app))
         drain = Drain(settings().drain_seconds, tell_children if self.forks else _hand_back)
         signals.worker_shutting_down.connect(drain.ask, weak=False)
+        signals.worker_shutting_down.connect(skip_finalization, weak=False)
         drain.start()
 
 
