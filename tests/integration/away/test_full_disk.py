@@ -1,5 +1,6 @@
 """Postgres' disk is full for a while: clients are told to come back, and all that was acknowledged ends."""
 
+import errno
 import os
 import subprocess
 import time
@@ -59,9 +60,14 @@ def addresses(mortals: Services) -> Mapping[str, str]:
 
 
 def fill(ballast: Path) -> None:
-    free = os.statvfs(ballast.parent)
-    with ballast.open("wb") as file:
-        os.posix_fallocate(file.fileno(), 0, free.f_bavail * free.f_frsize)
+    """To the last block, whatever Postgres takes or frees meanwhile."""
+    with ballast.open("wb", buffering=0) as file:
+        try:
+            while True:
+                file.write(bytes(64 * 1024))
+        except OSError as error:
+            if error.errno != errno.ENOSPC:
+                raise
 
 
 def starts(mortals: Services) -> bool:
