@@ -1,12 +1,15 @@
-"""Graphs that nodes run: stock, but for two things that only exist because a node is a message.
+"""Graphs that nodes run: stock, but for three things that only exist because a node is a message.
 
     the subgraph that a node *is* goes on by messages, where the run wants that (RunSpec.nested)
     a graph that an earlier attempt of the node had begun, on a worker that died, is continued and never mistaken:
     one that keeps its history from call to call (`checkpointer=True`) may hold an older call's end
+    its checkpoints are saved after the one that its caller stands at, as each graph's own are saved in their order:
+    a worker that dies between the two would leave checkpoints that no later attempt finds
 
 The loop is the one thing of LangGraph that is replaced for the whole process; for any other graph it is stock's.
 """
 
+import asyncio
 from collections.abc import Callable
 from typing import Any
 
@@ -18,6 +21,9 @@ from agentfarm.engine.node import EXECUTION, Execution
 
 class _ChildLoop:
     """A graph run by one of our node executions. Its ids go on from its last checkpoint's, whoever's clock made it."""
+
+    #: What this loop, of its kind, can wait for until its caller's checkpoint is saved.
+    _waiting_for: Callable[[Any], Any]
 
     def _first(self, *, input_keys: Any, updated_channels: Any) -> Any:
         conf = self.config[lg.CONF]  # type: ignore[attr-defined]
@@ -42,13 +48,33 @@ class _ChildLoop:
         parents = self.config[lg.CONF].get(lg.CONFIG_KEY_CHECKPOINT_MAP, {})  # type: ignore[attr-defined]
         return bool(self.checkpoint_metadata.get("parents") == parents)  # type: ignore[attr-defined]
 
+    def _put_checkpoint(self, metadata: Any) -> None:
+        saving = self.config[lg.CONF][EXECUTION].saving  # type: ignore[attr-defined]
+        ns = self.config[lg.CONF].get(lg.CONFIG_KEY_CHECKPOINT_NS, "")  # type: ignore[attr-defined]
+        if not hasattr(self, "_put_checkpoint_fut") and (callers := saving.get(self._callers_ns(ns))) is not None:
+            self._put_checkpoint_fut = self._waiting_for(callers)
+        put_checkpoint(self, metadata)
+        saving[ns] = getattr(self, "_put_checkpoint_fut", None)
+
+    def _callers_ns(self, ns: str) -> str:
+        """Of the graph whose node calls this one: the longest of those above."""
+        parents = self.config[lg.CONF].get(lg.CONFIG_KEY_CHECKPOINT_MAP, {})  # type: ignore[attr-defined]
+        return max((parent for parent in parents if parent != ns), key=len, default="")
+
 
 class _SyncChildLoop(_ChildLoop, lg.SyncPregelLoop):
-    _put_checkpoint = put_checkpoint
+    @staticmethod
+    def _waiting_for(saved: Any) -> Any:
+        # What an event loop saves is not waited for: the node that calls this graph may be what the loop waits for.
+        return None if asyncio.isfuture(saved) else saved
 
 
 class _AsyncChildLoop(_ChildLoop, lg.AsyncPregelLoop):
-    _put_checkpoint = put_checkpoint
+    @staticmethod
+    def _waiting_for(saved: Any) -> Any:
+        if not asyncio.isfuture(saved):
+            return asyncio.wrap_future(saved)
+        return saved if saved.get_loop() is asyncio.get_running_loop() else None
 
 
 def _choose(stock: Callable[..., Any], child: Callable[..., Any], segment: Callable[..., Any]) -> Callable[..., Any]:

@@ -10,7 +10,7 @@ import math
 import random
 import sys
 from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from langgraph.errors import GraphBubbleUp
@@ -41,12 +41,14 @@ class Execution:
 
     nodes      of the subgraph whose nodes are to be messages, until it was entered; None: there is none
     continues  an earlier attempt of the node died: graphs that it had begun go on from their checkpoints
+    saving     the last checkpoint that each of them has handed to the saver, by namespace: a Future of its loop's kind
     """
 
     level: Level
     task_id: str
     nodes: Any = None
     continues: bool = False
+    saving: dict[str, Any] = field(default_factory=dict)
 
 
 def prepare(loop: Any, level: Level) -> Any:
