@@ -6,6 +6,7 @@ needs a worker cannot notice that all are dead (docs/decisions/0006). Celery's o
 
 import atexit
 import logging
+import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -18,12 +19,12 @@ from agentfarm.conf import settings
 from agentfarm.errors import Unavailable
 from agentfarm.flow.heal import publish_due, sweep_once
 from agentfarm.records import Delayed
+from workers.drain import skip_finalization
 
 logger = logging.getLogger(__name__)
 
 #: How long a sweep may take to end when beat does.
 STOP_SECONDS = 5.0
-
 
 #: Retries that are due within this of each other are published together.
 TOGETHER_SECONDS = 0.01
@@ -87,6 +88,7 @@ def _going_on() -> Iterator[None]:
 def install() -> None:
     """Begin healing when Celery's beat begins."""
     signals.beat_init.connect(_begin, weak=False)
+    signals.beat_init.connect(end_once, weak=False)
 
 
 def _sweep() -> Sequence[Delayed]:
@@ -105,3 +107,20 @@ def _begin(**_: object) -> None:
     healer.start()
     atexit.register(healer.stop)
     logger.info("healing every %s s", settings().heal_seconds)
+
+
+def end_once(**_: object) -> None:
+    """SIGTERM and SIGINT end this process however often they come, and at once when the last sweep has ended.
+
+    The handlers that Celery installs take a lock which the first of two signals may hold when the second interrupts it:
+    beat would wait for itself, and heal on. What they save, the schedule, is empty, and saved by who catches this.
+    """
+
+    def end(*_: object) -> None:
+        for one in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(one, signal.SIG_IGN)
+        skip_finalization()
+        raise SystemExit
+
+    for one in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(one, end)
