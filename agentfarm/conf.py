@@ -82,6 +82,7 @@ class Settings(BaseSettings):
     lost_message_seconds: float = Field(3.0, gt=0, validation_alias=_named("AGENTFARM_LOST_MESSAGE_SECONDS"))
     max_attempts: int = Field(6, ge=1, validation_alias=_named("AGENTFARM_MAX_ATTEMPTS"))
     health_file: Path | None = Field(None, validation_alias=_named("AGENTFARM_HEALTH_FILE"))
+    start_seconds: float = Field(60.0, ge=0, validation_alias=_named("AGENTFARM_START_SECONDS"))
     drain_seconds: float = Field(20.0, ge=0, validation_alias=_named("AGENTFARM_DRAIN_SECONDS"))
     retry_message_seconds: float = Field(2.0, ge=0, validation_alias=_named("AGENTFARM_RETRY_MESSAGE_SECONDS"))
 

@@ -4,7 +4,9 @@ Doors (api, workers, admin, commands) import this and the flow, and nothing that
 (prefork) calls `start_worker`, which makes everything anew: neither a connection nor a thread survives a fork.
 """
 
+import logging
 import os
+import time
 from collections.abc import Callable, Coroutine, Sequence
 from functools import cache
 from typing import TYPE_CHECKING, Any
@@ -15,7 +17,7 @@ from agentfarm.conf import settings, strict_msgpack
 strict_msgpack()  # before langgraph is imported below
 
 from agentfarm.engine.graphs import GraphRegistry  # noqa: E402
-from agentfarm.errors import GraphLoadFailed, GraphNotFound, Misconfigured  # noqa: E402
+from agentfarm.errors import GraphLoadFailed, GraphNotFound, Misconfigured, StoreUnavailable  # noqa: E402
 from agentfarm.flow.farm import Farm  # noqa: E402
 from agentfarm.persistence.database import Database, Databases, check_at_start  # noqa: E402
 from agentfarm.persistence.executions import PostgresExecutions  # noqa: E402
@@ -37,6 +39,11 @@ from tenants.keys import FoundKey, KeyRing  # noqa: E402
 
 if TYPE_CHECKING:
     from celery import Celery
+
+logger = logging.getLogger(__name__)
+
+#: Between two tries of a process that starts to reach its database.
+START_PAUSE_SECONDS = 1.0
 
 RunAsync = Callable[[Coroutine[Any, Any, Any]], Any]
 
@@ -136,11 +143,33 @@ def farm() -> Farm:
     return _here().farm
 
 
-def check() -> None:
-    """Refuse to serve where tenants would not be safe from each other.
+def _never() -> bool:
+    return False
 
+
+def check(*, gives_up: Callable[[], bool] = _never) -> None:
+    """Refuse to serve where tenants would not be safe from each other. Waits for a database that is not there yet.
+
+    Who starts processes again backs off from those that end at once: a database that is away for a few seconds would
+    cost them minutes.
+
+    gives_up  asked between two tries: whether this process is to end, and need not wait
     raises  RoleCanBypassIsolation, SchemaNotMigrated, StrictSerializerOff, Misconfigured, StoreUnavailable
     """
+    end = time.monotonic() + settings().start_seconds
+    while True:
+        try:
+            _check()
+        except StoreUnavailable as error:
+            if time.monotonic() >= end or gives_up():
+                raise
+            logger.warning("the database does not answer; this process waits for it", extra={"code": error.code})
+            time.sleep(START_PAUSE_SECONDS)
+        else:
+            return
+
+
+def _check() -> None:
     process = _here()
     check_at_start(process.database)
     slug = settings().anonymous_tenant
@@ -150,17 +179,24 @@ def check() -> None:
         check_at_start(process.ops, setting="DATABASE_OPS_URL", role="ops")
 
 
-def start_worker(name: str, *, queues: Sequence[str] = (), run_async: RunAsync = _loop.run) -> None:
+def start_worker(
+    name: str,
+    *,
+    queues: Sequence[str] = (),
+    run_async: RunAsync = _loop.run,
+    gives_up: Callable[[], bool] = _never,
+) -> None:
     """Make this process a worker: fit to serve, registered, and seen to be alive.
 
     name       how operators see it: Celery's node name and the pid
     queues     that it reads, as graphs name them
     run_async  runs a coroutine and waits for it; usually on the process's one event loop
+    gives_up   as of `check`
     raises     Misconfigured and its like, StoreUnavailable
     """
     global _process  # noqa: PLW0603  # Celery's tasks can be handed nothing
     _process = _Process(name, queues, run_async)
-    check()
+    check(gives_up=gives_up)
     _process.lease.start()
 
 

@@ -132,24 +132,24 @@ class FarmProcesses:
     def start_all(self, *workers: str, beat: bool = True) -> None:
         """Web, workers and beat, side by side: what takes them long is to import the product and its graphs."""
         before = self.worker_names()
-        web, begun = self._begin_web(), [self._begin_worker(name) for name in workers]
+        web, begun = self.begin_web(), [self.begin_worker(name) for name in workers]
         if beat:
             self.start_beat()
-        self._await_web(web)
+        self.await_web(web)
         for worker in begun:
-            self._await_worker(worker, before)
+            self.await_worker(worker, before)
 
     def start_web(self) -> Process:
-        web = self._begin_web()
-        self._await_web(web)
+        web = self.begin_web()
+        self.await_web(web)
         return web
 
     def start_worker(
         self, name: str, *, pool: str = "threads", queue: str = "io", slots: int = 8, **environment: str
     ) -> Process:
         before = self.worker_names()
-        worker = self._begin_worker(name, pool=pool, queue=queue, slots=slots, **environment)
-        self._await_worker(worker, before, count=slots if pool == "prefork" else 1)
+        worker = self.begin_worker(name, pool=pool, queue=queue, slots=slots, **environment)
+        self.await_worker(worker, before, count=slots if pool == "prefork" else 1)
         return worker
 
     def start_beat(self) -> Process:
@@ -162,14 +162,14 @@ class FarmProcesses:
         except OSError:
             return False
 
-    def _begin_web(self) -> Process:
+    def begin_web(self) -> Process:
         return self.start("web", "manage.py", "serve", "--host", "127.0.0.1", "--port", str(self.port))
 
-    def _await_web(self, web: Process) -> None:
+    def await_web(self, web: Process) -> None:
         answers = f"an answer of {self.url}/ok; log: {web.log}"
         wait_for(lambda: self._alive(web) and self.answers(), what=answers, seconds=START_SECONDS)
 
-    def _begin_worker(
+    def begin_worker(
         self, name: str, *, pool: str = "threads", queue: str = "io", slots: int = 8, **environment: str
     ) -> Process:
         return self.start(
@@ -177,7 +177,7 @@ class FarmProcesses:
             "-n", f"{name}@%h", "--without-gossip", "--without-mingle", "-l", "INFO", **environment,
         )  # fmt: skip
 
-    def _await_worker(self, worker: Process, before: set[str], *, count: int = 1) -> None:
+    def await_worker(self, worker: Process, before: set[str], *, count: int = 1) -> None:
         """before  the workers that were there when it was begun: an earlier one may have had its name"""
 
         def is_there() -> bool:

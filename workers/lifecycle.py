@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from celery import Celery, bootsteps, concurrency, current_app, signals
+from celery.worker import state
 
 from agentfarm import wiring
 from agentfarm.conf import settings
@@ -53,14 +54,19 @@ def begin_process(node_name: str, queues: Sequence[str] = ()) -> None:
     queues     that it reads, as graphs name them
     """
     with _ending_on_error(node_name):
-        wiring.start_worker(f"{node_name}/{os.getpid()}", queues=queues)
+        wiring.start_worker(f"{node_name}/{os.getpid()}", queues=queues, gives_up=_is_ending)
 
 
 def _check() -> None:
     """In the parent of prefork children: end at once what no child could do, and leave nothing open to inherit."""
     with _ending_on_error("the parent of the children"):
-        wiring.check()
+        wiring.check(gives_up=_is_ending)
     wiring.stop_worker()
+
+
+def _is_ending() -> bool:
+    """Whether SIGTERM has come while this worker starts. Celery looks at that when it has started."""
+    return (state.should_stop, state.should_terminate) != (None, None)
 
 
 @contextmanager

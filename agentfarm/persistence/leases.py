@@ -144,7 +144,8 @@ class WorkerLease:
                 self._registered.clear()
                 self._id = None
             if not self._stopping:
-                self._wake.wait(RECONNECT_SECONDS)
+                # Not `_wake`: each node that is given back meanwhile would hasten the next try.
+                time.sleep(RECONNECT_SECONDS)
 
     def _connect(self) -> psycopg.Connection[Any]:
         return connect(

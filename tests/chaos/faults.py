@@ -175,6 +175,16 @@ class Faults:
             yield pids
 
     def _kill_child(self, fired: Fired) -> str:
+        """Tried again while its parent, or Postgres, comes back from another fault."""
+        end = time.monotonic() + IDLE_SECONDS * self.slack
+        while True:
+            try:
+                return self._kill_one_child(fired)
+            except (NotFired, psycopg.OperationalError):
+                if time.monotonic() > end or self._stopping.wait(1.0):
+                    raise
+
+    def _kill_one_child(self, fired: Fired) -> str:
         with self._with_nodes_in_hand(fired) as pids:
             registered = {pid for pid, *_ in self.query("SELECT pid FROM farm.worker WHERE ended_at IS NULL")}
             children = sorted(registered & set(pids))
@@ -337,7 +347,11 @@ class Faults:
     # -- facts
 
     def _note(self, fired: Fired, pids: Sequence[int] | None = None) -> None:
-        """The moment, and what the victims hold; None: what anybody holds."""
+        """The moment, and what the victims hold; None: what anybody holds.
+
+        The moment comes first: what a living victim commits before it is asked must not look as if it never went on.
+        """
+        fired.at = datetime.now(UTC)
         sql = (
             "SELECT e.run_id, e.checkpoint_id, e.execution_id FROM farm.node_execution e"
             " JOIN farm.worker w USING (worker) WHERE e.status = 'leased' AND (%s::int[] IS NULL OR w.pid = ANY (%s))"
@@ -346,7 +360,6 @@ class Faults:
             fired.held = [tuple(row) for row in self.query(sql, pids and list(pids), pids and list(pids))]
         except psycopg.OperationalError:
             fired.held = []  # Postgres is down by another fault: what was held then cannot be told
-        fired.at = datetime.now(UTC)
 
     def _found(self, fact: Callable[[], T], *, what: str) -> T:
         return _found(fact, what=what, slack=self.slack)

@@ -51,12 +51,14 @@ class Recovery:
     bar      None for a fault that hits nobody's work; its time is told and not judged
     seconds  until it was so; None: there was nothing to wait for
     came     False: it never was so, and the run is not over either
+    run_id   of the one that took longest, or that never came; None where no run is meant
     """
 
     fired: Fired
     bar: Bar | None
     seconds: float | None
     came: bool = True
+    run_id: UUID | None = None
 
 
 @dataclass
@@ -79,9 +81,7 @@ def recoveries(facts: Facts, fired: Sequence[Fired], now: Callable[[], tuple[dat
     for one in fired:
         if one.at is None:
             continue
-        for bar in BARS.get(one.planned.kind, (None,)):
-            seconds, came = _measure(past, one, bar, one.at)
-            found.append(Recovery(one, bar, seconds, came))
+        found += [_measure(past, one, bar, one.at) for bar in BARS.get(one.planned.kind, (None,))]
     return found
 
 
@@ -94,7 +94,7 @@ def too_late(recovered: Sequence[Recovery], *, slack: float, alone: bool = False
         bar = (one.bar.alone if alone else one.bar.storm) * slack
         if not one.came or (one.seconds or 0.0) > bar:
             told = f"{one.fired.planned}: {one.bar.what}: {_told(one)}, the bar is {bar:g} s"
-            found.append(Broken("recovery", told))
+            found.append(Broken("recovery", told, str(one.run_id) if one.run_id else None))
     return found
 
 
@@ -118,22 +118,29 @@ def _past(facts: Facts, now: Callable[[], tuple[datetime, float]]) -> _Past:
     return _Past(runs, nodes, begun, commits)
 
 
-def _measure(past: _Past, one: Fired, bar: Bar | None, at: datetime) -> tuple[float | None, bool]:
+def _measure(past: _Past, one: Fired, bar: Bar | None, at: datetime) -> Recovery:
     if bar in (TAKEN_OVER, LEASE_OVER):
-        went_on = [_went_on(past, key, at) for key in one.held]
-        return _seconds(at, max((when for when in went_on if when), default=None)), None not in went_on
+        return _slowest(one, bar, at, [(key[0], _went_on(past, key, at)) for key in one.held])
     if bar is ALL_DONE:
         back = one.over or at
         hit = [run for run in past.runs.values() if run["created_at"] < back and (run["finished_at"] or back) >= at]
-        ended = [run["finished_at"] for run in hit]
-        return _seconds(back, max(filter(None, ended), default=None)), None not in ended
+        return _slowest(one, bar, back, [(run["run_id"], run["finished_at"]) for run in hit])
     since = one.over or at if bar is COMMITTING else at
     under_way = any(
         run["created_at"] < since and (run["finished_at"] is None or run["finished_at"] > since)
         for run in past.runs.values()
     )
     after = next((when for when in past.commits if when > since), None)
-    return _seconds(since, after) if under_way else None, after is not None or not under_way
+    return Recovery(one, bar, _seconds(since, after) if under_way else None, after is not None or not under_way)
+
+
+def _slowest(one: Fired, bar: Bar | None, since: datetime, went: Sequence[tuple[UUID, datetime | None]]) -> Recovery:
+    """went: of each run that was hit, when it went on or ended; None: never"""
+    if not went:
+        return Recovery(one, bar, None)
+    run_id, _ = max(went, key=lambda pair: (pair[1] is None, pair[1] or since))
+    last = max((when for _, when in went if when), default=None)
+    return Recovery(one, bar, _seconds(since, last), all(when for _, when in went), run_id)
 
 
 def _went_on(past: _Past, key: Key, at: datetime) -> datetime | None:

@@ -13,7 +13,7 @@ from agentfarm.local.processes import wait_gone
 from agentfarm.local.services import Services
 from agentfarm.local.state import State, locked
 from agentfarm.local.valkey import Valkey
-from tests.farm import FarmProcesses, wait_for
+from tests.farm import START_SECONDS, FarmProcesses, running, wait_for
 from tests.integration.away.load import Load
 
 RUNNING_RUNS = "SELECT 1 FROM farm.node_execution WHERE status = 'leased'"
@@ -61,6 +61,27 @@ def test_postgres_is_killed_and_comes_back(farm: FarmProcesses, mortals: Service
     print(f"first commit {first:.2f} s after Postgres was back, all done {took:.1f} s after the load ended")
     only_what_may_be_told(load)
     assert first < 10  # 5 s on a machine that has nothing else to do
+
+
+def test_who_starts_while_postgres_is_away_waits_for_it(farm: FarmProcesses, mortals: Services) -> None:
+    folder = farm.folder / "late"
+    folder.mkdir()
+    late = FarmProcesses(farm.environment, folder, farm.admin_dsn, farm.keys)
+    before = late.worker_names()
+    with running(late):
+        with locked(mortals.folder) as state:
+            postgres = Postgres(state)
+            killed(postgres.pid)
+            web, worker = late.begin_web(), late.begin_worker("late")
+            for process in (web, worker):
+                wait_for(
+                    lambda log=process.log: "this process waits for it" in log.read_text(),  # type: ignore[misc]
+                    what=f"{process.name} that waits",
+                    seconds=START_SECONDS,
+                )
+            postgres.start()
+        late.await_web(web)
+        late.await_worker(worker, before)
 
 
 def test_valkey_is_killed_and_comes_back(farm: FarmProcesses, mortals: Services) -> None:

@@ -69,7 +69,7 @@ def start_there(farm: FarmProcesses, host: Host, addresses: Mapping[str, str]) -
     become = "import os, sys; os.execvp(sys.argv[1], sys.argv[1:])"
     reached = {name: value.replace("127.0.0.1", host.here) for name, value in addresses.items() if "_URL" in name}
     process = farm.start("far", "-c", become, *host.command(*worker, *named), **reached)
-    farm._await_worker(process, before)
+    farm.await_worker(process, before)
     return process
 
 

@@ -5,12 +5,14 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from uuid import UUID
 
+import psycopg
 import pytest
 
 from agentfarm.persistence import leases
 from agentfarm.persistence.healing import PostgresHealing
-from agentfarm.persistence.leases import WorkerLease
+from agentfarm.persistence.leases import Held, WorkerLease
 from agentfarm.tenancy import Tenant
 from tests.integration.persistence.farmhands import Hand, begin, execution, go_on, start
 from tests.integration.persistence.postgres import ROOT, Home, wait_for
@@ -24,7 +26,7 @@ strict_msgpack()
 from agentfarm.messages import ExecuteNode
 from agentfarm.persistence.database import Database, Databases
 from agentfarm.persistence.executions import PostgresExecutions
-from agentfarm.persistence.leases import WorkerLease
+from agentfarm.persistence.leases import Held, WorkerLease
 from agentfarm.persistence.serde import FaithfulSerializer
 url, lease, *ids = sys.argv[1:]
 settings = Settings(database_url=SecretStr(url), redis_url=SecretStr("redis://x"), broker_url=SecretStr("redis://x"),
@@ -226,3 +228,27 @@ def test_a_worker_that_cannot_register_may_not_take_work(home: Home, monkeypatch
 
 def _ids(message: object) -> list[object]:
     return [getattr(message, name) for name in ("tenant_id", "home", "run_id", "checkpoint_id", "execution_id")]
+
+
+def test_what_is_given_back_while_postgres_is_away_does_not_hasten_the_next_try(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lease = WorkerLease(home.settings, name="alone")
+    tries, pauses = [], []
+
+    def away(*_: object, **__: object) -> object:
+        tries.append(len(pauses))
+        if len(tries) > 3:
+            pytest.fail("it tries without a pause")
+        raise psycopg.OperationalError("away")
+
+    def pause(seconds: float) -> None:
+        pauses.append(seconds)
+        lease._stopping = len(pauses) == 3
+
+    monkeypatch.setattr(leases, "connect", away)
+    monkeypatch.setattr(leases.time, "sleep", pause)
+    lease.give_back(Held(UUID(int=1), UUID(int=2), UUID(int=3), UUID(int=4), fence=1, worker=1))
+    lease._live()
+
+    assert (tries, pauses) == ([0, 1, 2], [leases.RECONNECT_SECONDS] * 3)
