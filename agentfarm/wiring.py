@@ -154,7 +154,7 @@ def check(*, gives_up: Callable[[], bool] = _never) -> None:
     cost them minutes.
 
     gives_up  asked between two tries: whether this process is to end, and need not wait
-    raises  RoleCanBypassIsolation, SchemaNotMigrated, StrictSerializerOff, Misconfigured, StoreUnavailable
+    raises    RoleCanBypassIsolation, SchemaNotMigrated, StrictSerializerOff, Misconfigured, StoreUnavailable
     """
     end = time.monotonic() + settings().start_seconds
     while True:

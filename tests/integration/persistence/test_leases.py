@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from types import SimpleNamespace
 from uuid import UUID
 
 import psycopg
@@ -26,7 +27,7 @@ strict_msgpack()
 from agentfarm.messages import ExecuteNode
 from agentfarm.persistence.database import Database, Databases
 from agentfarm.persistence.executions import PostgresExecutions
-from agentfarm.persistence.leases import Held, WorkerLease
+from agentfarm.persistence.leases import WorkerLease
 from agentfarm.persistence.serde import FaithfulSerializer
 url, lease, *ids = sys.argv[1:]
 settings = Settings(database_url=SecretStr(url), redis_url=SecretStr("redis://x"), broker_url=SecretStr("redis://x"),
@@ -247,7 +248,7 @@ def test_what_is_given_back_while_postgres_is_away_does_not_hasten_the_next_try(
         lease._stopping = len(pauses) == 3
 
     monkeypatch.setattr(leases, "connect", away)
-    monkeypatch.setattr(leases.time, "sleep", pause)
+    monkeypatch.setattr(leases, "time", SimpleNamespace(sleep=pause))  # this module's alone
     lease.give_back(Held(UUID(int=1), UUID(int=2), UUID(int=3), UUID(int=4), fence=1, worker=1))
     lease._live()
 
