@@ -16,6 +16,7 @@ from agentfarm.engine.continuation import Manifest
 from agentfarm.engine.steps import NodeCall, PutCheckpoint, PutWrites, RunSpec
 from agentfarm.errors import AgentFarmError
 from agentfarm.messages import ExecuteNode
+from agentfarm.run_options import RunChoices
 
 RunStatus = Literal["pending", "running", "success", "error", "interrupted", "timeout"]
 ThreadStatus = Literal["idle", "busy", "interrupted", "error"]
@@ -298,6 +299,7 @@ class RunRequest:
     assistant_id  a UUID or a graph's name
     stateless     made by POST /runs…: on a thread of its own, which goes with it unless on_completion is "keep"
     streamed      somebody may read its events, now or later: keep those of stream_mode, or values where none is given
+    choices       how it is to be executed (config.agentfarm): not in `config`, which LangGraph sees
     """
 
     assistant_id: str
@@ -318,3 +320,4 @@ class RunRequest:
     durability: Literal["sync", "async", "exit"] | None = None
     stateless: bool = False
     streamed: bool = False
+    choices: RunChoices = field(default_factory=RunChoices)

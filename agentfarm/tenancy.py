@@ -7,19 +7,21 @@ Telemetry reads it to name a tenant without being handed one; nothing that prote
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from uuid import UUID
 
 from agentfarm.errors import NoTenantInScope
+from agentfarm.run_options import RunChoices
 
 
 @dataclass(frozen=True, slots=True)
 class Tenant:
-    """Who owns the data, and where it lives."""
+    """Who owns the data, where it lives, and how its runs are executed where they do not say."""
 
     id: UUID
     slug: str
     home: str = "main"
+    choices: RunChoices = field(default_factory=RunChoices, compare=False)
 
 
 _current: ContextVar[Tenant | None] = ContextVar("agentfarm_tenant", default=None)

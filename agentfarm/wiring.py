@@ -34,6 +34,7 @@ from agentfarm.queueing.broker import make_app  # noqa: E402
 from agentfarm.queueing.names import queue_names  # noqa: E402
 from agentfarm.queueing.publisher import CeleryPublisher  # noqa: E402
 from agentfarm.records import ThreadTtl  # noqa: E402
+from agentfarm.run_options import RunAhead  # noqa: E402
 from agentfarm.streaming.log import RedisEventLog  # noqa: E402
 from tenants.keys import FoundKey, KeyRing  # noqa: E402
 
@@ -119,6 +120,7 @@ class _Process:
             keys=_keys(PostgresKeys(self.database)),
             run_async=run_async,
             retry_message_seconds=chosen.retry_message_seconds,
+            run_ahead=RunAhead(chosen.run_ahead_nodes, chosen.run_ahead_seconds),
         )
 
     def hand_back(self, *, seconds: float) -> None:

@@ -314,7 +314,7 @@ def _kwargs(row: RunRow) -> dict[str, Any]:
     return {
         "input": None if command else given,
         "command": command,
-        "config": row.spec.config,
+        "config": {**row.spec.config, "agentfarm": row.spec.options.to_dict()},
         "stream_mode": list(row.spec.modes),
         **{
             name: row.spec.kwargs.get(name)

@@ -8,11 +8,12 @@ from collections.abc import Mapping
 from typing import Any, ClassVar, Literal, Self
 from uuid import UUID
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, StrictBool, model_validator
 
 from agentfarm.api.names import safe_name
 from agentfarm.errors import InvalidInput, UnsupportedField
 from agentfarm.records import RunRequest, ThreadTtl, UpdateRequest
+from agentfarm.run_options import MAX_AHEAD_NODES, MAX_AHEAD_SECONDS, RunAhead, RunChoices
 
 #: Most a list endpoint answers at once, as the Agent Server.
 MAX_LIMIT = 1000
@@ -241,8 +242,31 @@ def place_of(checkpoint: Checkpoint | None, checkpoint_id: UUID | None) -> dict[
 # --------------------------------------------------------------------------- runs
 
 
+class Ahead(Request):
+    """How far: whichever of the two is reached first, and never farther than the operator lets it."""
+
+    nodes: int | None = Field(None, strict=True, ge=1, le=MAX_AHEAD_NODES)
+    seconds: float | None = Field(None, strict=True, gt=0, le=MAX_AHEAD_SECONDS)
+
+
+class AgentFarm(Request):
+    """How the run is executed. What is not said, its tenant has chosen."""
+
+    run_ahead: StrictBool | Ahead | None = Field(
+        None, description="The worker that has executed a node goes on with the next one while no other work waits."
+    )
+    persistence: Literal["postgres", "redis"] | None = None
+
+    def to_choices(self) -> RunChoices:
+        ahead = self.run_ahead
+        return RunChoices(
+            run_ahead=RunAhead(ahead.nodes, ahead.seconds) if isinstance(ahead, Ahead) else ahead,
+            persistence=self.persistence,
+        )
+
+
 class Config(Request):
-    """A RunnableConfig, as far as it can be sent."""
+    """A RunnableConfig, as far as it can be sent, and what is said to this server beside it."""
 
     unsupported = {"callbacks": ([],), "run_id": ()}
     tags: list[str] | None = Field(None, max_length=100)
@@ -251,10 +275,12 @@ class Config(Request):
     recursion_limit: int | None = Field(None, ge=1, le=100_000)
     max_concurrency: int | None = Field(None, ge=1, le=10_000)
     run_name: str | None = Field(None, max_length=200)
+    agentfarm: AgentFarm = Field(default_factory=AgentFarm)
 
     def to_dict(self) -> dict[str, Any]:
-        """What was given. The values inside stay as they are, nulls too."""
-        return {name: getattr(self, name) for name in type(self).model_fields if name in self.model_fields_set}
+        """What was given for LangGraph. The values inside stay as they are, nulls too."""
+        names = self.model_fields_set - {"agentfarm"}
+        return {name: getattr(self, name) for name in type(self).model_fields if name in names}
 
 
 #: What a client may ask of a run that this server does not do yet. `stream_resumable`: every stream of ours is.
@@ -314,6 +340,7 @@ class RunCreate(Request):
             durability=self._durability(),
             stateless=self.is_stateless,
             streamed=streamed,
+            choices=self.config.agentfarm.to_choices(),
         )
 
     def _durability(self) -> Literal["sync", "async", "exit"] | None:

@@ -11,6 +11,8 @@ from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.base import ChannelVersions, Checkpoint, CheckpointMetadata
 from langgraph.types import Interrupt
 
+from agentfarm.run_options import RunOptions
+
 Kind = Literal["start", "node", "advance"]
 Outcome = Literal["done", "interrupt", "invalid", "error", "retry"]
 Status = Literal["success", "interrupted", "error"]
@@ -30,6 +32,7 @@ class RunSpec:
     nested            nodes of a subgraph that is itself a node are messages, too (docs/decisions/0004)
     modes             the Agent Server's stream modes whose events are kept
     fingerprint       of the graph that it was asked for; "": nobody knows
+    options           how it is executed. Nothing of it concerns the engine
     """
 
     run_id: str
@@ -43,6 +46,7 @@ class RunSpec:
     nested: bool = False
     modes: tuple[str, ...] = ()
     fingerprint: str = ""
+    options: RunOptions = field(default_factory=RunOptions)
 
 
 @dataclass(frozen=True, slots=True)

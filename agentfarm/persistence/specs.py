@@ -12,18 +12,24 @@ from langgraph.checkpoint.serde.base import SerializerProtocol
 from agentfarm.engine.steps import NodeCall, RunSpec
 from agentfarm.persistence.bodies import dump_value, load_value
 from agentfarm.persistence.serde import CALL, RUN
+from agentfarm.run_options import RunOptions
 
 _RUN_FIELDS = tuple(field.name for field in fields(RunSpec))
+_OPTIONS = tuple(field.name for field in fields(RunOptions))
 
 
 def dump_spec(spec: RunSpec, serde: SerializerProtocol) -> bytes:
     """farm.run.spec. Raises ValueLost for an input that would not come back."""
-    return dump_value(serde, {name: getattr(spec, name) for name in _RUN_FIELDS}, channel=RUN)
+    told = {name: getattr(spec, name) for name in _RUN_FIELDS}
+    return dump_value(serde, {**told, "options": spec.options.to_dict()}, channel=RUN)
 
 
 def load_spec(data: bytes, serde: SerializerProtocol) -> RunSpec:
     given: dict[str, Any] = load_value(serde, data, channel=RUN)
-    return RunSpec(**{name: given[name] for name in _RUN_FIELDS if name in given})
+    known = {name: given[name] for name in _RUN_FIELDS if name in given}
+    options: dict[str, Any] = known.get("options", {})
+    known["options"] = RunOptions(**{name: options[name] for name in _OPTIONS if name in options})
+    return RunSpec(**known)
 
 
 def dump_call(call: NodeCall, serde: SerializerProtocol) -> bytes:

@@ -50,7 +50,8 @@ class TenantAdmin(Audited):
         return visible_tenants(request.user)
 
     def get_fields(self, request: HttpRequest, obj: Tenant | None = None) -> tuple[str, ...]:
-        return ("slug", "name", "is_active", "id", "home", "created_at") if obj else ("slug", "name")
+        all_fields = ("slug", "name", "is_active", "run_ahead", "persistence", "id", "home", "created_at")
+        return all_fields if obj else ("slug", "name")
 
     def get_readonly_fields(self, request: HttpRequest, obj: Tenant | None = None) -> tuple[str, ...]:
         return ("slug", *self.readonly_fields) if obj else ()

@@ -186,6 +186,24 @@ class Migration(migrations.Migration):
                         default=True, help_text="Off: its keys open nothing, from a second later on. Its data stays."
                     ),
                 ),
+                (
+                    "run_ahead",
+                    models.BooleanField(
+                        default=False,
+                        help_text="On: a worker that has executed a node of a run goes on with the next one while no "
+                        "other work waits. A run that says it itself is obeyed.",
+                        verbose_name="runs go ahead",
+                    ),
+                ),
+                (
+                    "persistence",
+                    models.CharField(
+                        choices=[("postgres", "Postgres: what a node wrote is on disk before the next one begins")],
+                        default="postgres",
+                        help_text="Where a run's state is between its nodes. A run that says it itself is obeyed.",
+                        max_length=16,
+                    ),
+                ),
                 ("created_at", models.DateTimeField(auto_now_add=True)),
             ],
             options={

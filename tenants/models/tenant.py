@@ -1,12 +1,13 @@
 """A tenant: who owns threads and runs."""
 
-from typing import ClassVar
+from typing import ClassVar, cast
 
 from django.core.validators import RegexValidator
 from django.db import models
 
 from agentfarm import tenancy
 from agentfarm.ids import new_id
+from agentfarm.run_options import Persistence, RunChoices
 
 
 class Tenant(models.Model):
@@ -29,6 +30,18 @@ class Tenant(models.Model):
     is_active = models.BooleanField(
         default=True, help_text="Off: its keys open nothing, from a second later on. Its data stays."
     )
+    run_ahead = models.BooleanField(
+        default=False,
+        verbose_name="runs go ahead",
+        help_text="On: a worker that has executed a node of a run goes on with the next one while no other work waits. "
+        "A run that says it itself is obeyed.",
+    )
+    persistence = models.CharField(
+        max_length=16,
+        default="postgres",
+        choices=[("postgres", "Postgres: what a node wrote is on disk before the next one begins")],
+        help_text="Where a run's state is between its nodes. A run that says it itself is obeyed.",
+    )
     created_at = models.DateTimeField(auto_now_add=True)
 
     class Meta:
@@ -39,4 +52,5 @@ class Tenant(models.Model):
 
     def in_flow(self) -> tenancy.Tenant:
         """The same tenant, as the flow knows it."""
-        return tenancy.Tenant(id=self.id, slug=self.slug, home=self.home)
+        choices = RunChoices(run_ahead=self.run_ahead, persistence=cast("Persistence", self.persistence))
+        return tenancy.Tenant(id=self.id, slug=self.slug, home=self.home, choices=choices)

@@ -25,11 +25,11 @@ def test_the_web_process_is_told_one_key_and_cannot_list_them(own_database: OwnD
 
     with psycopg.connect(own_database.app_url) as app:
         found = app.execute("SELECT * FROM farm.find_api_key(%s)", [row.id]).fetchall()
-        assert found == [(new.hash, tenant.id, tenant.slug, "main")]
+        assert found == [(new.hash, tenant.id, tenant.slug, "main", False, "postgres")]
         assert app.execute("SELECT * FROM farm.find_api_key(%s)", [new_id()]).fetchall() == []
         assert app.execute("SELECT * FROM farm.find_api_key(NULL)").fetchall() == []
         assert app.execute("SELECT * FROM farm.find_tenant(%s)", [tenant.slug]).fetchall() == [
-            (tenant.id, tenant.slug, "main")
+            (tenant.id, tenant.slug, "main", False, "postgres")
         ]
 
 

@@ -16,6 +16,7 @@ from agentfarm.api.schemas import (
     ThreadSearch,
 )
 from agentfarm.errors import InvalidInput, UnsupportedField
+from agentfarm.run_options import RunAhead, RunChoices
 
 #: What the Python SDK sends when nothing but an assistant is given, with nulls where it leaves out nothing.
 FROM_AN_SDK = {
@@ -207,3 +208,62 @@ def test_the_batch_of_the_javascript_sdk_is_understood() -> None:
         RunCreateStateless.model_validate({"assistantId": "b", "assistant_id": "a"})
     with pytest.raises(UnsupportedField, match="on_completion"):
         RunCreate.model_validate({"assistant_id": "a", "on_completion": "delete"})
+
+
+# --------------------------------------------------------------------------- how a run is executed
+
+
+def options(asked: Any) -> dict[str, Any]:
+    return {"assistant_id": "agent", "config": {"tags": ["a"], "agentfarm": asked}}
+
+
+@pytest.mark.parametrize(
+    ("asked", "choices"),
+    [
+        (None, RunChoices()),
+        ({}, RunChoices()),
+        ({"run_ahead": None}, RunChoices()),
+        ({"run_ahead": True}, RunChoices(run_ahead=True)),
+        ({"run_ahead": False, "persistence": "postgres"}, RunChoices(False, "postgres")),
+        ({"run_ahead": {"nodes": 3}}, RunChoices(RunAhead(nodes=3))),
+        ({"run_ahead": {"nodes": 3, "seconds": 1}}, RunChoices(RunAhead(3, 1.0))),
+        ({"run_ahead": {}}, RunChoices(RunAhead())),
+    ],
+    ids=str,
+)
+def test_how_a_run_is_executed_is_said_beside_its_config_and_not_in_it(asked: Any, choices: RunChoices) -> None:
+    run = RunCreate.model_validate(options(asked)).to_run_request(streamed=False)
+
+    assert run.choices == choices
+    assert run.config == {"tags": ["a"]}
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        True,
+        {"run_ahead": "yes"},
+        {"run_ahead": 1},
+        {"run_ahead": {"nodes": 0}},
+        {"run_ahead": {"nodes": True}},
+        {"run_ahead": {"nodes": 1001}},
+        {"run_ahead": {"nodes": 1.5}},
+        {"run_ahead": {"seconds": 0}},
+        {"run_ahead": {"seconds": 61}},
+        {"run_ahead": {"seconds": "1"}},
+        {"persistence": "disk"},
+        {"persistence": 1},
+    ],
+    ids=str,
+)
+def test_an_option_out_of_bounds_is_refused(asked: Any) -> None:
+    with pytest.raises(ValidationError, match="agentfarm"):
+        RunCreate.model_validate(options(asked))
+
+
+@pytest.mark.parametrize(
+    ("asked", "name"), [({"runahead": True}, "runahead"), ({"run_ahead": {"node": 1}}, "node")], ids=str
+)
+def test_an_option_that_is_none_is_refused_by_name(asked: Any, name: str) -> None:
+    with pytest.raises(UnsupportedField, match=f"'{name}'"):
+        RunCreate.model_validate(options(asked))

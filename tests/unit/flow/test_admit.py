@@ -15,6 +15,7 @@ from agentfarm.errors import BadRequest, GraphLoadFailed, GraphNotFound, Invalid
 from agentfarm.flow.admit import build_run
 from agentfarm.flow.farm import Farm
 from agentfarm.records import NewRun, RunRequest
+from agentfarm.run_options import RunAhead, RunChoices, RunOptions
 from agentfarm.tenancy import Tenant
 
 
@@ -121,6 +122,7 @@ def test_a_command_becomes_langgraphs(farm: Farm, tenant: Tenant) -> None:
         ({"checkpoint_id": "../.."}, InvalidId),
         ({"context": {"a": 1}, "config": {"configurable": {"a": 1}}}, BadRequest),
         ({"stateless": True, "command": {"resume": 1}}, BadRequest),
+        ({"choices": RunChoices(persistence="redis")}, InvalidInput),
     ],
     ids=str,
 )
@@ -144,3 +146,17 @@ def test_a_run_that_nobody_streams_keeps_no_events(farm: Farm, tenant: Tenant) -
     assert build(farm, tenant).spec.modes == ()
     assert build(farm, tenant, streamed=True).spec.modes == ("values",)
     assert build(farm, tenant, stream_mode=["messages-tuple"]).spec.kwargs["stream_mode"] == ["messages", "updates"]
+
+
+def test_how_a_run_is_executed_is_decided_when_it_is_asked_for(farm: Farm, tenant: Tenant) -> None:
+    farm = replace(farm, run_ahead=RunAhead(nodes=10, seconds=1.0))
+    eager = replace(tenant, choices=RunChoices(run_ahead=True))
+
+    assert build(farm, tenant).spec.options == RunOptions()
+    assert build(farm, eager).spec.options == RunOptions(10, 1.0)
+    assert build(farm, eager, choices=RunChoices(run_ahead=False)).spec.options == RunOptions()
+
+
+def test_a_run_hears_that_its_state_cannot_be_in_redis_yet(farm: Farm, tenant: Tenant) -> None:
+    with pytest.raises(InvalidInput, match=r"config.agentfarm.persistence: 'redis' is not available yet"):
+        build(farm, tenant, choices=RunChoices(persistence="redis"))

@@ -1,0 +1,27 @@
+"""Who says how a run is executed: the run, else its tenant."""
+
+import pytest
+
+from agentfarm.run_options import RunAhead, RunChoices, RunOptions, decide_options
+
+MOST = RunAhead(nodes=10, seconds=1.0)
+NOTHING = RunChoices()
+
+
+@pytest.mark.parametrize(
+    ("run", "tenant", "decided"),
+    [
+        (NOTHING, NOTHING, RunOptions()),
+        (NOTHING, RunChoices(run_ahead=True), RunOptions(10, 1.0)),
+        (RunChoices(run_ahead=False), RunChoices(run_ahead=True), RunOptions()),
+        (RunChoices(run_ahead=True), RunChoices(run_ahead=False), RunOptions(10, 1.0)),
+        (RunChoices(run_ahead=RunAhead(nodes=3)), NOTHING, RunOptions(3, 1.0)),
+        (RunChoices(run_ahead=RunAhead(seconds=0.2)), NOTHING, RunOptions(10, 0.2)),
+        (RunChoices(persistence="redis"), RunChoices(run_ahead=True), RunOptions(10, 1.0, "redis")),
+        (RunChoices(run_ahead=True), RunChoices(persistence="redis"), RunOptions(10, 1.0, "redis")),
+        (RunChoices(persistence="postgres"), RunChoices(persistence="redis"), RunOptions()),
+    ],
+    ids=str,
+)
+def test_what_a_run_does_not_say_its_tenant_has_said(run: RunChoices, tenant: RunChoices, decided: RunOptions) -> None:
+    assert decide_options([run, tenant], most=MOST) == decided
