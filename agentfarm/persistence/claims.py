@@ -12,7 +12,6 @@ from dataclasses import replace
 from typing import Final, cast
 from uuid import UUID
 
-import orjson
 from langgraph.checkpoint.serde.base import SerializerProtocol
 
 from agentfarm.conf import Settings
@@ -20,8 +19,9 @@ from agentfarm.engine.steps import NodeCall, RunSpec
 from agentfarm.errors import StateUnreadable, StoreUnavailable
 from agentfarm.messages import ExecuteNode
 from agentfarm.persistence import wire
-from agentfarm.persistence.bodies import Head, WriteRow, make_head
+from agentfarm.persistence.bodies import Head, make_head
 from agentfarm.persistence.caches import Cache
+from agentfarm.persistence.commits import POSTGRES, settled_of, writes_of
 from agentfarm.persistence.database import Database, Databases
 from agentfarm.persistence.execution_keys import head_key, held_of, key_of, run_key
 from agentfarm.persistence.execution_saver import ExecutionSaver
@@ -145,8 +145,9 @@ class Claims:
         if head is None and at_id is not None:
             head = self.keep(message, at_id, make_head(answer.data("body"), answer.items("blobs")))
         saver = ExecutionSaver(
-            database, held, answer.uuid("thread"), serde, at_id=at_id, head=head, writes=writes_of(answer)
-        )
+            database, held, answer.uuid("thread"), serde, POSTGRES,
+            at_id=at_id, head=head, writes=writes_of(answer),
+        )  # fmt: skip
         settled = settled_of(answer) if message.kind == "advance" else {}
         claimed = self.hand_out(message, saver, run, call, attempt=answer.number("attempt"), settled=settled)
         claimed.unreadable = unreadable
@@ -302,19 +303,3 @@ def _copy_for_one(run: RunSpec) -> RunSpec | None:
 def _unreadable_run(message: ExecuteNode, answer: wire.Answer) -> RunSpec:
     """What is known of a run without its spec."""
     return RunSpec(str(message.run_id), str(answer.uuid("thread")), answer.text("graph"), None, {}, {})
-
-
-# --------------------------------------------------------------------------- answers
-
-
-def writes_of(answer: wire.Answer) -> list[WriteRow]:
-    columns = (answer.items(name) for name in ("w_owner", "w_task", "w_idx", "w_path", "w_body"))
-    return [
-        WriteRow(UUID(bytes=owner), UUID(bytes=task), int.from_bytes(idx, signed=True), path.decode(), body)
-        for owner, task, idx, path, body in zip(*columns, strict=True)
-    ]
-
-
-def settled_of(answer: wire.Answer) -> Mapping[str, str]:
-    settled: dict[str, str] = orjson.loads(answer.raw("settled") or b"{}")
-    return settled

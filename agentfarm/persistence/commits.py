@@ -1,9 +1,9 @@
-"""The calls that make a segment durable: farm.commit, farm.settle, farm.retry_later. Parameters in, answers out.
+"""The calls that make a segment durable in Postgres: farm.commit, farm.settle, farm.retry_later. Fits `Tier`.
 
 What a commit means for the claim, for caches and for what is published is executions.py's.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 from uuid import UUID
 
@@ -13,9 +13,11 @@ from langgraph.checkpoint.serde.base import SerializerProtocol
 from agentfarm.engine.steps import NodeCall, SegmentResult, Status
 from agentfarm.messages import at_build
 from agentfarm.persistence import wire
+from agentfarm.persistence.bodies import WriteRow, make_head
 from agentfarm.persistence.execution_saver import ExecutionSaver, held_params
 from agentfarm.persistence.segment_rows import CHECKPOINT_TYPES, WRITE_TYPES, SegmentRows
 from agentfarm.persistence.specs import dump_call
+from agentfarm.persistence.tier import Finished, Settled, Step, Taken
 
 _HELD: Final = "uuid uuid uuid uuid int8 int8"
 
@@ -26,6 +28,7 @@ COMMIT: Final = wire.function(
 )
 SETTLE: Final = wire.procedure("settle", f"{_HELD} uuid text text bool bytea text {WRITE_TYPES} bool bool", answers=8)
 RETRY_LATER: Final = wire.function("retry_later", f"{_HELD} text bytea int4 interval")
+LOAD_STEP: Final = wire.function("load_step", "uuid uuid uuid uuid uuid")
 
 
 def status_of(result: SegmentResult) -> Status | None:
@@ -38,40 +41,86 @@ def width_of(result: SegmentResult) -> int:
     return min(result.max_concurrency or len(result.next), len(result.next))
 
 
-def commit(
-    saver: ExecutionSaver,
-    result: SegmentResult,
-    rows: SegmentRows,
-    *,
-    build: str,
-    leases_next: bool,
-    error: dict[str, Any] | None,
-) -> wire.Answer:
-    """The segment decides what is next, or ends the run. Answers {forget, next_run, next_graph, next_queue}.
+class PostgresTier:
+    """The tier of every run that asks for no other. Has no state: where to write is the saver's."""
 
-    build  of the run: whose workers are to execute what is next
-    """
-    next_at = UUID(result.next[0].checkpoint_id) if result.next else None
-    new_head = rows.new_head or (next_at if next_at != saver.head_id else None)
-    params = [
-        *held_params(saver.held),
-        saver.thread_id.bytes,
-        wire.put_uuid(saver.head_id),
-        wire.put_uuid(new_head),
-        wire.put_text(result.outcome),
-        _error_type(result),
-        rows.own,
-        rows.own_path.encode(),
-        *rows.checkpoint_params(),
-        *rows.write_params(),
-        *_next_params(result.next, next_at, saver.serde, build),
-        wire.put_int4(width_of(result)),
-        wire.put_bool(leases_next),
-        wire.put_text(status_of(result)),
-        wire.put_jsonb(orjson.dumps(error)) if error else None,
-        UUID(result.root_run_id).bytes if result.root_run_id else None,
-    ]
-    return saver.database.call(COMMIT, params)
+    def finish(
+        self,
+        saver: ExecutionSaver,
+        result: SegmentResult,
+        rows: SegmentRows,
+        *,
+        build: str,
+        leases_next: bool,
+        error: dict[str, Any] | None,
+    ) -> Finished:
+        next_at = UUID(result.next[0].checkpoint_id) if result.next else None
+        new_head = rows.new_head or (next_at if next_at != saver.head_id else None)
+        params = [
+            *held_params(saver.held),
+            saver.thread_id.bytes,
+            wire.put_uuid(saver.head_id),
+            wire.put_uuid(new_head),
+            wire.put_text(result.outcome),
+            _error_type(result),
+            rows.own,
+            rows.own_path.encode(),
+            *rows.checkpoint_params(),
+            *rows.write_params(),
+            *_next_params(result.next, next_at, saver.serde, build),
+            wire.put_int4(width_of(result)),
+            wire.put_bool(leases_next),
+            wire.put_text(status_of(result)),
+            wire.put_jsonb(orjson.dumps(error)) if error else None,
+            UUID(result.root_run_id).bytes if result.root_run_id else None,
+        ]
+        answer = saver.database.call(COMMIT, params)
+        return Finished(
+            forget=answer.flag("forget"),
+            next_run=answer.find_uuid("next_run"),
+            next_graph=answer.text("next_graph"),
+            next_queue=answer.text("next_queue"),
+            leased_fence=1 if leases_next else None,
+        )
+
+    def settle(
+        self, saver: ExecutionSaver, result: SegmentResult, rows: SegmentRows, *, are_held: bool, take_next: bool
+    ) -> Settled:
+        params = [
+            *held_params(saver.held),
+            saver.thread_id.bytes,
+            wire.put_text(result.outcome),
+            _error_type(result),
+            wire.put_bool(result.took_scalar),
+            rows.own,
+            rows.own_path.encode(),
+            *rows.write_params(),
+            wire.put_bool(are_held),
+            wire.put_bool(take_next),
+        ]
+        answer = saver.database.call(SETTLE, params)
+        released, taken = answer.find_uuid("h_exec"), answer.find_uuid("n_exec")
+        return Settled(
+            released=None if released is None else (released, answer.text("h_node"), answer.text("h_queue")),
+            taken=None
+            if taken is None
+            else Taken(taken, answer.number("n_fence"), answer.data("n_spec"), is_answered=answer.flag("taken")),
+            advance_fence=None if answer.raw("s_fence") is None else answer.number("s_fence"),
+        )
+
+    def load_step(self, saver: ExecutionSaver) -> Step:
+        known = saver.held.checkpoint_id.bytes if saver.head else None
+        held = saver.held
+        params = [held.tenant_id.bytes, held.run_id.bytes, saver.thread_id.bytes, held.checkpoint_id.bytes, known]
+        answer = saver.database.call(LOAD_STEP, params, again=True)
+        head = saver.head or make_head(answer.data("body"), answer.items("blobs"))
+        return Step(head, writes_of(answer), settled_of(answer))
+
+    def retry_later(self, saver: ExecutionSaver, result: SegmentResult, call: NodeCall) -> None:
+        delay = wire.put_seconds(max(0.0, result.retry_in))
+        spec, tries = dump_call(call, saver.serde), wire.put_int4(call.tries)
+        params = [*held_params(saver.held), _error_type(result), spec, tries, delay]
+        saver.database.call(RETRY_LATER, params)
 
 
 def _next_params(calls: Sequence[NodeCall], at: UUID | None, serde: SerializerProtocol, build: str) -> list[wire.Param]:
@@ -88,36 +137,21 @@ def _next_params(calls: Sequence[NodeCall], at: UUID | None, serde: SerializerPr
     ]
 
 
-def settle(
-    saver: ExecutionSaver, result: SegmentResult, rows: SegmentRows, *, are_held: bool, take_next: bool
-) -> wire.Answer:
-    """One of several siblings is settled.
-
-    Answers {s_fence: it was the last, h_exec, h_node, h_queue: a held one let go, n_exec, n_fence, n_spec:
-    the next one, taken by this worker, taken: the answer without an id is gone}.
-    """
-    params = [
-        *held_params(saver.held),
-        saver.thread_id.bytes,
-        wire.put_text(result.outcome),
-        _error_type(result),
-        wire.put_bool(result.took_scalar),
-        rows.own,
-        rows.own_path.encode(),
-        *rows.write_params(),
-        wire.put_bool(are_held),
-        wire.put_bool(take_next),
-    ]
-    return saver.database.call(SETTLE, params)
-
-
-def retry_later(saver: ExecutionSaver, result: SegmentResult, call: NodeCall) -> None:
-    """The node is executed again after a delay, as this call."""
-    delay = wire.put_seconds(max(0.0, result.retry_in))
-    spec, tries = dump_call(call, saver.serde), wire.put_int4(call.tries)
-    params = [*held_params(saver.held), _error_type(result), spec, tries, delay]
-    saver.database.call(RETRY_LATER, params)
-
-
 def _error_type(result: SegmentResult) -> wire.Param:
     return type(result.error).__name__.encode() if result.error is not None else None
+
+
+def writes_of(answer: wire.Answer) -> list[WriteRow]:
+    columns = (answer.items(name) for name in ("w_owner", "w_task", "w_idx", "w_path", "w_body"))
+    return [
+        WriteRow(UUID(bytes=owner), UUID(bytes=task), int.from_bytes(idx, signed=True), path.decode(), body)
+        for owner, task, idx, path, body in zip(*columns, strict=True)
+    ]
+
+
+def settled_of(answer: wire.Answer) -> Mapping[str, str]:
+    settled: dict[str, str] = orjson.loads(answer.raw("settled") or b"{}")
+    return settled
+
+
+POSTGRES: Final = PostgresTier()

@@ -44,6 +44,7 @@ from agentfarm.persistence.database import Database
 from agentfarm.persistence.leases import Held
 from agentfarm.persistence.segment_rows import WRITE_TYPES, write_params
 from agentfarm.persistence.serde import FaithfulSerializer
+from agentfarm.persistence.tier import Tier
 
 logger = logging.getLogger(__name__)
 
@@ -59,6 +60,7 @@ class ExecutionSaver(BlockingSaver):
     """held   the lease under which it writes
     at_id  the checkpoint that the execution stands at, which is the thread's head; None for the start of a new thread
     head   its bytes, and writes: the rows there that concern this execution
+    tier   which makes durable what the execution commits
     """
 
     def __init__(
@@ -67,6 +69,7 @@ class ExecutionSaver(BlockingSaver):
         held: Held,
         thread_id: UUID,
         serde: SerializerProtocol,
+        tier: Tier,
         *,
         at_id: UUID | None,
         head: Head | None,
@@ -74,6 +77,7 @@ class ExecutionSaver(BlockingSaver):
     ) -> None:
         super().__init__(serde=serde)
         self.database = database
+        self.tier = tier
         self.held = held
         self.thread_id = thread_id
         self.at_id = at_id
@@ -88,6 +92,14 @@ class ExecutionSaver(BlockingSaver):
         self.packet: int | None = None
         self._moved = False
         self._parts: dict[tuple[str, str], Parts] = {}  # of what was put here: (ns, checkpoint id)
+
+    def next_saver(
+        self, held: Held, *, at_id: UUID | None, head: Head | None, writes: Iterable[WriteRow]
+    ) -> "ExecutionSaver":
+        """Of what a commit of this one has leased: the same thread."""
+        return type(self)(
+            self.database, held, self.thread_id, self.serde, self.tier, at_id=at_id, head=head, writes=writes
+        )
 
     def use_serde(self, serde: SerializerProtocol) -> None:
         """Read and write by this one from now on. Nothing is decoded before a graph asks for it."""

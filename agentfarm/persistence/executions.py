@@ -16,9 +16,10 @@ from agentfarm.engine.steps import NodeCall, SegmentResult
 from agentfarm.errors import HeadMoved, LeaseLost, StoreUnavailable
 from agentfarm.ids import ZERO
 from agentfarm.messages import ExecuteNode, at_build
-from agentfarm.persistence import commits, wire
-from agentfarm.persistence.bodies import Head, make_head
-from agentfarm.persistence.claims import Claims, saver_of, settled_of, writes_of
+from agentfarm.persistence import wire
+from agentfarm.persistence.bodies import Head
+from agentfarm.persistence.claims import Claims, saver_of
+from agentfarm.persistence.commits import status_of, width_of
 from agentfarm.persistence.database import Databases
 from agentfarm.persistence.execution_keys import held_of, message_of, start_message
 from agentfarm.persistence.execution_saver import ExecutionSaver
@@ -27,9 +28,9 @@ from agentfarm.persistence.run_errors import describe_error
 from agentfarm.persistence.segment_rows import SegmentRows
 from agentfarm.persistence.serde import serde_of
 from agentfarm.persistence.specs import load_call
+from agentfarm.persistence.tier import Taken
 from agentfarm.records import Claimed, Committed, Ended, Refused
 
-LOAD_STEP: Final = wire.function("load_step", "uuid uuid uuid uuid uuid")
 OPEN_AT_HEAD: Final = wire.function("open_at_head", "uuid uuid")
 
 
@@ -119,7 +120,7 @@ class PostgresExecutions:
         self, claimed: Claimed, saver: ExecutionSaver, result: SegmentResult, rows: SegmentRows, *, lease_next: bool
     ) -> Committed:
         """The segment decides what is next, or ends the run."""
-        message, status = claimed.message, commits.status_of(result)
+        message, status = claimed.message, status_of(result)
         if status is None and not result.next:
             raise ValueError("a segment neither ends its run nor says what is next")
         error = describe_error(result.error, claimed) if status == "error" else None
@@ -127,21 +128,21 @@ class PostgresExecutions:
         # A node that names another queue is for the workers of that queue. A start was taken from the default one.
         is_for_us = bool(result.next) and result.next[0].queue == (claimed.call.queue if claimed.call else None)
         leases_next = lease_next and is_for_us and next_head is not None
-        answer = commits.commit(saver, result, rows, build=message.build, leases_next=leases_next, error=error)
-        ready = [message_of(message, claimed.run, call) for call in result.next[: commits.width_of(result)]]
-        if (next_run := answer.find_uuid("next_run")) is not None:
-            place = (answer.text("next_graph"), answer.text("next_queue"))
-            ready.append(start_message(message.tenant_id, message.home, next_run, *place))
+        done = saver.tier.finish(saver, result, rows, build=message.build, leases_next=leases_next, error=error)
+        ready = [message_of(message, claimed.run, call) for call in result.next[: width_of(result)]]
+        if done.next_run is not None:
+            ready.append(
+                start_message(message.tenant_id, message.home, done.next_run, done.next_graph, done.next_queue)
+            )
         if status is not None:
             self.claims.forget_run(message, saver.at_id)
-            forget = answer.flag("forget")
-            ended = Ended(message.tenant_id, message.home, message.run_id, saver.thread_id, status, error, forget)
+            ended = Ended(message.tenant_id, message.home, message.run_id, saver.thread_id, status, error, done.forget)
             return Committed(ready=tuple(ready), ended=ended)
         if next_head is not None:
             self.claims.replace_head(message, saver.at_id, UUID(result.next[0].checkpoint_id), next_head)
-        if not leases_next or next_head is None:
+        if done.leased_fence is None or next_head is None:
             return Committed(ready=tuple(ready))
-        held = held_of(ready[0], 1, saver.held.worker)
+        held = held_of(ready[0], done.leased_fence, saver.held.worker)
         with self.claims.giving_back(held):
             leased = self._leased(claimed, saver, rows, ready[0], held, result.next[0], next_head)
         return Committed(ready=tuple(ready[1:]), leased=leased)
@@ -161,10 +162,7 @@ class PostgresExecutions:
         here = dict(saver.writes) if at_id == saver.at_id else {}
         here.update({row.key: row for row in rows.writes_at(at_id)})
         mine = [row for row in here.values() if row.owner in (message.execution_id, ZERO)]
-        next_saver = ExecutionSaver(
-            saver.database, held, saver.thread_id, saver.serde, at_id=at_id, head=head, writes=mine
-        )
-        return self.claims.lease(message, next_saver, claimed, call)
+        return self.claims.lease(message, saver.next_saver(held, at_id=at_id, head=head, writes=mine), claimed, call)
 
     def _settle(
         self, claimed: Claimed, saver: ExecutionSaver, result: SegmentResult, rows: SegmentRows, *, take_next: bool
@@ -172,56 +170,47 @@ class PostgresExecutions:
         """One of several siblings. The last one gets the advance."""
         message = claimed.message
         are_held = bool(claimed.run.config.get("max_concurrency"))
-        answer = commits.settle(saver, result, rows, are_held=are_held, take_next=take_next)
+        settled = saver.tier.settle(saver, result, rows, are_held=are_held, take_next=take_next)
         ready: tuple[ExecuteNode, ...] = ()
-        if (released := answer.find_uuid("h_exec")) is not None:
-            node, queue = answer.text("h_node"), answer.text("h_queue")
+        if settled.released is not None:
+            released, node, queue = settled.released
             ready = (replace(message, execution_id=released, node=node, queue=queue),)
-        if (taken := answer.find_uuid("n_exec")) is not None:
-            return Committed(ready=ready, leased=self._taken(claimed, saver, answer, taken))
-        if answer.raw("s_fence") is None:
+        if settled.taken is not None:
+            return Committed(ready=ready, leased=self._taken(claimed, saver, settled.taken))
+        if settled.advance_fence is None:
             return Committed(ready=ready)
         failed = result.error if result.outcome == "invalid" else None
-        return Committed(ready=ready, advance=self._elected(claimed, saver, answer.number("s_fence"), failed))
+        return Committed(ready=ready, advance=self._elected(claimed, saver, settled.advance_fence, failed))
 
-    def _taken(self, claimed: Claimed, saver: ExecutionSaver, answer: wire.Answer, execution_id: UUID) -> Claimed:
+    def _taken(self, claimed: Claimed, saver: ExecutionSaver, taken: Taken) -> Claimed:
         """A sibling that this worker goes on with. Of the writes there it gets the run's own: those of its own could
         only be of a lost attempt, and such an execution is claimed, not taken."""
-        message = replace(claimed.message, execution_id=execution_id)
-        held = held_of(message, answer.number("n_fence"), saver.held.worker)
+        message = replace(claimed.message, execution_id=taken.execution_id)
+        held = held_of(message, taken.fence, saver.held.worker)
         with self.claims.giving_back(held):
-            call = load_call(answer.data("n_spec"), saver.serde)
-            if call is not None and answer.flag("taken"):
+            call = load_call(taken.spec, saver.serde)
+            if call is not None and taken.is_answered:
                 call = replace(call, answered=False)
             message = replace(message, queue=at_build((call.queue if call else None) or "", message.build))
             shared = [row for row in saver.writes.values() if row.owner == ZERO]
-            next_saver = ExecutionSaver(
-                saver.database, held, saver.thread_id, saver.serde, at_id=saver.at_id, head=saver.head, writes=shared
-            )
+            next_saver = saver.next_saver(held, at_id=saver.at_id, head=saver.head, writes=shared)
             return self.claims.lease(message, next_saver, claimed, call)
 
     def _elected(self, claimed: Claimed, saver: ExecutionSaver, fence: int, failed: BaseException | None) -> Claimed:
         """This worker advances the superstep, under a lease of its own."""
         message = replace(claimed.message, execution_id=ZERO, node="", queue=at_build("", claimed.message.build))
         held = held_of(message, fence, saver.held.worker)
-        known = message.checkpoint_id.bytes if saver.head else None
-        params: list[wire.Param] = [message.tenant_id.bytes, message.run_id.bytes, saver.thread_id.bytes]
         with self.claims.giving_back(held):
-            answer = saver.database.call(LOAD_STEP, [*params, message.checkpoint_id.bytes, known], again=True)
-            head = saver.head or make_head(answer.data("body"), answer.items("blobs"))
-            advancing = ExecutionSaver(
-                saver.database, held, saver.thread_id, saver.serde,
-                at_id=saver.at_id, head=head, writes=writes_of(answer),
-            )  # fmt: skip
-            settled = settled_of(answer)
-            return self.claims.lease(message, advancing, claimed, claimed.call, settled=settled, failed=failed)
+            step = saver.tier.load_step(saver)
+            advancing = saver.next_saver(held, at_id=saver.at_id, head=step.head, writes=step.writes)
+            return self.claims.lease(message, advancing, claimed, claimed.call, settled=step.settled, failed=failed)
 
     def _retry_later(self, claimed: Claimed, saver: ExecutionSaver, result: SegmentResult) -> Committed:
         """Nothing is saved but that it is to be tried again. Published now if it is due now, else by the healer."""
         call = result.call or claimed.call
         if call is None:
             raise ValueError("a retry of nothing")
-        commits.retry_later(saver, result, call)
+        saver.tier.retry_later(saver, result, call)
         is_due = result.retry_in <= 0
         return Committed(ready=(message_of(claimed.message, claimed.run, call),) if is_due else ())
 

@@ -1,0 +1,97 @@
+"""What executions.py asks of the store that holds a run while it is under way: its tier.
+
+Every run is in Postgres from its admission to its end. Between the two it may be moved by Redis, commit by commit
+(redis_tier/), as fast as a conversation wants it; the story of a commit is the same, so it is written once.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+from uuid import UUID
+
+from agentfarm.engine.steps import NodeCall, SegmentResult
+from agentfarm.persistence.bodies import Head, WriteRow
+from agentfarm.persistence.segment_rows import SegmentRows
+
+if TYPE_CHECKING:
+    from agentfarm.persistence.execution_saver import ExecutionSaver
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """next_run      the run that waited behind this one, which is over; started in the same transaction
+    leased_fence  of the first of the next executions, which is leased to this worker
+    """
+
+    forget: bool = False
+    next_run: UUID | None = None
+    next_graph: str = ""
+    next_queue: str = ""
+    leased_fence: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """A sibling that this worker goes on with. is_answered: the answer without an id is gone."""
+
+    execution_id: UUID
+    fence: int
+    spec: bytes
+    is_answered: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """released       (execution, node, queue) of a sibling that was held and may be worked on now
+    advance_fence  this was the last: the advance of the superstep is leased to this worker
+    """
+
+    released: tuple[UUID, str, str] | None = None
+    taken: Taken | None = None
+    advance_fence: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """All that the advance of a superstep needs. settled: {execution id: outcome}."""
+
+    head: Head
+    writes: Sequence[WriteRow]
+    settled: Mapping[str, str]
+
+
+class Tier(Protocol):
+    """Each call is one round trip, and all of it is durable or nothing.
+
+    raises  LeaseLost, HeadMoved, StoreFailed: nothing was written; StoreUnavailable: it may have been
+    """
+
+    def finish(
+        self,
+        saver: "ExecutionSaver",
+        result: SegmentResult,
+        rows: SegmentRows,
+        *,
+        build: str,
+        leases_next: bool,
+        error: dict[str, Any] | None,
+    ) -> Finished:
+        """The segment decides what is next, or ends the run.
+
+        build  of the run: whose workers are to execute what is next
+        """
+
+    def settle(
+        self, saver: "ExecutionSaver", result: SegmentResult, rows: SegmentRows, *, are_held: bool, take_next: bool
+    ) -> Settled:
+        """One of several siblings is settled.
+
+        are_held   siblings are held back (max_concurrency): let one go
+        take_next  lease the next ready one of the same queue to this worker
+        """
+
+    def load_step(self, saver: "ExecutionSaver") -> Step:
+        """For the advance that `settle` leased to this worker. `saver` is the last sibling's."""
+
+    def retry_later(self, saver: "ExecutionSaver", result: SegmentResult, call: NodeCall) -> None:
+        """The node is executed again after a delay, as this call. Nothing is saved but that."""
