@@ -1,0 +1,38 @@
+"""One counted farm a module, on Postgres and Valkey of the tests, with a tap before each."""
+
+from collections.abc import Callable, Iterator, Mapping
+
+import pytest
+
+from tests.contract.cost.farm import CountedFarm, counted_farm
+from tests.farm import ROOT
+from tests.services import SECRETS, OwnDatabase
+from tests.tap import PostgresListener, RedisListener, Tap
+
+#: What the beats of a worker's lease go by: one small statement a second, whatever the worker does.
+BEATS = ("agentfarm-lease",)
+
+
+#: The ways to keep a run's state, each a column of the tables: what a farm is told to use it.
+TIERS: Mapping[str, Mapping[str, str]] = {"postgres": {}}
+
+
+@pytest.fixture(scope="module", params=TIERS)
+def farm(
+    request: pytest.FixtureRequest, database: OwnDatabase, redis_url: str, own_redis: Callable[[], str]
+) -> Iterator[CountedFarm]:
+    with (
+        Tap(database.app_url, PostgresListener, leaves_out=BEATS) as postgres,
+        Tap(redis_url, RedisListener) as streams,
+        Tap(own_redis(), RedisListener) as broker,
+    ):
+        environment = {
+            **SECRETS,
+            **{name: postgres.url_of(url) for name, url in database.environment.items()},
+            "REDIS_URL": streams.url,
+            "CELERY_BROKER_URL": broker.url,
+            "AGENTFARM_CONFIG": str(ROOT / "tests/contract/cost/langgraph.json"),
+            **TIERS[request.param],
+        }
+        with counted_farm(environment, (postgres, streams, broker), tier=request.param) as made:
+            yield made

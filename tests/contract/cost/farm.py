@@ -1,0 +1,176 @@
+"""A whole farm in the test's process: real stores, a real broker, no clock. What each message costs is counted.
+
+The process is web and worker: it admits runs as the API does (without HTTP), publishes to the broker, and executes each
+message by the worker's own station. What a worker's Celery does to receive a message is not in it, nor is the healer.
+"""
+
+import contextlib
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+from uuid import UUID
+
+from agentfarm import ids, wiring
+from agentfarm.flow import step
+from agentfarm.flow.admit import admit_run, build_run
+from agentfarm.flow.farm import Farm
+from agentfarm.flow.ports import Publisher
+from agentfarm.messages import ExecuteNode
+from agentfarm.persistence.caches import Cache
+from agentfarm.persistence.executions import PostgresExecutions
+from agentfarm.records import RunRequest
+from agentfarm.tenancy import Tenant
+from tests.tap import Tap, Traffic
+from tests.wired import wired
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """What one message cost, or an admission, or several of them together."""
+
+    postgres: Traffic
+    streams: Traffic
+    broker: Traffic
+
+    def __add__(self, other: "Cost") -> "Cost":
+        return Cost(self.postgres + other.postgres, self.streams + other.streams, self.broker + other.broker)
+
+    def __str__(self) -> str:
+        return f"Postgres: {self.postgres}\nstreams: {self.streams}\nbroker: {self.broker}"
+
+
+@dataclass(frozen=True, slots=True)
+class Counted:
+    """messages  [(what Flower calls it, its cost)], in the order in which they were executed"""
+
+    run_id: UUID
+    admission: Cost
+    messages: list[tuple[str, Cost]]
+
+    def of(self, name: str, number: int = 0) -> Cost:
+        """Of the so-manieth message of that name; -1 is the last."""
+        return [cost for shadow, cost in self.messages if shadow == name][number]
+
+    @property
+    def whole(self) -> Cost:
+        total = self.admission
+        for _, cost in self.messages:
+            total = total + cost
+        return total
+
+
+@dataclass
+class Collecting:
+    """Publishes, and keeps what it published for this process to execute."""
+
+    publisher: Publisher
+    messages: deque[ExecuteNode] = field(default_factory=deque)
+
+    def publish(self, messages: Sequence[ExecuteNode]) -> None:
+        self.publisher.publish(messages)
+        self.messages.extend(messages)
+
+    def queue_length(self, queue: str) -> int | None:
+        return self.publisher.queue_length(queue)
+
+
+@dataclass
+class CountedFarm:
+    farm: Farm
+    collecting: Collecting
+    postgres: Tap
+    streams: Tap
+    broker: Tap
+    tier: str
+    run_ids: list[UUID] = field(default_factory=list)
+    tenant: Tenant = field(default_factory=lambda: Tenant(ids.new_id(), "counted"))
+
+    def run(
+        self,
+        graph_id: str,
+        run_input: Any,
+        *,
+        thread_id: UUID | None = None,
+        stream_mode: Sequence[str] = (),
+    ) -> Counted:
+        """Admit and execute. thread_id: None for a new thread."""
+        thread_id = thread_id or ids.new_id()
+        request = RunRequest(
+            assistant_id=graph_id,
+            input=run_input,
+            if_not_exists="create",
+            stream_mode=stream_mode,
+            streamed=bool(stream_mode),
+        )
+        before = self.now()
+        run_id = admit_run(
+            self.farm, self.tenant, build_run(self.farm, self.tenant, request, thread_id=thread_id)
+        ).run_id
+        self.run_ids.append(run_id)
+        admission, messages = self.since(before), []
+        while self.collecting.messages:
+            message = self.collecting.messages.popleft()
+            before = self.now()
+            assert step.execute_node(self.farm, message) == "committed"
+            messages.append((message.shadow, self.since(before)))
+        assert self.farm.runs.get(self.tenant, thread_id, run_id).status == "success"
+        return Counted(run_id, admission, messages)
+
+    def now(self) -> Cost:
+        return Cost(self.postgres.traffic(), self.streams.traffic(), self.broker.traffic())
+
+    def since(self, before: Cost) -> Cost:
+        now = self.now()
+        return Cost(now.postgres - before.postgres, now.streams - before.streams, now.broker - before.broker)
+
+    @contextlib.contextmanager
+    def forgetful(self) -> Iterator[None]:
+        """Every message finds a worker that has not seen its run yet, as where many share the work."""
+        executions = self.farm.executions
+        assert isinstance(executions, PostgresExecutions)
+        claims = executions.claims
+        kept = claims._runs, claims._heads
+        claims._runs, claims._heads = Cache(0), Cache(0)
+        try:
+            yield
+        finally:
+            claims._runs, claims._heads = kept
+
+    @contextlib.contextmanager
+    def logged(self) -> Iterator[list[int]]:
+        """What this process's Postgres backend wrote into the write-ahead log meanwhile, in bytes: one number, put in
+        the list at the end. Of this backend alone: whatever else the server does is not in it.
+
+        Tables' pages and indexes' are in it, and what is stored out of line; neither full pages (the tests' server
+        writes none) nor what autovacuum does later.
+        """
+        written: list[int] = []
+        pid, before = self._log_position()
+        yield written
+        same_pid, after = self._log_position()
+        assert pid == same_pid, "the farm went over to another connection, whose log is not known"
+        written.append(after - before)
+
+    def _log_position(self) -> tuple[int, int]:
+        executions = self.farm.executions
+        assert isinstance(executions, PostgresExecutions)
+        engine = executions.claims.databases.at("main").engine
+        pooled = engine.raw_connection()
+        try:
+            backend: Any = pooled.driver_connection
+            # A backend tells its figures once a second at most, unless it is asked to.
+            backend.pgconn.exec_(b"SELECT pg_stat_force_next_flush()")
+            told = backend.pgconn.exec_(b"SELECT wal_bytes FROM pg_stat_get_backend_wal(pg_backend_pid())")
+            return backend.info.backend_pid, int(told.get_value(0, 0))
+        finally:
+            pooled.close()
+
+
+@contextlib.contextmanager
+def counted_farm(environment: Mapping[str, str], taps: tuple[Tap, Tap, Tap], *, tier: str) -> Iterator[CountedFarm]:
+    """environment  leads through the taps: of Postgres, of streams, of the broker"""
+    with wired(environment):
+        wiring.start_worker("counted@tests/1")
+        collecting = Collecting(wiring.farm().publisher)
+        yield CountedFarm(replace(wiring.farm(), publisher=collecting), collecting, *taps, tier=tier)

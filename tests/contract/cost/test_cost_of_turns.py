@@ -1,0 +1,152 @@
+"""What a turn of a chat costs when its history is short and when it is long; what a run writes to disk.
+
+A channel that keeps its messages as one value is saved whole by each step that adds to it, in stock LangGraph as here.
+A DeltaChannel saves what is added; it is made whole again by reading, which is what its rows here are about.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from uuid import UUID
+
+import pytest
+
+from agentfarm import ids
+from tests.contract.cost import graphs
+from tests.contract.cost.farm import Counted, CountedFarm
+
+SHORT, LONG = 10, 1_000
+
+#: Of one message in a history, in letters.
+MESSAGE = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """A message comes in, one node answers.
+
+    sent, received   how many times as much goes to Postgres, and comes from it, as the history is long
+    log_bytes        in Postgres' write-ahead log at a short history, at most
+    """
+
+    round_trips: int
+    statements: int
+    sent: int
+    received: int
+    log_bytes: int
+
+
+TURNS: Mapping[str, Mapping[str, Turn]] = {
+    # Admission 4, claim, two commits, the end is told. Read once; saved by each of two steps.
+    "chat": {"postgres": Turn(8, 8, sent=2, received=1, log_bytes=15_000)},
+    # Two more transactions, each to read the writes of a line of checkpoints (BEGIN, tenant, three SELECTs, COMMIT).
+    "delta_chat": {"postgres": Turn(20, 20, sent=0, received=4, log_bytes=12_000)},
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """A turn, and what it wrote. The least of several: an index's page splits in one turn and not in another."""
+
+    turn: Counted
+    log_bytes: int
+
+
+class Chats:
+    def __init__(self, farm: CountedFarm) -> None:
+        self.farm = farm
+        self.taken: dict[tuple[str, int], Taken] = {}
+        for graph_id in TURNS:
+            self._turn(graph_id, self._begin(graph_id, SHORT))  # connections, prepared statements
+
+    def get(self, graph_id: str, history: int) -> Taken:
+        key = (graph_id, history)
+        if key not in self.taken:
+            thread_id = self._begin(graph_id, history)
+            turns = [self._turn(graph_id, thread_id) for _ in range(3)]
+            self.taken[key] = Taken(turns[0].turn, min(turn.log_bytes for turn in turns))
+        return self.taken[key]
+
+    def _begin(self, graph_id: str, history: int) -> UUID:
+        thread_id = ids.new_id()
+        said = [
+            {"role": ("user", "assistant")[number % 2], "content": f"{number:0{MESSAGE}}"}
+            for number in range(history - 1)
+        ]
+        self.farm.run(graph_id, {"messages": said}, thread_id=thread_id)
+        return thread_id
+
+    def _turn(self, graph_id: str, thread_id: UUID) -> Taken:
+        with self.farm.logged() as written:
+            turn = self.farm.run(
+                graph_id, {"messages": [{"role": "user", "content": "Is it so?"}]}, thread_id=thread_id
+            )
+        return Taken(turn, written[0])
+
+
+@pytest.fixture(scope="module")
+def chats(farm: CountedFarm) -> Chats:
+    return Chats(farm)
+
+
+@pytest.mark.parametrize("history", [SHORT, LONG])
+@pytest.mark.parametrize("graph_id", TURNS)
+def test_a_turn_costs_as_many_round_trips_whatever_the_history(chats: Chats, graph_id: str, history: int) -> None:
+    stated = TURNS[graph_id][chats.farm.tier]
+    whole = chats.get(graph_id, history).turn.whole
+
+    counted = replace(stated, round_trips=whole.postgres.round_trips, statements=whole.postgres.said.total())
+
+    assert counted == stated, f"a turn at message {history}\nstated  {stated}\ncounted {counted}\n{whole}"
+    assert (whole.streams.said.total(), whole.broker.said.total()) == (1, 1), whole
+
+
+@pytest.mark.parametrize("graph_id", TURNS)
+def test_the_history_travels_as_often_as_is_stated(chats: Chats, graph_id: str) -> None:
+    stated = TURNS[graph_id][chats.farm.tier]
+    short, long = (chats.get(graph_id, history).turn.whole.postgres for history in (SHORT, LONG))
+    # What a history's length makes of one message: the text is a third, the rest is names of fields.
+    size = _serialised(chats, graph_id)
+
+    sent = (long.sent_bytes - short.sent_bytes) / size
+    received = (long.received_bytes - short.received_bytes) / size
+
+    assert (round(sent), round(received)) == (stated.sent, stated.received), (
+        f"{graph_id}: of {size} B of history {sent:.2f} times as much is sent, {received:.2f} times as much received"
+    )
+
+
+def _serialised(chats: Chats, graph_id: str) -> int:
+    """Bytes by which a long history is longer than a short one, as one value: what a plain channel is received as."""
+    chat = [chats.get("chat", history).turn.whole.postgres.received_bytes for history in (SHORT, LONG)]
+    return chat[1] - chat[0]
+
+
+@pytest.mark.parametrize("graph_id", TURNS)
+def test_a_turn_writes_no_more_than_is_stated(chats: Chats, graph_id: str) -> None:
+    most, written = TURNS[graph_id][chats.farm.tier].log_bytes, chats.get(graph_id, SHORT).log_bytes
+
+    assert written <= most, f"{graph_id}: a turn writes {written} B of write-ahead log, at most {most} are stated"
+    assert written > most * 0.8, f"{graph_id}: a turn writes {written} B, less than is stated ({most}): write it down"
+
+
+def test_a_turn_over_a_delta_channel_writes_as_much_after_a_long_history_as_after_a_short_one(chats: Chats) -> None:
+    short, long = chats.get("delta_chat", SHORT).log_bytes, chats.get("delta_chat", LONG).log_bytes
+
+    assert long <= short * 1.1, f"a turn writes {short} B at message {SHORT}, {long} B at message {LONG}"
+
+
+#: What a run writes, from its admission to its end, at most, with 1 kB of state.
+RUNS: Mapping[str, Mapping[str, int]] = {"line": {"postgres": 25_000}, "fan_out": {"postgres": 33_000}}
+
+
+@pytest.mark.parametrize("graph_id", RUNS)
+def test_a_run_writes_no_more_than_is_stated(farm: CountedFarm, graph_id: str) -> None:
+    most, told = RUNS[graph_id][farm.tier], []
+
+    for _ in range(4):
+        with farm.logged() as written:
+            farm.run(graph_id, {"log": [], "ballast": graphs.ballast(1_000)})
+        told.append(written[0])
+
+    assert min(told) <= most, f"{graph_id}: runs write {told} B of write-ahead log, at most {most} are stated"
+    assert min(told) > most * 0.8, f"{graph_id}: runs write {told} B, less than is stated ({most}): write it down"
