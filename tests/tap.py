@@ -122,7 +122,7 @@ class PostgresListener:
 
 
 class RedisListener:
-    """Of one connection: its commands. What a script does inside of Redis is not on the wire."""
+    """Of one connection: its commands; a script by the first letters of its hash. What it does is not on the wire."""
 
     name = ""
 
@@ -138,7 +138,7 @@ class RedisListener:
             self._parts.append(part)
             self._left -= 1
             if self._left == 0:
-                heard.append(self._parts[0].decode().upper())
+                heard.append(_command(self._parts))
                 self._parts = []
         return heard
 
@@ -264,6 +264,16 @@ def _pump(source: socket.socket, target: socket.socket, note: Callable[[bytes], 
             note(data)
             target.sendall(data)
         target.shutdown(socket.SHUT_WR)
+
+
+def _command(parts: list[bytes]) -> str:
+    name = parts[0].decode().upper()
+    return script(parts[1].decode()) if name == "EVALSHA" else name
+
+
+def script(sha: str) -> str:
+    """What a script's execution is counted as."""
+    return f"EVALSHA {sha[:8]}"
 
 
 def _short(sql: str) -> str:

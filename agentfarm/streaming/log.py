@@ -6,36 +6,43 @@ So an event is read from the stream or not at all, whatever happened to the ring
 """
 
 import asyncio
+import logging
 import re
 import weakref
 from collections.abc import AsyncGenerator, Iterator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 from uuid import UUID
 
 import redis.asyncio
-from redis.exceptions import RedisError
+from redis.exceptions import NoScriptError, RedisError
 
 from agentfarm.errors import BadRequest, StreamUnavailable
 from agentfarm.records import Event
 from agentfarm.streaming.connections import answer_of, reading_client, subscribing_connection, writing_client
-from agentfarm.streaming.stream import END, Batch, parse_page, stream_key
+from agentfarm.streaming.stream import END, READ, READ_SHA, Batch, parse_entries, parse_page, stream_key
 from agentfarm.streaming.wakeups import Wakeup, Wakeups
 from agentfarm.streaming.writer import EventWriter, send
+
+logger = logging.getLogger(__name__)
 
 #: Read everything, and read only what comes from now on.
 FROM_THE_START: Final = "0-0"
 FROM_NOW: Final = "$"
 
-#: Events read at once: a slow client holds one page in memory, never its whole run.
+#: What is read at once: so many events, and so many bytes of them, or one event that is larger. A client that does not
+#: read holds one page in memory, never its whole run: 200 events of 1 MB were 200 MB of the web process for each.
 PAGE: Final = 200
+PAGE_BYTES: Final = 256 << 10
 
 #: Seconds to wait before reading again when Redis did not answer; then the follower gives up; its client comes back.
 PAUSES: Final = (0.05, 0.2, 0.5, 1.0, 2.0, 2.0, 2.0, 2.0)
 
 #: Every so many heartbeats a follower looks whether its stream is still there: a store that was emptied rings no bell.
 BEATS_A_LOOK: Final = 12
+
+NOT_KEPT: Final = "The events of this run are no longer kept here; join the run again."
 
 _ID = re.compile(r"[0-9]{1,20}(-[0-9]{1,20})?")
 
@@ -122,8 +129,8 @@ class RedisEventLog:
         """Events after `after`, then new ones as they come; None each heartbeat; ends after "end".
 
         after   an event's id; FROM_THE_START, or FROM_NOW (of a run that is over: its end alone)
-        raises  BadRequest (no id), StreamUnavailable: Redis is away for long, or lost the stream; the caller comes back
-                with the last id it has
+        raises  BadRequest (no id), StreamUnavailable: Redis is away for long, or lost the stream, or this reader was so
+                slow that what comes next is no longer kept; the caller comes back with the last id it has
         """
         if after != FROM_NOW and not _ID.fullmatch(after):
             raise BadRequest(why="the id of an event is two numbers with a hyphen, for example 1795416286670-0")
@@ -176,7 +183,7 @@ class _Reader:
             if must_read:
                 self._wakeup.silence()
                 try:
-                    page = await self._read()
+                    page, has_more = await self._read()
                     if not page and (must_look or self._wakeup.was_cut_off):
                         self._wakeup.was_cut_off = must_look = False
                         if await self._is_over():
@@ -188,7 +195,7 @@ class _Reader:
                     await self._wakeup.wait(min(pause, self._until_beat()))
                 else:
                     pauses = iter(PAUSES)
-                    must_read = len(page) == PAGE
+                    must_read = has_more
                 for event in page:
                     yield event
                     if event.name == END:
@@ -200,21 +207,34 @@ class _Reader:
                 must_look = self._beat() or must_look
                 must_read = must_read or must_look
 
-    async def _read(self) -> list[Event]:
+    async def _read(self) -> tuple[list[Event], bool]:
+        """A page, and whether there is more. Raises StreamUnavailable when the stream has gone on without this reader:
+        what it missed is no longer there, and it must not be as if there had been nothing."""
         if self._last == FROM_NOW:
             newest = await self._newest()
             self._last = newest.id if newest else FROM_THE_START
-            return [newest] if newest and newest.name == END else []
-        page = parse_page(await answer_of(self._client.xrange(self._key, min="(" + self._last, count=PAGE)))
-        if page:
+            return [newest] if newest and newest.name == END else [], False
+        answer = await answer_of(self._ask_for_page())
+        if answer == b"gone":
+            logger.warning("a reader's place in a stream is no longer kept; it is cut off")
+            raise StreamUnavailable(NOT_KEPT)
+        has_more, entries = answer
+        if page := parse_entries(entries):
             self._last, self._has_seen = page[-1].id, True
-        return page
+        return page, bool(has_more)
+
+    async def _ask_for_page(self) -> Any:
+        told = (1, self._key, self._last, "seen" if self._has_seen else "", PAGE, PAGE_BYTES)
+        try:
+            return await self._client.evalsha(READ_SHA, *told)
+        except NoScriptError:
+            return await self._client.eval(READ, *told)
 
     async def _is_over(self) -> bool:
         """Whether the end was read before. Raises StreamUnavailable when the stream has gone: the client asks anew."""
         newest = await self._newest()
         if newest is None and self._has_seen:
-            raise StreamUnavailable("The events of this run are no longer kept here; join the run again.")
+            raise StreamUnavailable(NOT_KEPT)
         return newest is not None and newest.name == END and not _is_after(newest.id, self._last)
 
     async def _newest(self) -> Event | None:

@@ -15,8 +15,15 @@ END: Final = "end"
 #: a run whose end was never told (the healer tells it) must not stay for ever.
 OPEN_SECONDS: Final = 7 * 24 * 3600
 
-APPEND: Final = Path(__file__).with_name("append.lua").read_text()
-APPEND_SHA: Final = hashlib.sha1(APPEND.encode(), usedforsecurity=False).hexdigest()
+
+def _script(name: str) -> tuple[str, str]:
+    """(its text, the name that Redis knows it by)"""
+    text = Path(__file__).with_name(name).read_text()
+    return text, hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()
+
+
+APPEND, APPEND_SHA = _script("append.lua")
+READ, READ_SHA = _script("read.lua")
 
 
 def stream_key(tenant_id: UUID, run_id: UUID) -> str:
@@ -43,5 +50,10 @@ class Batch:
 
 
 def parse_page(entries: Any) -> list[Event]:
-    """Entries as XRANGE and XREVRANGE answer them: [(id, {field: value})], all bytes."""
+    """Entries as redis-py answers XREVRANGE: [(id, {field: value})], all bytes."""
     return [Event(name=fields[b"n"].decode(), data=fields[b"d"], id=id_.decode()) for id_, fields in entries or ()]
+
+
+def parse_entries(entries: Any) -> list[Event]:
+    """Entries as a script answers them: [[id, [b"n", name, b"d", data, …]]], all bytes."""
+    return [Event(name=fields[1].decode(), data=fields[3], id=id_.decode()) for id_, fields in entries]

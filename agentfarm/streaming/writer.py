@@ -24,6 +24,9 @@ logger = logging.getLogger(__name__)
 #: Events sent in one round trip at most, so that one busy run cannot hold up the others of this process for long.
 MAX_BATCH: Final = 500
 
+#: … and bytes of them, or one event that is larger: Redis does nothing else while it takes a batch.
+MAX_BATCH_BYTES: Final = 1 << 20
+
 #: Bytes that may wait for Redis to come back; what exceeds it is dropped. The truth of a run is in Postgres:
 #: a stream with a gap is better than a worker out of memory.
 MAX_WAITING_BYTES: Final = 64 << 20
@@ -101,8 +104,7 @@ class EventWriter:
         """What waits, by stream; sleeps until there is something. Empty: the writer was closed and all is sent."""
         with self._lock:
             self._has_work.wait_for(lambda: self._waiting or self._is_closing)
-            taken = [self._waiting.popleft() for _ in range(min(len(self._waiting), MAX_BATCH))]
-            self._waiting_bytes -= sum(len(event.data) for _, event in taken)
+            taken = self._take_batch()
             dropped, self._dropped = self._dropped, 0
         if dropped:
             logger.error("events were dropped while the stream store did not answer", extra={"events": dropped})
@@ -110,6 +112,19 @@ class EventWriter:
         for key, event in taken:
             batches.setdefault(key, Batch(key)).events.append(event)
         return list(batches.values())
+
+    def _take_batch(self) -> list[tuple[str, Event]]:
+        """The first of those that wait, as many as go together. At least one, where there is one."""
+        taken: list[tuple[str, Event]] = []
+        taken_bytes = 0
+        while self._waiting and len(taken) < MAX_BATCH:
+            event_bytes = len(self._waiting[0][1].data)
+            if taken and taken_bytes + event_bytes > MAX_BATCH_BYTES:
+                break
+            taken.append(self._waiting.popleft())
+            taken_bytes += event_bytes
+        self._waiting_bytes -= taken_bytes
+        return taken
 
     def _send(self, batches: list[Batch]) -> bool:
         """Whether all is in Redis, or can never be. Batches that failed are marked as tried."""

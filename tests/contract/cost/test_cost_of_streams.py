@@ -14,18 +14,20 @@ import pytest
 from agentfarm.flow.watch import FROM_THE_START
 from agentfarm.records import Event
 from agentfarm.streaming.log import PAGE
+from agentfarm.streaming.stream import APPEND_SHA, READ_SHA
 from tests.contract.cost import graphs
 from tests.contract.cost.farm import CountedFarm
 from tests.farm import wait_for
+from tests.tap import script
 
 #: Commands that append, of which each is one script for one run's stream.
-APPEND = "EVALSHA"
+APPEND = script(APPEND_SHA)
 
 #: Events that one command may bring (streaming/writer.py).
 BATCH = 500
 
 #: The command that reads a page of events.
-READ = "XRANGE"
+READ = script(READ_SHA)
 
 
 @pytest.fixture

@@ -51,6 +51,28 @@ def _gate() -> Any:
 gate = _gate()
 
 
+class Loud(TypedDict, total=False):
+    events: int
+    event_bytes: int
+
+
+def _shout(state: Loud) -> Loud:
+    tell = get_stream_writer()
+    for number in range(state["events"]):
+        tell({"number": number, "noise": "x" * state["event_bytes"]})
+    return {"events": 0}
+
+
+def _loud() -> Any:
+    builder = StateGraph(Loud)
+    builder.add_node("shout", _shout)
+    builder.add_edge(START, "shout")
+    return builder.compile()
+
+
+loud = _loud()
+
+
 class Chat(TypedDict, total=False):
     messages: Annotated[list[AnyMessage], add_messages]
     log: Annotated[list[str], operator.add]

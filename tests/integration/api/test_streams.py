@@ -11,6 +11,7 @@ from typing import Any
 from uuid import uuid4
 
 import httpx
+import psutil
 import pytest
 from langgraph_sdk import get_client
 from websockets.exceptions import InvalidStatus
@@ -300,6 +301,33 @@ def test_idle_streams_hold_neither_threads_nor_connections(
     asyncio.run(hold(300, look))
     gate.open()
     wait_for(lambda: status_of(http, thread, run) == "success", what="the run's success")
+
+
+def test_a_client_that_does_not_read_costs_the_server_a_page_and_gets_all_when_it_does(
+    http: httpx.Client, farm: FarmProcesses, thread: str
+) -> None:
+    events, event_bytes = 60, 1_000_000
+    run = http.post(
+        f"/threads/{thread}/runs",
+        json={
+            "assistant_id": "loud",
+            "input": {"events": events, "event_bytes": event_bytes},
+            "stream_mode": ["custom"],
+        },
+    ).json()["run_id"]
+    wait_for(lambda: status_of(http, thread, run) == "success", what="the run's success")
+    place = f"/threads/{thread}/runs/{run}/stream"
+    web = psutil.Process(next(process.pid for process in farm.processes if process.name == "web"))
+    before = web.memory_info().rss
+
+    with http.stream("GET", place, headers={"last-event-id": "-1"}) as answer:
+        lines = answer.iter_lines()
+        read_until(lines, '"number":0')  # the server holds what it has read of the run until that is taken
+        held = web.memory_info().rss - before
+        numbers = [json.loads(line.removeprefix("data: "))["number"] for line in lines if '"number"' in line]
+
+    assert numbers == list(range(1, events))
+    assert held < events * event_bytes / 4, f"{held} B more are held for one client that does not read"
 
 
 def connections(farm: FarmProcesses) -> int:

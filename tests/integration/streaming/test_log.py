@@ -13,11 +13,13 @@ import pytest
 from agentfarm.errors import BadRequest, StreamUnavailable
 from agentfarm.records import Event
 from agentfarm.streaming import writer as writer_module
-from agentfarm.streaming.log import FROM_NOW, FROM_THE_START, RedisEventLog
+from agentfarm.streaming.log import FROM_NOW, FROM_THE_START, PAGE_BYTES, RedisEventLog
 from agentfarm.streaming.stream import Batch, stream_key
-from agentfarm.streaming.writer import send
+from agentfarm.streaming.writer import MAX_BATCH_BYTES, send
+from tests.farm import wait_for
 from tests.integration.streaming.blackhole import blackhole
 from tests.integration.streaming.valkey import Valkey
+from tests.tap import RedisListener, Tap
 
 MakeLog = Callable[..., RedisEventLog]
 
@@ -241,6 +243,81 @@ async def test_old_events_go_when_there_are_too_many(
     events = await read(log, run)
     assert 1000 <= len(events) < 1500
     assert events[-2].data == b"4999"
+
+
+async def test_a_reader_that_stands_still_holds_a_page_of_bytes_whatever_the_events_size(
+    make_log: MakeLog, shared_valkey: Valkey, run: tuple[UUID, UUID]
+) -> None:
+    log, events = make_log(shared_valkey), [Event("values", b"%02d" % number * 100_000) for number in range(40)]
+    for event in events:
+        log.append(*run, event)
+    log.flush()
+    log.close_run(*run, [END])
+
+    with Tap(shared_valkey.url, RedisListener) as tap:
+        reader = RedisEventLog(tap.url, heartbeat_seconds=600)
+        following = reader.follow(*run)
+        first = await anext(following)
+        held = tap.traffic().received_bytes
+        rest = [event async for event in following if event is not None]
+        await reader.aclose()
+
+    assert held < PAGE_BYTES + 200_000 + 10_000, "a page, the first event that did not fit, and what is around them"
+    assert first is not None
+    assert data([first, *rest]) == [*data(events), END.data]
+
+
+async def test_an_event_that_is_larger_than_a_page_is_read_alone(
+    make_log: MakeLog, shared_valkey: Valkey, run: tuple[UUID, UUID]
+) -> None:
+    log, large = make_log(shared_valkey), Event("values", b"x" * (PAGE_BYTES * 2))
+    for event in (told(1), large, large, told(2)):
+        log.append(*run, event)
+    log.flush()
+    log.close_run(*run, [END])
+
+    assert data(await read(log, run)) == [b"1", large.data, large.data, b"2", END.data]
+
+
+async def test_a_reader_that_fell_behind_what_is_kept_is_cut_off_and_misses_nothing_unnoticed(
+    make_log: MakeLog, shared_valkey: Valkey, run: tuple[UUID, UUID]
+) -> None:
+    log = make_log(shared_valkey, max_events=100)
+    for number in range(10):
+        log.append(*run, told(number))
+    log.flush()
+    following = log.follow(*run)
+    seen = [await anext(following)]
+
+    for number in range(10, 1000):
+        log.append(*run, told(number))
+    log.flush()
+
+    with pytest.raises(StreamUnavailable, match="no longer kept"):
+        await asyncio.wait_for(collect(following, seen), 20)
+    assert [event.data for event in seen if event is not None] == [b"%d" % number for number in range(10)]
+
+
+async def test_large_events_leave_one_by_one_so_that_none_holds_up_the_other_runs_for_long(
+    make_log: MakeLog, shared_valkey: Valkey, run: tuple[UUID, UUID]
+) -> None:
+    with Tap(shared_valkey.url, RedisListener) as tap:
+        worker = RedisEventLog(tap.url)
+        worker.append(*run, told(0))
+        worker.flush()
+        before = tap.traffic()
+        with tap.holding_answers():
+            worker.append(*run, told(1))  # what comes now waits for the answer to this
+            await asyncio.to_thread(
+                wait_for, lambda: tap.traffic().said != before.said, what="the first event to leave"
+            )
+            for _ in range(4):
+                worker.append(*run, Event("values", b"x" * MAX_BATCH_BYTES))
+        worker.flush()
+        left = tap.traffic() - before
+        worker.close()
+
+    assert left.round_trips == left.said.total() == 5
 
 
 async def test_what_is_no_id_is_refused(make_log: MakeLog, shared_valkey: Valkey, run: tuple[UUID, UUID]) -> None:
@@ -473,6 +550,11 @@ async def test_what_waits_for_a_dead_server_is_bounded(
         log.append(*run, Event("custom", b"x" * 10_000))
 
     assert log._writer._waiting_bytes <= 110_000
+
+
+async def collect(events: AsyncIterator[Event | None], into: list[Event | None]) -> None:
+    async for event in events:
+        into.append(event)  # noqa: PERF401  what came before a failure is kept
 
 
 async def drain(events: AsyncIterator[Event | None]) -> None:
