@@ -121,8 +121,8 @@ upstream: setup-dev ## LangGraph's own tests, of exactly the locked release, thr
 differential: setup-dev ## Every graph of the corpus at the farm and at stock LangGraph, then again while workers are killed; a table by feature
 	@DIFFERENTIAL_SAMPLE=$(or $(SAMPLE),all) $(BIN)/pytest -q -s tests/contract/differential $(ARGS)
 
-bench: setup-dev ## Measure, beside named baselines in the same run. ARGS="--help"
-	@$(BIN)/python -m benchmarks $(ARGS)
+bench: setup-dev ## Measure, beside named baselines in the same run. BROKER=redis|rabbitmq|both ARGS="--help"
+	@$(BIN)/python -m benchmarks --broker $(BROKER) $(ARGS)
 
 format: setup-dev ## Format, and mend what ruff can mend
 	@$(BIN)/ruff format $(SOURCES)

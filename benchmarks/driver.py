@@ -58,21 +58,30 @@ class Driver:
         if failed := self.watcher.failed_runs(run_ids):
             raise RuntimeError(f"{len(failed)} runs did not succeed: {failed}")
 
-    def run(self, graph_id: str) -> UUID:
-        run_id = self.start(graph_id)
+    def run(self, graph_id: str, run_input: Any = None, *, thread_id: UUID | None = None) -> UUID:
+        run_id = self.start(graph_id, run_input, thread_id=thread_id)
         self.wait([run_id])
         return run_id
 
-    def keep_running(self, graph_id: str, *, in_flight: int, seconds: float) -> list[UUID]:
-        """As many runs at once for that long, then their end. Answers all of them."""
+    def keep_running(
+        self,
+        graph_id: str,
+        run_input: Any = None,
+        *,
+        in_flight: int,
+        seconds: float,
+        look_seconds: float = LOOK_SECONDS,
+    ) -> list[UUID]:
+        """As many runs at once for that long, then their end. Answers all of them. look_seconds: how long a run that
+        is over may wait for the next to begin in its place."""
         started: list[UUID] = []
         live: list[UUID] = []
         end = time.monotonic() + seconds
         while time.monotonic() < end:
             while len(live) < in_flight:
-                live.append(self.start(graph_id))
+                live.append(self.start(graph_id, run_input))
                 started.append(live[-1])
-            time.sleep(LOOK_SECONDS)
+            time.sleep(look_seconds)
             still = self.watcher.open_runs(live)
             live = [run_id for run_id in live if run_id in still]
         self.wait(started)

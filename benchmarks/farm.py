@@ -139,6 +139,14 @@ class BenchFarm:
         for number in range(1, WORKERS + 1):
             self._start(f"bare-{number}", *self._celery("benchmarks.bare"), "-Q", "bench", "-n", f"bare-{number}@%h")
 
+    def have_workers(self, count: int) -> None:
+        """As many as that, from now on."""
+        while len(self.workers) > count:
+            self.workers.pop().stop()
+        while len(self.workers) < count:
+            self.workers.append(self._start_worker(len(self.workers) + 1))
+        self._await_workers()
+
     def become_worker(self) -> None:
         """This process instead of the workers: with a lease of its own, since who claims must beat."""
         from agentfarm import wiring
@@ -178,11 +186,15 @@ class BenchFarm:
 
     def _start_processes(self) -> None:
         web = self._start("web", sys.executable, "manage.py", "serve", "--host", "127.0.0.1", "--port", str(self.port))
-        for number in range(1, WORKERS + 1):
-            name = f"worker-{number}"
-            self.workers.append(self._start(name, *self._celery("workers"), "-Q", "io", "-n", f"{name}@%h"))
+        self.workers += [self._start_worker(number) for number in range(1, WORKERS + 1)]
         self._start("beat", sys.executable, "-m", "celery", "-A", "workers", "beat", "-l", "WARNING")
         wait_for(self._answers, f"{self.url}/ok answers", within_seconds=START_SECONDS, children=[web])
+        self._await_workers()
+
+    def _start_worker(self, number: int) -> Child:
+        return self._start(f"worker-{number}", *self._celery("workers"), "-Q", "io", "-n", f"worker-{number}@%h")
+
+    def _await_workers(self) -> None:
         wait_for(
             lambda: all(self.watcher.knows(worker.pid) for worker in self.workers),
             "the workers are in farm.worker",

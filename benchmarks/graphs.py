@@ -1,12 +1,18 @@
 """The graphs that are measured. Their nodes do nothing, or wait as long as they are told: what is left is the farm."""
 
+import asyncio
 import operator
 import time
-from collections.abc import Callable
-from typing import Annotated, Protocol
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from functools import reduce
+from typing import Annotated, Any, Protocol
 
+from langchain_core.language_models import BaseChatModel
+from langchain_core.messages import AIMessage, AIMessageChunk, AnyMessage, BaseMessage
+from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
+from langgraph.channels import DeltaChannel
 from langgraph.config import get_stream_writer
-from langgraph.graph import END, START, StateGraph
+from langgraph.graph import END, START, StateGraph, add_messages
 from langgraph.types import Send
 from typing_extensions import TypedDict
 
@@ -138,8 +144,101 @@ def nap_builder() -> StateGraph[Nap, None, Nap, Nap]:
     return builder
 
 
+# --------------------------------------------------------------------------- tokens
+
+
+class PacedModel(BaseChatModel):
+    """Says the same token again and again, each after the same time: what a client waits for beyond that is not its."""
+
+    tokens: int
+    pace_seconds: float
+
+    @property
+    def _llm_type(self) -> str:
+        return "paced"
+
+    def _generate(
+        self, messages: list[BaseMessage], stop: list[str] | None = None, run_manager: Any = None, **kwargs: Any
+    ) -> ChatResult:
+        time.sleep(self.tokens * self.pace_seconds)
+        return ChatResult(generations=[ChatGeneration(message=AIMessage(TOKEN * self.tokens))])
+
+    def _stream(
+        self, messages: list[BaseMessage], stop: list[str] | None = None, run_manager: Any = None, **kwargs: Any
+    ) -> Iterator[ChatGenerationChunk]:
+        for _ in range(self.tokens):
+            time.sleep(self.pace_seconds)
+            yield ChatGenerationChunk(message=AIMessageChunk(TOKEN))
+
+    async def _astream(
+        self, messages: list[BaseMessage], stop: list[str] | None = None, run_manager: Any = None, **kwargs: Any
+    ) -> AsyncIterator[ChatGenerationChunk]:
+        for _ in range(self.tokens):
+            await asyncio.sleep(self.pace_seconds)
+            yield ChatGenerationChunk(message=AIMessageChunk(TOKEN))
+
+
+TOKEN = "word "
+
+
+class Said(TypedDict, total=False):
+    tokens: int
+    pace_seconds: float
+    answer: str
+
+
+async def speak(state: Said) -> Said:
+    model = PacedModel(tokens=state["tokens"], pace_seconds=state["pace_seconds"])
+    return {"answer": str((await model.ainvoke("Say something.")).content)}
+
+
+def speaker_builder() -> StateGraph[Said, None, Said, Said]:
+    """One node, an answer token by token."""
+    builder = StateGraph(Said)
+    builder.add_node("speak", speak)
+    builder.add_edge(START, "speak")
+    builder.add_edge("speak", END)
+    return builder
+
+
+# --------------------------------------------------------------------------- chats
+
+
+def add_all(messages: list[AnyMessage] | None, writes: Sequence[Any]) -> Any:
+    """add_messages as a DeltaChannel calls its reducer."""
+    return reduce(add_messages, writes, messages or [])
+
+
+class Chat(TypedDict):
+    messages: Annotated[list[AnyMessage], add_messages]
+
+
+class DeltaChat(TypedDict):
+    messages: Annotated[list[AnyMessage], DeltaChannel(add_all)]
+
+
+def answer(state: Any) -> dict[str, Any]:
+    return {"messages": [AIMessage("So it is.")]}
+
+
+def chat_builder(schema: Any = Chat) -> Any:
+    """A message comes in, one goes out."""
+    builder = StateGraph(schema)
+    builder.add_node("answer", answer)
+    builder.add_edge(START, "answer")
+    builder.add_edge("answer", END)
+    return builder
+
+
+def delta_chat_builder() -> Any:
+    return chat_builder(DeltaChat)
+
+
 flat10 = flat_builder().compile(name="flat10")
 talkative10 = talkative_builder().compile(name="talkative10")
 chain10 = chain_builder().compile(name="chain10")
 fanout = fanout_builder().compile(name="fanout")
 one_nap = nap_builder().compile(name="one_nap")
+speaker = speaker_builder().compile(name="speaker")
+chat = chat_builder().compile(name="chat")
+delta_chat = delta_chat_builder().compile(name="delta_chat")

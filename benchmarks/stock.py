@@ -19,10 +19,18 @@ from langgraph.checkpoint.postgres import PostgresSaver
 from psycopg.rows import DictRow, dict_row
 
 from benchmarks import cpu
-from benchmarks.graphs import chain_builder, fanout_builder, flat_builder, talkative_builder
+from benchmarks.graphs import (
+    chain_builder,
+    chat_builder,
+    delta_chat_builder,
+    fanout_builder,
+    flat_builder,
+    talkative_builder,
+)
 from benchmarks.rounds import epoch_seconds
 
 SCHEMA: LiteralString = "stock_baseline"
+OPTIONS = f"-c search_path={SCHEMA}"
 PROCESSES = 2
 THREADS = 4
 
@@ -31,6 +39,8 @@ BUILDERS: dict[str, Callable[[], Any]] = {
     "flat10": flat_builder,
     "talkative10": talkative_builder,
     "fanout": fanout_builder,
+    "chat": chat_builder,
+    "delta_chat": delta_chat_builder,
 }
 INPUTS: dict[str, Any] = {"chain10": {"steps": ["in"], "note": "x"}, "fanout": {"width": 100}}
 
@@ -45,8 +55,7 @@ class Ran:
 
 def connect(url: str) -> psycopg.Connection[DictRow]:
     # As LangGraph's documentation says to: autocommit, prepared at first use.
-    options = f"-c search_path={SCHEMA}"
-    return psycopg.connect(url, autocommit=True, prepare_threshold=0, row_factory=dict_row, options=options)
+    return psycopg.connect(url, autocommit=True, prepare_threshold=0, row_factory=dict_row, options=OPTIONS)
 
 
 def prepare(owner_url: str) -> None:
@@ -101,9 +110,9 @@ class StockProcesses:
         for pipe in self.pipes:
             pipe.recv()  # it has imported and connected
 
-    def run_for(self, graph_id: str, seconds: float) -> list[Ran]:
+    def run_for(self, graph_id: str, seconds: float, run_input: Any = None) -> list[Ran]:
         for pipe in self.pipes:
-            pipe.send((graph_id, seconds))
+            pipe.send((graph_id, seconds, run_input))
         return [pipe.recv() for pipe in self.pipes]
 
     def stop(self) -> None:
@@ -114,17 +123,17 @@ class StockProcesses:
 
 
 def _serve(pipe: Connection, url: str) -> None:
-    jobs: queue.Queue[tuple[str, float]] = queue.Queue()
+    jobs: queue.Queue[tuple[str, float, Any]] = queue.Queue()
     answers: queue.Queue[list[tuple[float, float]] | BaseException] = queue.Queue()
     runners = [StockRunner(url) for _ in range(THREADS)]
     for runner in runners:
         threading.Thread(target=_work, args=(runner, jobs, answers), daemon=True).start()
     pipe.send("ready")
     while (order := pipe.recv()) is not None:
-        graph_id, seconds = order
+        graph_id, seconds, run_input = order
         used, end = cpu.milliseconds([multiprocessing.current_process().pid or 0]), epoch_seconds() + seconds
         for _ in range(THREADS):
-            jobs.put((graph_id, end))
+            jobs.put((graph_id, end, run_input))
         runs: list[tuple[float, float]] = []
         for _ in range(THREADS):
             answer = answers.get()
@@ -136,15 +145,15 @@ def _serve(pipe: Connection, url: str) -> None:
 
 def _work(
     runner: StockRunner,
-    jobs: "queue.Queue[tuple[str, float]]",
+    jobs: "queue.Queue[tuple[str, float, Any]]",
     answers: "queue.Queue[list[tuple[float, float]] | BaseException]",
 ) -> None:
     while True:
-        graph_id, end = jobs.get()
+        graph_id, end, run_input = jobs.get()
         runs = []
         try:
             while (began := epoch_seconds()) < end:
-                runner.run(graph_id)
+                runner.run(graph_id, run_input)
                 ended = epoch_seconds()
                 runs.append((ended, ended - began))
         except Exception as error:  # handed to the process's main thread, which raises it

@@ -73,6 +73,12 @@ class Watcher:
                 spans[each.run_id].append(Span(each.node, each.started_at.timestamp(), each.finished_at.timestamp()))
         return spans
 
+    def log_bytes(self) -> int:
+        """How far the server has come in its write-ahead log: a difference of two is what was written meanwhile, by
+        anybody."""
+        row = self.connection.execute("select (pg_current_wal_insert_lsn() - '0/0')::bigint").fetchone()
+        return int(row[0]) if row else 0
+
     def pid_of(self, worker: int) -> int | None:
         """The process that holds what this worker holds; None when it is gone."""
         row = self.connection.execute("select pid from farm.worker where worker = %s", [worker]).fetchone()

@@ -1,13 +1,21 @@
-"""benchmarks/rounds.py, once.py and cpu.py: figures are compared within a round, and printed as they were measured."""
+"""What benchmarks/ does with figures: they are compared within a round, printed as they were measured, and drawn."""
 
 import os
+import subprocess
 from itertools import count
+from pathlib import Path
+from typing import Any
 
 import pytest
 
-from benchmarks import cpu
+from benchmarks import __main__ as command
+from benchmarks import cpu, growth, tokens
 from benchmarks.__main__ import parse
+from benchmarks.chat import said
+from benchmarks.drawing import draw
+from benchmarks.graphs import chat_builder, delta_chat_builder, speaker_builder
 from benchmarks.once import COLUMNS, FARM, OVER, STOCK, Meter, rows_of
+from benchmarks.report import Report
 from benchmarks.rounds import Cell, Figures, Ratio, Table, alternate, percentile, render, round_ratios
 
 
@@ -73,10 +81,8 @@ def test_a_benchmark_that_does_not_exist_is_refused_with_those_that_do(capsys: p
     with pytest.raises(SystemExit):
         parse(["hops"])
 
-    assert (
-        "no benchmark is called hops; there are throughput, hop, runs, fanout, kill, parts, engine"
-        in capsys.readouterr().err
-    )
+    told = capsys.readouterr().err
+    assert "no benchmark is called hops; there are throughput, hop, runs, fanout, kill, tokens, chat, growth" in told
 
 
 def test_what_once_costs_over_stock_is_the_difference_within_a_round() -> None:
@@ -107,3 +113,75 @@ def test_a_meter_tells_calls_apart_and_counts_a_call_inside_of_another_once() ->
     assert "inner: CPU ms" not in figures
     assert figures["outer: CPU ms"] > 0
     assert figures["outer: both ms"] == pytest.approx(figures["outer: CPU ms"] + figures["outer: Postgres ms"])
+
+
+# --------------------------------------------------------------------------- tokens, chats, growth
+
+
+async def test_the_paced_model_says_as_many_tokens_as_it_is_asked_for_one_by_one() -> None:
+    graph = speaker_builder().compile()
+
+    chunks = graph.astream({"tokens": 7, "pace_seconds": 0.0}, stream_mode="messages")
+
+    assert len([chunk async for chunk, _ in chunks if chunk.content]) == 7  # type: ignore[union-attr]  # messages
+
+
+def test_an_answer_that_lacks_a_token_is_no_figure() -> None:
+    with pytest.raises(RuntimeError, match="2 pieces of an answer came, not 3 times"):
+        tokens._heard([0.1, 0.2], {"tokens": 3})
+
+
+def test_the_first_token_is_told_without_the_models_own_time() -> None:
+    heard = [tokens.Heard(first=0.030, last=2.0)] * 3
+
+    told = tokens.figures(heard, pace=0.010)
+
+    assert told == pytest.approx({"first, p50": 20.0, "first, p95": 20.0, "all, p50": 2000.0})
+
+
+@pytest.mark.parametrize("builder", [chat_builder, delta_chat_builder])
+def test_a_chat_is_as_long_as_it_is_said_to_be(builder: Any) -> None:
+    assert len(builder().compile().invoke(said(10))["messages"]) == 10
+
+
+def test_growth_is_what_a_node_costs_over_the_first_point_of_its_round() -> None:
+    rows = {"1 kB": [{growth.FARM: 2.0}, {growth.FARM: 4.0}], "10 kB": [{growth.FARM: 3.0}, {growth.FARM: 6.0}]}
+
+    told = growth.with_first(rows)
+
+    assert [row[growth.FIRST] for row in told["1 kB"]] == [1.0, 1.0]
+    assert [row[growth.FIRST] for row in told["10 kB"]] == [1.5, 1.5]
+
+
+@pytest.mark.parametrize("axis", [growth.STATE, growth.WORKERS], ids=lambda axis: axis.name)
+def test_what_was_measured_is_written_with_its_machine_and_drawn(axis: growth.Axis, tmp_path: Path) -> None:
+    rows: dict[str, list[Figures]] = {
+        growth._row(axis, value): [{growth.STOCK: 1.0, growth.FARM: 2.0}] for value in axis.values
+    }
+    table, report = Table("11 Growth", rows), Report(tmp_path / "new", "redis", "make bench", ["a machine"])
+
+    picture = report.picture(axis.name)
+    draw(axis, table, picture)
+    report.add(table, picture)
+
+    page = report.path.read_text("utf-8")
+    assert page.startswith("# Benchmarks over redis\n\n`make bench`\n\n* a machine\n")
+    assert "## 11 Growth\n\n|  " in page
+    assert f"![11 Growth]({picture.name})" in page
+    assert picture.read_bytes().startswith(b"\x89PNG")
+
+
+def test_both_brokers_are_measured_in_a_process_each_and_a_failure_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    def run(command: list[str], **_: Any) -> "subprocess.CompletedProcess[bytes]":
+        asked.append(command[1:])
+        return subprocess.CompletedProcess(command, 3 if command[-1] == "redis" else 0)
+
+    monkeypatch.setattr(command.subprocess, "run", run)
+
+    assert command.main(["hop", "--broker", "both"]) == 3
+    assert asked == [
+        ["-m", "benchmarks", "hop", "--broker", "both", "--broker", broker] for broker in ("redis", "rabbitmq")
+    ]
+    assert parse(asked[1][2:]).broker == "rabbitmq"
