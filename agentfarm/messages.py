@@ -49,6 +49,11 @@ class ExecuteNode:
         """The name in Flower: bounded by the graphs served, never a tenant's word."""
         return f"{self.graph_id or 'run'}.{self.node or self.kind}"
 
+    @property
+    def told_kwargs(self) -> str:
+        """What Flower shows as arguments and finds tasks by. It never becomes a metric's label."""
+        return f"{{'tenant': '{self.tenant_id.hex}'}}"
+
 
 def at_build(queue: str, build: str) -> str:
     """The queue that the workers of a build read, as rows and messages name it: "gpu@1.4", "@1.4" for the default one.

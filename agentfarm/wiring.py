@@ -30,6 +30,7 @@ from agentfarm.persistence.serde import FaithfulSerializer, serde_of  # noqa: E4
 from agentfarm.persistence.store import PostgresStores  # noqa: E402
 from agentfarm.persistence.threads import PostgresThreads  # noqa: E402
 from agentfarm.process_loop import ProcessLoop  # noqa: E402
+from agentfarm.queueing.backlog import QueueBacklog  # noqa: E402
 from agentfarm.queueing.broker import make_app  # noqa: E402
 from agentfarm.queueing.names import queue_names  # noqa: E402
 from agentfarm.queueing.publisher import CeleryPublisher  # noqa: E402
@@ -80,10 +81,20 @@ def serde_for(graph_id: str | None) -> FaithfulSerializer:
 _loop = ProcessLoop()
 
 
+def _none() -> int:
+    return 0
+
+
 class _Process:
     """What this process has open."""
 
-    def __init__(self, name: str = "", queues: Sequence[str] = (), run_async: RunAsync = _loop.run) -> None:
+    def __init__(
+        self,
+        name: str = "",
+        queues: Sequence[str] = (),
+        run_async: RunAsync = _loop.run,
+        unbegun: Callable[[], int] = _none,
+    ) -> None:
         chosen = settings()
         self.pid = os.getpid()
         self.database = Database(chosen)
@@ -104,6 +115,7 @@ class _Process:
             max_seconds=chosen.node_cache_max_seconds,
         )
         self.publisher = CeleryPublisher(celery_app(), chosen.default_queue)
+        self.backlog = QueueBacklog(self.publisher.queue_length, unbegun)
         ttl = graphs().ttl
         default_ttl = ThreadTtl(ttl.default_minutes, ttl.strategy) if ttl.default_minutes else None
         self.executions = PostgresExecutions(self.databases, serde_for, self.lease, chosen)
@@ -121,6 +133,7 @@ class _Process:
             run_async=run_async,
             retry_message_seconds=chosen.retry_message_seconds,
             run_ahead=RunAhead(chosen.run_ahead_nodes, chosen.run_ahead_seconds),
+            backlog=self.backlog,
         )
 
     def hand_back(self, *, seconds: float) -> None:
@@ -187,6 +200,7 @@ def start_worker(
     queues: Sequence[str] = (),
     run_async: RunAsync = _loop.run,
     gives_up: Callable[[], bool] = _never,
+    unbegun: Callable[[], int] = _none,
 ) -> None:
     """Make this process a worker: fit to serve, registered, and seen to be alive.
 
@@ -194,10 +208,11 @@ def start_worker(
     queues     that it reads, as graphs name them
     run_async  runs a coroutine and waits for it; usually on the process's one event loop
     gives_up   as of `check`
+    unbegun    messages that this process has taken from the broker and not begun
     raises     Misconfigured and its like, StoreUnavailable
     """
     global _process  # noqa: PLW0603  # Celery's tasks can be handed nothing
-    _process = _Process(name, queues, run_async)
+    _process = _Process(name, queues, run_async, unbegun)
     check(gives_up=gives_up)
     _process.lease.start()
 
@@ -209,6 +224,12 @@ def stop_worker() -> None:
         _process.close()
         _process = None
     _loop.close()
+
+
+def end_soon() -> None:
+    """This process is to end: it goes no further than the nodes that it executes now. For a signal's handler, too."""
+    if _process is not None and _process.pid == os.getpid():
+        _process.backlog.end()
 
 
 def hand_back(*, seconds: float) -> None:

@@ -29,16 +29,22 @@ HAND_BACK_SECONDS: Final = 3.0
 #: it, so that a node in the middle of native code does not hold it up; programs that nodes start have it blocked, too.
 GIVE_BACK: Final = signal.SIGUSR2
 
+#: By which it says before that they are to end soon. One that a child which does not wait for it yet ignores.
+END_SOON: Final = signal.SIGURG
+
 
 class Drain(threading.Thread):
-    """Waits until it is asked to end, then for the grace, then gives back and ends the process with 0.
+    """Waits until it is asked to end, says so, waits for the grace, then gives back and ends the process with 0.
 
     A worker whose nodes end before just ends, and this thread with it.
+
+    end_soon  tells those who would go on by themselves, from one node to the next
     """
 
-    def __init__(self, seconds: float, hand_back: Callable[[], None]) -> None:
+    def __init__(self, seconds: float, end_soon: Callable[[], None], hand_back: Callable[[], None]) -> None:
         super().__init__(name="drain", daemon=True)
         self._seconds = seconds
+        self._end_soon = end_soon
         self._hand_back = hand_back
         self._asked: queue.SimpleQueue[None] = queue.SimpleQueue()  # may be put into by a signal's handler
 
@@ -50,6 +56,7 @@ class Drain(threading.Thread):
 
     def run(self) -> None:
         self._asked.get()
+        self._end_soon()
         try:
             self._asked.get(timeout=self._seconds)
         except queue.Empty:
@@ -84,24 +91,35 @@ def _end_after_the_others() -> None:
     os._exit(0)
 
 
-def obey_parent(hand_back: Callable[[], None]) -> None:
+def obey_parent(hand_back: Callable[[], None], end_soon: Callable[[], None]) -> None:
     """In a child, before it has another thread: give back and end when the parent says so."""
-    signal.pthread_sigmask(signal.SIG_BLOCK, {GIVE_BACK})
+    signal.pthread_sigmask(signal.SIG_BLOCK, {GIVE_BACK, END_SOON})
 
     def wait() -> None:
-        signal.sigwait({GIVE_BACK})
+        while signal.sigwait({GIVE_BACK, END_SOON}) == END_SOON:
+            end_soon()
         end_now(hand_back)
 
     threading.Thread(target=wait, name="drain", daemon=True).start()
+
+
+def end_children_soon() -> None:
+    """In the parent: its children go no further than the nodes that they execute."""
+    for child in active_children():
+        _send(child.pid, END_SOON)
+
+
+def _send(pid: int | None, what: signal.Signals) -> None:
+    if pid is not None:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, what)
 
 
 def tell_children() -> None:
     """In the parent: back when they have ended, or have had time to."""
     children = active_children()
     for child in children:
-        if child.pid is not None:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(child.pid, GIVE_BACK)
+        _send(child.pid, GIVE_BACK)
     end = time.monotonic() + HAND_BACK_SECONDS + 1.0
     for child in children:
         child.join(max(0, math.ceil(end - time.monotonic())))

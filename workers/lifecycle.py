@@ -8,7 +8,7 @@ lease ends, so that nobody waits for it.
 
 import logging
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -20,7 +20,7 @@ from agentfarm.conf import settings
 from agentfarm.errors import AgentFarmError
 from agentfarm.queueing.broker import declare_all, queues_read_by
 from agentfarm.telemetry.logs import configure_logs
-from workers.drain import HAND_BACK_SECONDS, Drain, obey_parent, skip_finalization, tell_children
+from workers.drain import HAND_BACK_SECONDS, Drain, end_children_soon, obey_parent, skip_finalization, tell_children
 
 logger = logging.getLogger(__name__)
 
@@ -40,21 +40,31 @@ class Begin(bootsteps.StartStopStep):
         if self.forks:
             _check()
         else:
-            begin_process(parent.hostname, queues_read_by(parent.app))
-        drain = Drain(settings().drain_seconds, tell_children if self.forks else _hand_back)
+            begin_process(parent.hostname, queues_read_by(parent.app), unbegun=_unbegun)
+        drain = (
+            Drain(settings().drain_seconds, end_children_soon, tell_children)
+            if self.forks
+            else Drain(settings().drain_seconds, wiring.end_soon, _hand_back)
+        )
         signals.worker_shutting_down.connect(drain.ask, weak=False)
         signals.worker_shutting_down.connect(skip_finalization, weak=False)
         drain.start()
 
 
-def begin_process(node_name: str, queues: Sequence[str] = ()) -> None:
+def begin_process(node_name: str, queues: Sequence[str] = (), *, unbegun: Callable[[], int] = lambda: 0) -> None:
     """Register this process and load its graphs, or end it with a sentence that says why not.
 
     node_name  Celery's, as Flower shows it; the pid tells the children of one worker apart
     queues     that it reads, as graphs name them
+    unbegun    messages that it has taken and not begun; a child is handed one at a time, and knows of no others
     """
     with _ending_on_error(node_name):
-        wiring.start_worker(f"{node_name}/{os.getpid()}", queues=queues, gives_up=_is_ending)
+        wiring.start_worker(f"{node_name}/{os.getpid()}", queues=queues, gives_up=_is_ending, unbegun=unbegun)
+
+
+def _unbegun() -> int:
+    """What Celery has reserved is what runs, and what waits for a thread."""
+    return len(state.reserved_requests) - len(state.active_requests)
 
 
 def _check() -> None:
@@ -93,7 +103,7 @@ def install(app: Celery) -> None:
 
 
 def _begin_child(sender: Any = None, **_: object) -> None:
-    obey_parent(_hand_back)
+    obey_parent(_hand_back, wiring.end_soon)
     # SystemExit passes through Celery's signals; the pool then starts another child, at most as fast as one starts.
     begin_process(str(sender), queues_read_by(current_app))
 

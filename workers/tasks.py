@@ -10,6 +10,7 @@ from agentfarm.messages import parse_message
 from agentfarm.queueing.broker import EXECUTE_NODE
 from agentfarm.wiring import farm
 from workers.celery import app
+from workers.telling import telling
 
 #: Tries while the database does not answer, 1 to 60 s apart. After that the message goes: the row stays in the outbox,
 #: and the healer publishes it when the database is back.
@@ -30,4 +31,5 @@ def execute_node(self: Task[Any, Any], body: dict[str, Any]) -> str:
     request = self.request
     # After a retry too, the commit may have gone through before the connection broke.
     redelivered = bool((request.delivery_info or {}).get("redelivered")) or bool(request.retries)
-    return step.execute_node(farm(), parse_message(body), redelivered=redelivered)
+    with telling(self) as tell:
+        return step.execute_node(farm(), parse_message(body), redelivered=redelivered, tell=tell)

@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from agentfarm.engine.graphs import GraphRegistry
-from agentfarm.flow.ports import EventLog, Executions, Healing, NodeCaches, Publisher, Runs, Stores, Threads
+from agentfarm.flow.ahead import Quiet
+from agentfarm.flow.ports import Backlog, EventLog, Executions, Healing, NodeCaches, Publisher, Runs, Stores, Threads
 from agentfarm.run_options import RunAhead
 from agentfarm.tenancy import Tenant
 
@@ -30,6 +31,7 @@ class Farm:
     run_async              runs a coroutine on the process's one event loop and waits for it: async nodes and factories
     retry_message_seconds  from this delay on a RetryPolicy's next try is a message of its own; None: it is slept
     run_ahead              the farthest that a worker goes ahead with a run, and as far as one goes that does not say
+    backlog                whether other work waits for this worker
     """
 
     graphs: GraphRegistry
@@ -45,3 +47,4 @@ class Farm:
     run_async: Callable[[Coroutine[Any, Any, Any]], Any]
     retry_message_seconds: float | None = None
     run_ahead: RunAhead = field(default_factory=RunAhead)
+    backlog: Backlog = field(default_factory=Quiet)

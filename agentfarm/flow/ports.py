@@ -245,6 +245,17 @@ class Publisher(Protocol):
         """Messages that wait in the broker; None where it cannot be told."""
 
 
+class Backlog(Protocol):
+    """queueing/backlog.py: whether work waits for this worker, so that it is not to go on by itself."""
+
+    @property
+    def is_ending(self) -> bool:
+        """This process is told to end."""
+
+    def has_work(self, queue: str) -> bool:
+        """Whether somebody waits for a worker of this queue, as far as is known cheaply."""
+
+
 class NodeCaches(Protocol):
     """persistence/node_cache.py: results of nodes with a CachePolicy, shared by all workers."""
 

@@ -7,6 +7,8 @@ that nobody works on.
 
 import asyncio
 import logging
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import Any, Literal
 
@@ -17,6 +19,7 @@ from agentfarm.engine.jsonable import to_json
 from agentfarm.engine.segment import SegmentRequest, arun_segment, run_segment
 from agentfarm.engine.steps import SegmentResult
 from agentfarm.errors import GraphChanged, GraphLoadFailed, LeaseLost, Stale, Unavailable
+from agentfarm.flow.ahead import Ahead
 from agentfarm.flow.dispatch import dispatch
 from agentfarm.flow.farm import Farm
 from agentfarm.flow.graph_use import executing, use_graph
@@ -31,8 +34,17 @@ logger = logging.getLogger(__name__)
 Outcome = Literal["committed", "gone", "busy", "fenced"]
 
 
-def execute_node(farm: Farm, message: ExecuteNode, *, redelivered: bool = False) -> Outcome:
-    """One message: usually one node execution; a start goes on with its first node, a last sibling with the advance.
+#: Around each node that is executed without a message of its own, for whoever watches the workers. Told its outcome.
+Tell = Callable[[ExecuteNode], AbstractContextManager[Callable[[Outcome], None]]]
+
+
+def _tell_nobody(message: ExecuteNode) -> AbstractContextManager[Callable[[Outcome], None]]:
+    return nullcontext(lambda outcome: None)
+
+
+def execute_node(farm: Farm, message: ExecuteNode, *, redelivered: bool = False, tell: Tell = _tell_nobody) -> Outcome:
+    """One message: usually one node execution; a start goes on with its first node, a last sibling with the advance,
+    and a run that may go ahead with its next nodes (ahead.py).
 
     returns  "committed"; "gone": nothing was left to do; "busy": a living worker holds it (the healer watches it, so
              the message may go); "fenced": another worker took it over while it ran here, nothing was saved
@@ -44,26 +56,34 @@ def execute_node(farm: Farm, message: ExecuteNode, *, redelivered: bool = False)
             # The first delivery may have died after its commit and before it published what came next.
             dispatch(farm, farm.executions.open_at_head(message))
         return claimed.why
+    ahead = Ahead(claimed, farm.run_ahead, farm.backlog)
     work: Claimed | None = claimed
+    telling = _tell_nobody(message)
     while work is not None:
-        committed = _execute_and_commit(farm, work)
+        with telling as told:
+            committed = _execute_and_commit(farm, work, ahead)
+            told("fenced" if committed is None else "committed")
         if committed is None:
             return "fenced"
         dispatch(farm, committed.ready)
         if committed.ended is not None:
             announce(farm, [committed.ended])
+        telling = _tell_nobody(message)
+        if committed.leased is not None and work.kind != "start":
+            ahead.note()
+            telling = tell(committed.leased.message)
         work = committed.leased or committed.advance
     return "committed"
 
 
-def _execute_and_commit(farm: Farm, claimed: Claimed) -> Committed | None:
+def _execute_and_commit(farm: Farm, claimed: Claimed, ahead: Ahead) -> Committed | None:
     """None: fenced out, nothing was saved."""
     sink = _Sink(farm, claimed)
     try:
         result = _run_segment(farm, claimed, sink)
         if sink.has_spoken:
             _publish_events(farm)
-        return _commit(farm, claimed, result)
+        return _commit(farm, claimed, result, ahead)
     except LeaseLost as error:
         logger.warning("fenced out", extra={"code": error.code, **_ids(claimed)})
         return None
@@ -72,9 +92,12 @@ def _execute_and_commit(farm: Farm, claimed: Claimed) -> Committed | None:
         raise
 
 
-def _commit(farm: Farm, claimed: Claimed, result: SegmentResult) -> Committed:
+def _commit(farm: Farm, claimed: Claimed, result: SegmentResult, ahead: Ahead) -> Committed:
+    # A sibling's commit leases no other one: each of them has its message.
+    is_decided = bool(result.next) and result.outcome is None
+    goes_on = claimed.kind == "start" or (is_decided and ahead.goes_on_after(claimed))
     try:
-        return farm.executions.commit(claimed, result, lease_next=claimed.kind == "start")
+        return farm.executions.commit(claimed, result, lease_next=goes_on)
     except (LeaseLost, Unavailable):
         raise
     except Exception as error:  # what cannot be saved ends the run: a lease kept for ever would be worse

@@ -130,8 +130,13 @@ class Claims:
             if run is None:
                 spec = answer.data("run_spec")
                 run = load_spec(spec, serde)
-                # A start's is not kept: its graph's code gets the input itself, and may change it.
-                if message.kind != "start" and (kept := _copy_for_one(run)):
+                # A start's graph gets the input itself, and may change it: what is kept of one is read anew, where the
+                # run's next nodes are likely to be executed here.
+                if message.kind != "start":
+                    kept = _copy_for_one(run)
+                else:
+                    kept = load_spec(spec, serde) if run.options.run_ahead_nodes else None
+                if kept is not None:
                     self._runs.put(run_key(message), kept, len(spec) * DECODED + ENTRY_BYTES)
             else:
                 run = _copy_for_one(run) or run
@@ -260,7 +265,9 @@ class Claims:
     ) -> Claimed:
         """What a commit of `claimed` has leased to this worker."""
         self._working.begin(key_of(message))
-        return self.hand_out(message, saver, claimed.run, call, attempt=1, settled=settled, failed=failed)
+        kept = self._runs.get(run_key(message))
+        run = (kept and _copy_for_one(kept)) or claimed.run
+        return self.hand_out(message, saver, run, call, attempt=1, settled=settled, failed=failed)
 
     def forget_run(self, message: ExecuteNode, at: UUID | None) -> None:
         """It is over: neither its spec nor the checkpoint where its last segment was will be asked for again."""

@@ -112,6 +112,8 @@ class PostgresExecutions:
             parts=saver.parts if result.ops else None,
         )
         rows.add(result.ops)
+        # Under an id that Postgres has lost, the next one would be taken over while it is executed.
+        lease_next = lease_next and self.claims.worker.is_known_as(saver.held.worker)
         if result.outcome is None or result.outcome == "error":
             return self._finish(claimed, saver, result, rows, lease_next=lease_next)
         return self._settle(claimed, saver, result, rows, take_next=lease_next)

@@ -99,6 +99,10 @@ class WorkerLease:
             raise StoreUnavailable("This worker is not registered with the database, so it may not take work.")
         return worker
 
+    def is_known_as(self, worker: int) -> bool:
+        """Whether what is leased under this id is still held by this process, and may be more. Never waits."""
+        return worker == self._id and not self._takes_no_more
+
     def give_back(self, held: Held, *, at_once: bool = True) -> None:
         """This process will not finish it: let another have it. Never blocks, never raises.
 

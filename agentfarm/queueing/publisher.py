@@ -180,8 +180,7 @@ class CeleryPublisher:
             "id": task_id,
             "root_id": task_id,
             "shadow": message.shadow,
-            # Flower shows it and finds tasks by it; it never becomes a metric's label.
-            "kwargsrepr": f"{{'tenant': '{message.tenant_id.hex}'}}",
+            "kwargsrepr": message.told_kwargs,
         }
         producer.publish(
             json.dumps(([render_message(message)], {}, _EMBED)).encode(),

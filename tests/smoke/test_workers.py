@@ -16,12 +16,15 @@ from agentfarm.flow.farm import Farm
 from agentfarm.flow.read import get_state
 from agentfarm.ids import new_id
 from agentfarm.records import RunRequest
+from agentfarm.run_options import RunChoices
 from agentfarm.tenancy import Tenant
 from tests.farm import children, wait_for
 from tests.services import OwnDatabase
 from tests.smoke.nodes import FarmWorker, LocalProcess, PreforkWorker
 
 TENANT = Tenant(id=new_id(), slug="smoke")
+
+NO_CHOICES = RunChoices()
 
 
 @dataclass
@@ -75,8 +78,10 @@ def story(celery_setup: CeleryTestSetup, farm: Farm, database: OwnDatabase, tmp_
         yield begin(farm, root, tmp_path, new_id())
 
 
-def begin(farm: Farm, root: psycopg.Connection, folder: Path, thread_id: UUID) -> Story:
-    request = RunRequest(assistant_id="line", input={"log": ["in"]}, if_not_exists="create")
+def begin(
+    farm: Farm, root: psycopg.Connection, folder: Path, thread_id: UUID, choices: RunChoices = NO_CHOICES
+) -> Story:
+    request = RunRequest(assistant_id="line", input={"log": ["in"]}, if_not_exists="create", choices=choices)
     run = admit_run(farm, TENANT, build_run(farm, TENANT, request, thread_id=thread_id))
     return Story(farm, root, folder, thread_id, run.run_id)
 

@@ -15,7 +15,11 @@ from langgraph.func import entrypoint, task
 from langgraph.graph import START, StateGraph
 from langgraph.types import Command, RetryPolicy, interrupt
 
+from agentfarm.run_options import RunAhead, RunChoices
 from agentfarm.testing.graphs import KNOWN, Known
+
+#: One message goes on with all nodes that come one after the other, however slow a machine is.
+AHEAD = {"choices": RunChoices(run_ahead=RunAhead(nodes=100, seconds=60.0))}
 
 #: {name of a task: how often it was executed}
 TASKS: Counter[str] = Counter()
@@ -135,6 +139,8 @@ CASES: Mapping[str, Case] = {
     "three at a time": _of(KNOWN["fan_out"], config={"max_concurrency": 3}),
     "twice": Case(KNOWN["line"].graph, ({"log": ["in"]}, {"log": ["again"]}), ("success", "success")),
     "waiting": Case(KNOWN["line"].graph, ({"log": ["in"]}, {"log": ["again"]}), ("success", "success"), at_once=True),
+    "ahead": _of(KNOWN["line"], **AHEAD),
+    "diamond ahead": _of(KNOWN["diamond"], **AHEAD),
     "breakpoint": Case(
         KNOWN["diamond"].graph, ({"log": ["in"]}, None), ("interrupted", "success"), {"interrupt_before": ["e"]}
     ),

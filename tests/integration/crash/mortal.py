@@ -35,6 +35,7 @@ from agentfarm.persistence.serde import serde_of
 from agentfarm.persistence.store import PostgresStores
 from agentfarm.persistence.threads import PostgresThreads
 from agentfarm.records import Event
+from agentfarm.run_options import RunAhead
 from agentfarm.streaming.log import RedisEventLog
 from tests.integration.crash.cases import TASKS
 
@@ -279,6 +280,7 @@ class Process:
             keys=None,  # type: ignore[arg-type]  # the API's business
             run_async=_run_async,
             retry_message_seconds=0.0,  # each further try is a message, and so dies on its own
+            run_ahead=RunAhead(nodes=100, seconds=60.0),
         )
         fate.when_dead = self._die
         if is_worker:

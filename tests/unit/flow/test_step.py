@@ -1,5 +1,7 @@
 """Claim, execute, commit, send what is next; and what every way out of it leaves behind."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, cast
 
@@ -16,6 +18,7 @@ from agentfarm.flow.farm import Farm
 from agentfarm.flow.step import execute_node
 from agentfarm.messages import ExecuteNode
 from agentfarm.records import Claimed, Committed, Ended, Refused
+from agentfarm.run_options import RunAhead, RunOptions
 from tests.unit.flow.world import World
 
 
@@ -145,3 +148,80 @@ def test_a_node_that_this_build_of_the_graph_has_lost_ends_the_run_which_names_i
     (result,) = world.results
     assert type(result.error) is GraphChanged
     assert "node 'gone', which is next, is gone" in str(result.error)
+
+
+# --------------------------------------------------------------------------- going ahead
+
+
+class Watcher:
+    """Who is told of nodes without a message of their own."""
+
+    def __init__(self) -> None:
+        self.told: list[str] = []
+
+    @contextmanager
+    def __call__(self, message: ExecuteNode) -> Iterator[Any]:
+        self.told.append(message.shadow)
+        yield self.told.append
+
+
+def a_node(claimed: Claimed, name: str = "say") -> Claimed:
+    """Of a run that may go ahead. It fails, since there is no such checkpoint; what is next is the fakes' business."""
+    call = NodeCall(name, ("__pregel_pull", name), True, 25, "", "c", "e", False, None, False, True)
+    run = replace(claimed.run, options=RunOptions(10, 60.0))
+    return replace(claimed, kind="node", call=call, run=run, message=replace(claimed.message, node=name))
+
+
+@pytest.fixture
+def eager(farm: Farm) -> Farm:
+    return replace(farm, run_ahead=RunAhead(10, 60.0))
+
+
+def test_each_node_that_a_worker_goes_on_with_is_committed_and_told_by_itself(
+    eager: Farm, world: World, message: ExecuteNode, claimed: Claimed, ended: Ended
+) -> None:
+    one, two, three = (a_node(claimed, name) for name in ("one", "two", "three"))
+    world.claims = [one]
+    world.commits = [Committed(leased=two), Committed(leased=three), Committed(ended=ended)]
+    watcher = Watcher()
+
+    outcome = execute_node(eager, message, tell=watcher)
+
+    assert outcome == "committed"
+    assert watcher.told == ["g.two", "committed", "g.three", "committed"]
+    assert len(world.did("commit")) == 3
+
+
+def test_a_start_goes_on_with_its_first_node_under_its_own_name(
+    eager: Farm, world: World, message: ExecuteNode, claimed: Claimed, ended: Ended
+) -> None:
+    world.claims, world.commits = [claimed], [Committed(leased=a_node(claimed)), Committed(ended=ended)]
+    watcher = Watcher()
+
+    execute_node(eager, message, tell=watcher)
+
+    assert watcher.told == []
+    assert world.did("commit")[0][3] is True
+
+
+def test_who_is_fenced_out_ahead_says_so_and_goes_no_further(
+    eager: Farm, world: World, message: ExecuteNode, claimed: Claimed
+) -> None:
+    world.claims = [a_node(claimed)]
+    world.commits = [Committed(leased=a_node(claimed, "two")), LeaseLost(execution_id="e")]
+    watcher = Watcher()
+
+    assert execute_node(eager, message, tell=watcher) == "fenced"
+    assert watcher.told == ["g.two", "fenced"]
+
+
+def test_what_a_database_that_went_away_may_have_leased_ahead_is_given_back(
+    eager: Farm, world: World, message: ExecuteNode, claimed: Claimed
+) -> None:
+    world.claims = [a_node(claimed)]
+    world.commits = [Committed(leased=a_node(claimed, "two")), StoreUnavailable()]
+
+    with pytest.raises(StoreUnavailable):
+        execute_node(eager, message)
+
+    assert world.calls[-1] == ("release",)

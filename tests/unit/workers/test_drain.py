@@ -18,7 +18,7 @@ def hand_back():
     if "failing" in sys.argv:
         raise RuntimeError("the database is away")
 
-drain = Drain(float(sys.argv[1]), hand_back)
+drain = Drain(float(sys.argv[1]), lambda: print("to end soon", flush=True), hand_back)
 drain.start()
 for how in sys.argv[2].split(","):
     drain.ask(how=how, sig="SIGTERM", sender="one@host")
@@ -38,18 +38,18 @@ def end(seconds: float, how: str, *more: str) -> tuple[int, str, float]:
 def test_asked_twice_or_for_a_cold_shutdown_it_gives_back_at_once(how: str) -> None:
     code, told, took = end(60, how)
 
-    assert (code, told) == (0, "given back\n")
+    assert (code, told) == (0, "to end soon\ngiven back\n")
     assert took < 15
 
 
 def test_asked_once_it_waits_for_the_grace() -> None:
     code, told, took = end(1.0, "Warm")
 
-    assert (code, told) == (0, "given back\n")
+    assert (code, told) == (0, "to end soon\ngiven back\n")
     assert took >= 1.0
 
 
 def test_it_ends_also_where_giving_back_fails() -> None:
     code, told, _ = end(0, "Warm", "failing")
 
-    assert (code, told) == (0, "given back\n")
+    assert (code, told) == (0, "to end soon\ngiven back\n")

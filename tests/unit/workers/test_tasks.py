@@ -24,7 +24,7 @@ from workers import tasks
 given = json.loads(sys.argv[1])
 told = {}
 
-def execute_node(farm, message, *, redelivered):
+def execute_node(farm, message, *, redelivered, tell):
     told.update(run=message.run_id.hex, redelivered=redelivered)
     if given.get("down"):
         raise StoreUnavailable

@@ -21,7 +21,7 @@ from tests.integration.persistence.farmhands import (
     run_status,
     start,
 )
-from tests.integration.persistence.postgres import Home
+from tests.integration.persistence.postgres import Home, wait_for
 
 
 def test_a_run_goes_from_its_start_through_its_nodes_to_its_end(home: Home, hand: Hand, acme: Tenant) -> None:
@@ -221,3 +221,49 @@ def test_a_node_that_failed_in_an_earlier_run_may_save_its_writes_at_the_same_ch
     assert leased is not None
 
     assert hand.commit(leased, go_on(leased)).ended is not None
+
+
+def test_a_worker_goes_on_with_one_node_after_the_other_each_under_a_lease_of_its_own(
+    home: Home, hand: Hand, acme: Tenant
+) -> None:
+    first = hand.claim(start(home, acme))
+    one = hand.commit(first, begin(first, "one"), lease_next=True).leased
+    assert one is not None
+
+    two = hand.commit(one, go_on(one, "two"), lease_next=True).leased
+
+    assert two is not None
+    assert (two.call and two.call.name, two.attempt) == ("two", 1)
+    loaded = two.saver.get_tuple(config_of(two))  # type: ignore[arg-type]
+    assert loaded is not None
+    assert loaded.checkpoint["channel_values"] == {"text": "one"}
+    assert [execution(home, work.message)["status"] for work in (first, one, two)] == ["done", "done", "leased"]
+    assert hand.refusal(two.message) == "busy"
+    assert hand.commit(two, go_on(two, step=2), lease_next=True).ended is not None
+
+
+def test_what_one_node_changed_in_the_config_the_next_one_finds_as_it_was(home: Home, hand: Hand, acme: Tenant) -> None:
+    message = start(home, acme, tags=["a"])
+    first = hand.claim(message)
+    (to_one,) = hand.commit(first, begin(first, "one")).ready
+    one = hand.claim(to_one)
+    one.run.config["tags"].append("changed in place")
+
+    two = hand.commit(one, go_on(one, "two"), lease_next=True).leased
+
+    assert two is not None
+    assert two.run.config["tags"] == ["a"]
+
+
+def test_a_worker_that_lives_under_a_new_id_leases_nothing_under_the_old_one(
+    home: Home, hand: Hand, acme: Tenant
+) -> None:
+    first = hand.claim(start(home, acme))
+    old = hand.lease.worker_id()
+    home.query("UPDATE farm.worker SET ended_at = clock_timestamp() WHERE worker = %s RETURNING 1", old)
+    wait_for(lambda: not hand.lease.is_known_as(old), what="the lease's thread, which is told that it was given up")
+
+    committed = hand.commit(first, begin(first, "one"), lease_next=True)
+
+    assert committed.leased is None
+    assert [message.node for message in committed.ready] == ["one"]

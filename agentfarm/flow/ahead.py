@@ -1,0 +1,59 @@
+"""How far a worker goes on with a run by itself, instead of sending a message for each of its nodes.
+
+A node costs a worker half as much where no message comes before it. Each is claimed, leased, fenced and committed as
+ever; what changes is who is asked to execute it. Nothing here is about safety: whoever stops, or dies, leaves what any
+worker leaves.
+"""
+
+from typing import Final
+
+from agentfarm import clock
+from agentfarm.flow.ports import Backlog
+from agentfarm.messages import at_build
+from agentfarm.records import Claimed
+from agentfarm.run_options import RunAhead
+
+#: A turn: for so long a message's worker goes on although others wait, as a scheduler lets a process have its slice.
+#: Who waits is served sooner by that, since a node that is sent for costs twice the CPU of one that is not.
+TURN_SECONDS: Final = 0.05
+
+
+class Quiet:
+    """A Backlog where nobody ever waits: of processes that execute nothing, and of tests."""
+
+    is_ending = False
+
+    def has_work(self, queue: str) -> bool:
+        return False
+
+
+class Ahead:
+    """Of one message: how many more nodes of its run, and until when.
+
+    claimed  what the message named
+    most     as far as the operator lets any run go
+    """
+
+    def __init__(self, claimed: Claimed, most: RunAhead, backlog: Backlog) -> None:
+        options = claimed.run.options
+        # What was lost with a worker is executed by itself: it may be what kills. And the queue of an advance that was
+        # sent for is not the one of the nodes that it follows.
+        may = claimed.attempt == 1 and claimed.kind != "advance"
+        self._left = min(options.run_ahead_nodes, most.nodes or 0) if may else 0
+        self._seconds = min(options.run_ahead_seconds, most.seconds or 0.0)
+        self._began = clock.monotonic_seconds()
+        self._backlog = backlog
+
+    def goes_on_after(self, work: Claimed) -> bool:
+        """Whether the commit of `work` is to lease the next node to this worker."""
+        if self._left <= 0 or self._backlog.is_ending:
+            return False
+        elapsed = clock.monotonic_seconds() - self._began
+        if elapsed >= self._seconds:
+            return False
+        queue = at_build((work.call.queue if work.call else None) or "", work.message.build)
+        return elapsed < TURN_SECONDS or not self._backlog.has_work(queue)
+
+    def note(self) -> None:
+        """It went on with one more."""
+        self._left -= 1
