@@ -6,6 +6,7 @@ go counts once. Each connection has two threads, on loopback.
 """
 
 import contextlib
+import re
 import socket
 import struct
 import threading
@@ -16,6 +17,8 @@ from typing import Protocol, Self
 from urllib.parse import urlsplit, urlunsplit
 
 CHUNK_BYTES = 1 << 16
+
+AN_ID = re.compile("[0-9a-f]{32}")
 
 
 @dataclass
@@ -277,4 +280,4 @@ def script(sha: str) -> str:
 
 
 def _short(sql: str) -> str:
-    return " ".join(sql.split())[:60]
+    return " ".join(AN_ID.sub("…", sql).split())[:60]

@@ -25,6 +25,9 @@ ANSWER_SECONDS: Final = STATEMENT_TIMEOUT_SECONDS + 2.0
 #: The same for a hot call, as long as a lease: what waits longer than that was taken over by another worker.
 HOT_ANSWER_SECONDS: Final = 15.0
 
+#: What a statement ends with that was carried out.
+ANSWERED: Final = (pq.ExecStatus.TUPLES_OK, pq.ExecStatus.COMMAND_OK)
+
 #: A peer that vanished without a word (cut cable, lost host) is noticed after 5 + 3 x 2 seconds.
 _KEEPALIVES: Final[dict[str, Any]] = {
     "keepalives_idle": 5,
@@ -49,6 +52,16 @@ class BoundedConnection(psycopg.Connection[Any]):
         except errors._WaitTimeout:  # psycopg's own name: it has no public one
             self.pgconn.finish()  # an answer that comes later would be taken for that of the next statement
             raise Silent("the server did not answer in time") from None
+
+    def begin(self, statement: bytes) -> None:
+        """Begin a transaction with a statement: one round trip, where psycopg's own BEGIN takes one for itself.
+
+        raises  psycopg.Error
+        """
+        self.pgconn.send_query(b"BEGIN; " + statement)
+        for result in self.wait(generators.execute(self.pgconn)):
+            if result.status not in ANSWERED:
+                raise errors.error_from_result(result, encoding=self.info.encoding)
 
     def execute_prepared(self, name: bytes, statement: Prepared, params: Any) -> pq.abc.PGresult:
         """The answer to one hot call; an error of the server's is in it. Raises psycopg.Error, for example Silent."""

@@ -26,7 +26,7 @@ from agentfarm.errors import (
     StoreUnavailable,
     StrictSerializerOff,
 )
-from agentfarm.persistence.connections import STATEMENT_TIMEOUT_SECONDS, BoundedConnection, Silent, connect
+from agentfarm.persistence.connections import ANSWERED, STATEMENT_TIMEOUT_SECONDS, BoundedConnection, Silent, connect
 from agentfarm.persistence.store_errors import refusal, translate, translated
 from agentfarm.persistence.tables import metadata
 from agentfarm.persistence.wire import Answer, Param, Prepared
@@ -48,7 +48,6 @@ _NOT_PREPARED: Final = b"26000"
 
 #: What a server says that takes no writes: after a failover, all connections to it are of no more use.
 _READ_ONLY: Final = "25006"
-_OK: Final = (pq.ExecStatus.TUPLES_OK, pq.ExecStatus.COMMAND_OK)
 
 
 class Database:
@@ -70,8 +69,19 @@ class Database:
         """
         tenant_id = tenant.id if isinstance(tenant, Tenant) else tenant
         with translated(), self.engine.begin() as connection:
-            connection.execute(_SET_TENANT, {"tenant": str(tenant_id)})
+            self._begin(connection, tenant_id)
             yield connection
+
+    def _begin(self, connection: Connection, tenant_id: UUID) -> None:
+        driver = cast("BoundedConnection", connection.connection.driver_connection)
+        try:
+            # Hex digits, whatever it is: the simple protocol takes no parameters.
+            driver.begin(f"SELECT set_config('farm.tenant', '{tenant_id.hex}', true)".encode())
+        except psycopg.Error as error:
+            connection.invalidate()
+            if isinstance(error, psycopg.OperationalError):
+                self.engine.dispose()  # those that are idle lead to the same server
+            raise translate(error) from None
 
     @contextmanager
     def transaction_of_nobody(self) -> Iterator[Connection]:
@@ -99,7 +109,7 @@ class Database:
         try:
             connection = cast("BoundedConnection", pooled.driver_connection)
             result = _execute(connection, pooled.info, statement, params)
-            if result.status not in _OK:
+            if result.status not in ANSWERED:
                 if _is_of_no_more_use(connection, result):
                     pooled.invalidate()
                     self.engine.dispose()  # those that are idle lead to the same server
@@ -145,8 +155,6 @@ class Databases:
 
 
 # --------------------------------------------------------------------------- connections
-
-_SET_TENANT = text("SELECT set_config('farm.tenant', :tenant, true)")
 
 
 def _make_engine(url: str, settings: Settings) -> Engine:
@@ -199,7 +207,7 @@ def _execute(
             return result
         prepared.clear()  # somebody said DEALLOCATE ALL, a pooler for example; nothing was executed
     result = connection.prepare(name, statement)
-    if result.status not in _OK:
+    if result.status not in ANSWERED:
         return result
     prepared.add(name)
     return connection.execute_prepared(name, statement, params)

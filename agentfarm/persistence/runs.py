@@ -75,7 +75,7 @@ class PostgresRuns:
     # ----------------------------------------------------------------------- begin
 
     def admit(self, tenant: Tenant, new: NewRun) -> Admitted | OtherBuild:
-        """One transaction; on a free thread two statements.
+        """One transaction; on a free thread one statement.
 
         returns OtherBuild, and did nothing, where the thread's last run was begun under another build of the graph
                 than this run was checked against

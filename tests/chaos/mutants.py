@@ -230,7 +230,7 @@ MUTANTS = {
     ),
     "set-for-set-local": Mutant(
         "a connection keeps its tenant after the transaction",
-        [Swap("agentfarm/persistence/database.py", "'farm.tenant', :tenant, true", "'farm.tenant', :tenant, false")],
+        [Swap("agentfarm/persistence/database.py", "{tenant_id.hex}', true", "{tenant_id.hex}', false")],
         FailingTest(
             "tests/integration/persistence/test_database.py"
             "::test_a_transaction_knows_its_tenant_and_the_next_one_does_not",

@@ -49,8 +49,8 @@ class Row:
 PRICES: Mapping[str, Row] = {
     "admission": Row(
         None,
-        "BEGIN, whose tenant it is, farm.admit, COMMIT; the start is sent. The input is in the run's spec.",
-        {"postgres": Price(4, 4, messages=1, copies=(1, 0, 0), beside=(1500, 650))},
+        "BEGIN with the tenant, farm.admit, COMMIT; the start is sent. The input is in the run's spec.",
+        {"postgres": Price(3, 3, messages=1, copies=(1, 0, 0), beside=(1500, 650))},
     ),
     "start and first node": Row(
         ("line", "line.start", 0),
