@@ -249,7 +249,8 @@ def _background(row: RunRow) -> HttpResponse:
 def _wait(request: HttpRequest, body: RunCreate, thread_id: UUID, key: str | None) -> HttpResponse:
     check_holds_open(request)
     tenant, row = tenant_of(request), _admit(request, body, thread_id, key, streamed=False)
-    chunks = wait_run(farm(), tenant, row.thread_id, row.run_id)
+    # Under a key it may be the run of an earlier request.
+    chunks = wait_run(farm(), tenant, row.thread_id, row.run_id, is_new=key is None)
     on_gone = _cancelling(tenant, row) if body.on_disconnect == "cancel" else None
     return stream_json(request, chunks, headers=run_headers(row, reconnect="join"), on_gone=on_gone)
 
@@ -257,7 +258,7 @@ def _wait(request: HttpRequest, body: RunCreate, thread_id: UUID, key: str | Non
 def _stream(request: HttpRequest, body: RunCreate, thread_id: UUID, key: str | None) -> HttpResponse:
     check_holds_open(request)
     tenant, row = tenant_of(request), _admit(request, body, thread_id, key, streamed=True)
-    events = stream_run(farm(), tenant, row.run_id)
+    events = stream_run(farm(), tenant, row.run_id, is_new=key is None)
     on_gone = _cancelling(tenant, row) if body.on_disconnect == "cancel" else None
     return stream_events(request, events, headers=run_headers(row, reconnect="stream"), on_gone=on_gone)
 

@@ -27,26 +27,36 @@ TERMINAL = frozenset({"success", "error", "interrupted", "timeout"})
 
 
 async def stream_run(
-    farm: Farm, tenant: Tenant, run_id: UUID, *, after: str = FROM_THE_START, modes: Collection[str] | None = None
+    farm: Farm,
+    tenant: Tenant,
+    run_id: UUID,
+    *,
+    after: str = FROM_THE_START,
+    modes: Collection[str] | None = None,
+    is_new: bool = False,
 ) -> AsyncIterator[Event | None]:
     """The run's events after the one with that id, then the new ones; ends with `end`. None is a heartbeat.
 
     modes   the Agent Server's stream modes to pass on; None: all that the run keeps
+    is_new  it was admitted a moment ago: its stream has not expired, and the database is not asked
     raises  NotFound, StreamUnavailable
     """
-    await asyncio.to_thread(_close_if_over, farm, tenant, run_id)
+    if not is_new:
+        await asyncio.to_thread(_close_if_over, farm, tenant, run_id)
     async for event in farm.log.follow(tenant.id, run_id, after=after):
         if event is None or _is_wanted(event.name, modes):
             yield event
 
 
-async def wait_run(farm: Farm, tenant: Tenant, thread_id: UUID, run_id: UUID) -> AsyncIterator[bytes]:
+async def wait_run(
+    farm: Farm, tenant: Tenant, thread_id: UUID, run_id: UUID, *, is_new: bool = False
+) -> AsyncIterator[bytes]:
     """A newline each heartbeat, which keeps proxies from giving up, then the answer as one JSON value.
 
     The answer: the final values; with `__interrupt__` when the run waits for a human; {"__error__": {error, message}}.
     """
     last_values: bytes | None = None
-    async for event in stream_run(farm, tenant, run_id, modes=("values",)):
+    async for event in stream_run(farm, tenant, run_id, modes=("values",), is_new=is_new):
         if event is None:
             yield b"\n"
         elif event.name == "values":  # the run's own, not "values|…" of a subgraph
