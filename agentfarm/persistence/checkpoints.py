@@ -55,6 +55,11 @@ class TenantSaver(BlockingSaver):
         self.ended = ended
         self._seen_head: tuple[UUID, UUID | None] | None = None  # (thread, head): what a put moves the head from
 
+    def _read(self, work: Callable[[Connection], T]) -> T:
+        """State is bytes: as text they would be twice as long on their way."""
+        with self.database.transaction(self.tenant_id, binary=True) as connection:
+            return work(connection)
+
     def _in_transaction(self, work: Callable[[Connection], T]) -> T:
         with self.database.transaction(self.tenant_id) as connection:
             return work(connection)
@@ -67,7 +72,7 @@ class TenantSaver(BlockingSaver):
         raises  InvalidId (of thread or checkpoint), StoreUnavailable
         """
         place = Place.of(config)
-        found = self._in_transaction(
+        found = self._read(
             lambda connection: checkpoint_reads.find(connection, self.tenant_id, place, ended=self.ended)
         )
         if found is None:
@@ -102,7 +107,7 @@ class TenantSaver(BlockingSaver):
         cursor = checkpoint_reads.Cursor.of(config, before, page=PAGE if wanted or not limit else min(PAGE, limit))
         left = limit
         while not cursor.is_done and (left is None or left > 0):
-            found = self._in_transaction(
+            found = self._read(
                 lambda connection: checkpoint_reads.next_page(connection, self.tenant_id, cursor, wanted or {})
             )
             page = [one.to_tuple(self.serde) for one in found[:left]]
@@ -129,7 +134,7 @@ class TenantSaver(BlockingSaver):
         if not channels:
             return {}
         place = Place.of(config)
-        return self._in_transaction(
+        return self._read(
             lambda connection: checkpoint_reads.delta_history(connection, self.tenant_id, place, channels, self.serde)
         )
 

@@ -41,6 +41,14 @@ class Silent(psycopg.OperationalError):
     """The server did not answer in time: the connection is of no more use, and others to the same server may not be."""
 
 
+class BinaryCursor(psycopg.Cursor[Any]):
+    """psycopg's, whose answers come in Postgres' binary format."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.format = pq.Format.BINARY
+
+
 class BoundedConnection(psycopg.Connection[Any]):
     """psycopg's, whose every wait ends."""
 

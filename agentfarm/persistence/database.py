@@ -10,7 +10,7 @@ from typing import Any, Final, Literal, cast
 from uuid import UUID
 
 import psycopg
-from psycopg import pq
+from psycopg import Cursor, pq
 from pydantic import SecretStr
 from sqlalchemy import Connection, Engine, create_engine, event, text
 from sqlalchemy import exc as sa_errors
@@ -26,7 +26,14 @@ from agentfarm.errors import (
     StoreUnavailable,
     StrictSerializerOff,
 )
-from agentfarm.persistence.connections import ANSWERED, STATEMENT_TIMEOUT_SECONDS, BoundedConnection, Silent, connect
+from agentfarm.persistence.connections import (
+    ANSWERED,
+    STATEMENT_TIMEOUT_SECONDS,
+    BinaryCursor,
+    BoundedConnection,
+    Silent,
+    connect,
+)
 from agentfarm.persistence.store_errors import refusal, translate, translated
 from agentfarm.persistence.tables import metadata
 from agentfarm.persistence.wire import Answer, Param, Prepared
@@ -62,18 +69,23 @@ class Database:
         self.engine = _make_engine((url or settings.database_url).get_secret_value(), settings)
 
     @contextmanager
-    def transaction(self, tenant: Tenant | UUID) -> Iterator[Connection]:
+    def transaction(self, tenant: Tenant | UUID, *, binary: bool = False) -> Iterator[Connection]:
         """A transaction that sees and writes this tenant's rows, and nobody else's. All of it is committed, or nothing.
 
+        binary  answers come in Postgres' binary format: for rows that are bytes, of types that psycopg knows
         raises  StoreUnavailable, StoreFailed, and what the functions of sql/ refuse with
         """
         tenant_id = tenant.id if isinstance(tenant, Tenant) else tenant
         with translated(), self.engine.begin() as connection:
-            self._begin(connection, tenant_id)
-            yield connection
+            driver = cast("BoundedConnection", connection.connection.driver_connection)
+            self._begin(connection, driver, tenant_id)
+            driver.cursor_factory = BinaryCursor if binary else Cursor
+            try:
+                yield connection
+            finally:
+                driver.cursor_factory = Cursor  # whoever has the connection next
 
-    def _begin(self, connection: Connection, tenant_id: UUID) -> None:
-        driver = cast("BoundedConnection", connection.connection.driver_connection)
+    def _begin(self, connection: Connection, driver: BoundedConnection, tenant_id: UUID) -> None:
         try:
             # Hex digits, whatever it is: the simple protocol takes no parameters.
             driver.begin(f"SELECT set_config('farm.tenant', '{tenant_id.hex}', true)".encode())

@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator
 
 import pytest
+from psycopg import pq
 from pydantic import SecretStr
 from sqlalchemy import text
 from sqlalchemy.engine import make_url
@@ -116,6 +117,21 @@ def test_a_transaction_knows_its_tenant_and_the_next_one_does_not(home: Home, ac
         assert connection.execute(text("SELECT farm.tenant()")).scalar_one() == acme.id
     with home.app.transaction_of_nobody() as connection:
         assert connection.execute(text("SELECT farm.tenant()")).scalar_one() is None
+
+
+def test_bytes_come_as_they_are_where_that_is_asked_for_and_as_text_for_the_next(home: Home, acme: Tenant) -> None:
+    def format_of_answers(*, binary: bool) -> pq.Format:
+        with home.app.transaction(acme, binary=binary) as connection:
+            answer = connection.execute(text("SELECT '\\x00ff'::bytea"))
+            form = answer.cursor.format  # type: ignore[union-attr]  # psycopg's
+            assert answer.scalar_one() == b"\x00\xff"
+            return pq.Format(form)
+
+    with contextlib.suppress(LookupError), home.app.transaction(acme, binary=True):
+        raise LookupError
+    assert format_of_answers(binary=False) is pq.Format.TEXT
+    assert format_of_answers(binary=True) is pq.Format.BINARY
+    assert format_of_answers(binary=False) is pq.Format.TEXT
 
 
 def test_a_transaction_that_raises_leaves_nothing(home: Home, acme: Tenant) -> None:
