@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator, Mapping
 
 import pytest
 
+from agentfarm.run_options import RunChoices
 from tests.contract.cost.farm import CountedFarm, counted_farm
 from tests.farm import ROOT
 from tests.services import SECRETS, OwnDatabase
@@ -13,8 +14,8 @@ from tests.tap import PostgresListener, RedisListener, Tap
 BEATS = ("agentfarm-lease",)
 
 
-#: The ways to keep a run's state, each a column of the tables: what a farm is told to use it.
-TIERS: Mapping[str, Mapping[str, str]] = {"postgres": {}}
+#: The ways to keep a run's state, each a column of the tables: what its runs ask for.
+TIERS: Mapping[str, RunChoices] = {"postgres": RunChoices(persistence="postgres")}
 
 
 @pytest.fixture(scope="module", params=TIERS)
@@ -32,7 +33,8 @@ def farm(
             "REDIS_URL": streams.url,
             "CELERY_BROKER_URL": broker.url,
             "AGENTFARM_CONFIG": str(ROOT / "tests/contract/cost/langgraph.json"),
-            **TIERS[request.param],
         }
-        with counted_farm(environment, (postgres, streams, broker), tier=request.param) as made:
+        with counted_farm(
+            environment, (postgres, streams, broker), tier=request.param, choices=TIERS[request.param]
+        ) as made:
             yield made

@@ -14,12 +14,14 @@ from uuid import UUID
 from agentfarm import ids, wiring
 from agentfarm.flow import step
 from agentfarm.flow.admit import admit_run, build_run
+from agentfarm.flow.ahead import Quiet
 from agentfarm.flow.farm import Farm
 from agentfarm.flow.ports import Publisher
 from agentfarm.messages import ExecuteNode
 from agentfarm.persistence.caches import Cache
 from agentfarm.persistence.executions import PostgresExecutions
 from agentfarm.records import RunRequest
+from agentfarm.run_options import RunAhead, RunChoices
 from agentfarm.tenancy import Tenant
 from tests.tap import Tap, Traffic
 from tests.wired import wired
@@ -83,6 +85,7 @@ class CountedFarm:
     streams: Tap
     broker: Tap
     tier: str
+    choices: RunChoices
     run_ids: list[UUID] = field(default_factory=list)
     tenant: Tenant = field(default_factory=lambda: Tenant(ids.new_id(), "counted"))
 
@@ -93,6 +96,7 @@ class CountedFarm:
         *,
         thread_id: UUID | None = None,
         stream_mode: Sequence[str] = (),
+        run_ahead: bool = False,
     ) -> Counted:
         """Admit and execute. thread_id: None for a new thread."""
         thread_id = thread_id or ids.new_id()
@@ -102,6 +106,7 @@ class CountedFarm:
             if_not_exists="create",
             stream_mode=stream_mode,
             streamed=bool(stream_mode),
+            choices=replace(self.choices, run_ahead=run_ahead),
         )
         before = self.now()
         run_id = admit_run(
@@ -168,9 +173,13 @@ class CountedFarm:
 
 
 @contextlib.contextmanager
-def counted_farm(environment: Mapping[str, str], taps: tuple[Tap, Tap, Tap], *, tier: str) -> Iterator[CountedFarm]:
+def counted_farm(
+    environment: Mapping[str, str], taps: tuple[Tap, Tap, Tap], *, tier: str, choices: RunChoices
+) -> Iterator[CountedFarm]:
     """environment  leads through the taps: of Postgres, of streams, of the broker"""
     with wired(environment):
         wiring.start_worker("counted@tests/1")
         collecting = Collecting(wiring.farm().publisher)
-        yield CountedFarm(replace(wiring.farm(), publisher=collecting), collecting, *taps, tier=tier)
+        # No clock decides how far a run goes ahead, nor how long the queue is.
+        farm = replace(wiring.farm(), publisher=collecting, backlog=Quiet(), run_ahead=RunAhead(nodes=10, seconds=60.0))
+        yield CountedFarm(farm, collecting, *taps, tier=tier, choices=choices)

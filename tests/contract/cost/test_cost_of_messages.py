@@ -119,6 +119,17 @@ def _input(state_bytes: int) -> dict[str, Any]:
     return {"log": [], "ballast": graphs.ballast(state_bytes)}
 
 
+def priced(cost: Cost, *, like: Price) -> Price:
+    """What was counted; of bytes nothing is said here."""
+    return replace(
+        like,
+        round_trips=cost.postgres.round_trips,
+        statements=cost.postgres.said.total(),
+        commands=cost.streams.said.total(),
+        messages=cost.broker.said["LPUSH"],
+    )
+
+
 @pytest.fixture(scope="module")
 def runs(farm: CountedFarm) -> Runs:
     return Runs(farm)
@@ -132,13 +143,7 @@ def test_a_message_costs_what_is_stated_whatever_the_size_of_its_state(
 ) -> None:
     stated, cost = runs.stated(name), runs.cost(name, state_bytes, worker)
 
-    counted = replace(
-        stated,
-        round_trips=cost.postgres.round_trips,
-        statements=cost.postgres.said.total(),
-        commands=cost.streams.said.total(),
-        messages=cost.broker.said["LPUSH"],
-    )
+    counted = priced(cost, like=stated)
 
     assert counted == stated, f"{name}: {PRICES[name].why}\nstated  {stated}\ncounted {counted}\n{cost}"
     assert cost.broker.round_trips <= 1, f"{name}: what becomes ready together goes to the broker together"
@@ -170,3 +175,16 @@ def test_what_is_told_beside_the_state_is_bounded(runs: Runs, name: str) -> None
         assert counted > most * 0.85, (
             f"{name}: {counted} B are {direction}: less than is stated ({most}), write it down"
         )
+
+
+#: A run of three nodes by one message: its claim, a commit for its input and for each node, its end is told.
+GONE_AHEAD: Mapping[str, Price] = {"postgres": Price(6, 6, commands=1)}
+
+
+def test_a_run_that_is_gone_ahead_with_costs_a_commit_a_node_and_no_message(farm: CountedFarm) -> None:
+    run = farm.run("line", _input(SMALL), run_ahead=True)
+
+    [(name, cost)] = run.messages
+    assert name == "line.start"
+    assert priced(cost, like=GONE_AHEAD[farm.tier]) == GONE_AHEAD[farm.tier], cost
+    assert priced(run.admission, like=PRICES["admission"].price[farm.tier]) == PRICES["admission"].price[farm.tier]
