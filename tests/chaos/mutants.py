@@ -218,8 +218,8 @@ MUTANTS = {
         [
             Swap(
                 "agentfarm/flow/step.py",
-                "        return _commit(farm, claimed, result)\n",
-                "        dispatch(farm, [claimed.message])\n        return _commit(farm, claimed, result)\n",
+                "        return _commit(farm, claimed, result, ahead)\n",
+                "        dispatch(farm, [claimed.message])\n        return _commit(farm, claimed, result, ahead)\n",
             ),
         ],
         FailingTest(
