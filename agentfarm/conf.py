@@ -93,6 +93,9 @@ class Settings(BaseSettings):
         1.0, gt=0, le=MAX_AHEAD_SECONDS, validation_alias=_named("AGENTFARM_RUN_AHEAD_SECONDS")
     )
 
+    # -- waves (docs/decisions/0014). Below 0: each node is sent for
+    wave_messages: int = Field(5, ge=-1, le=100, validation_alias=_named("AGENTFARM_WAVE_MESSAGES"))
+
     # -- streams
     stream_ttl_seconds: int = Field(3600, ge=1, validation_alias=_named("RESUMABLE_STREAM_TTL_SECONDS"))
     stream_max_events: int = Field(100_000, ge=1000, validation_alias=_named("AGENTFARM_STREAM_MAX_EVENTS"))

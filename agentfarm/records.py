@@ -30,6 +30,7 @@ class Claimed:
 
     saver    bound to this execution: answers from what the claim loaded; its own writes are fenced
     settled  for an advance: {execution id: outcome} of the superstep's node executions
+    in_wave  siblings of it may wait without a message (docs/decisions/0014)
     unreadable  why this build cannot read what the run was asked for: there is nothing to execute, the run fails
     """
 
@@ -43,6 +44,7 @@ class Claimed:
     saver: BaseCheckpointSaver[str]
     settled: Mapping[str, str] = field(default_factory=dict)
     failed: BaseException | None = None
+    in_wave: bool = False
     unreadable: AgentFarmError | None = None
 
 

@@ -18,7 +18,9 @@ strict_msgpack()  # before langgraph is imported below
 
 from agentfarm.engine.graphs import GraphRegistry  # noqa: E402
 from agentfarm.errors import GraphLoadFailed, GraphNotFound, Misconfigured, StoreUnavailable  # noqa: E402
+from agentfarm.flow.dispatch import dispatch  # noqa: E402
 from agentfarm.flow.farm import Farm  # noqa: E402
+from agentfarm.flow.wave import Waves  # noqa: E402
 from agentfarm.persistence.database import Database, Databases, check_at_start  # noqa: E402
 from agentfarm.persistence.executions import PostgresExecutions  # noqa: E402
 from agentfarm.persistence.healing import PostgresHealing  # noqa: E402
@@ -34,7 +36,7 @@ from agentfarm.queueing.backlog import QueueBacklog  # noqa: E402
 from agentfarm.queueing.broker import make_app  # noqa: E402
 from agentfarm.queueing.names import queue_names  # noqa: E402
 from agentfarm.queueing.publisher import CeleryPublisher  # noqa: E402
-from agentfarm.records import ThreadTtl  # noqa: E402
+from agentfarm.records import Claimed, ThreadTtl  # noqa: E402
 from agentfarm.run_options import RunAhead  # noqa: E402
 from agentfarm.streaming.log import RedisEventLog  # noqa: E402
 from tenants.keys import FoundKey, KeyRing  # noqa: E402
@@ -134,7 +136,11 @@ class _Process:
             retry_message_seconds=chosen.retry_message_seconds,
             run_ahead=RunAhead(chosen.run_ahead_nodes, chosen.run_ahead_seconds),
             backlog=self.backlog,
+            waves=Waves(chosen.wave_messages, self._give_out),
         )
+
+    def _give_out(self, claimed: Claimed) -> None:
+        dispatch(self.farm, self.executions.rest_of_wave(claimed))
 
     def hand_back(self, *, seconds: float) -> None:
         self.lease.take_no_more()

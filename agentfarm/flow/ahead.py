@@ -18,6 +18,10 @@ from agentfarm.run_options import RunAhead
 TURN_SECONDS: Final = 0.05
 
 
+#: So long a message goes on among siblings (wave.py). Then another message does, behind whatever waits in the queue.
+WAVE_SECONDS: Final = 1.0
+
+
 class Quiet:
     """A Backlog where nobody ever waits: of processes that execute nothing, and of tests."""
 
@@ -36,20 +40,30 @@ class Ahead:
 
     def __init__(self, claimed: Claimed, most: RunAhead, backlog: Backlog) -> None:
         options = claimed.run.options
-        # What was lost with a worker is executed by itself: it may be what kills. And the queue of an advance that was
-        # sent for is not the one of the nodes that it follows.
-        may = claimed.attempt == 1 and claimed.kind != "advance"
-        self._left = min(options.run_ahead_nodes, most.nodes or 0) if may else 0
+        # What was lost with a worker is executed by itself: it may be what kills, and this the quarantine. And an
+        # advance that was sent for may be in another queue than the nodes that it follows.
+        self._is_at_home = claimed.attempt == 1 and claimed.kind != "advance"
+        self._left = min(options.run_ahead_nodes, most.nodes or 0) if self._is_at_home else 0
         self._seconds = min(options.run_ahead_seconds, most.seconds or 0.0)
         self._began = clock.monotonic_seconds()
         self._backlog = backlog
 
+    @property
+    def may_spread(self) -> bool:
+        """Whether siblings that its commits make ready may be a wave (wave.py)."""
+        return self._is_at_home and not self._backlog.is_ending
+
     def goes_on_after(self, work: Claimed) -> bool:
         """Whether the commit of `work` is to lease the next node to this worker."""
-        if self._left <= 0 or self._backlog.is_ending:
-            return False
+        return self._left > 0 and self._has_turn(work, self._seconds)
+
+    def goes_on_among(self, work: Claimed) -> bool:
+        """Whether the commit of `work`, one of a wave, is to lease the next sibling to this worker."""
+        return self._has_turn(work, WAVE_SECONDS)
+
+    def _has_turn(self, work: Claimed, most_seconds: float) -> bool:
         elapsed = clock.monotonic_seconds() - self._began
-        if elapsed >= self._seconds:
+        if self._backlog.is_ending or elapsed >= most_seconds:
             return False
         queue = at_build((work.call.queue if work.call else None) or "", work.message.build)
         return elapsed < TURN_SECONDS or not self._backlog.has_work(queue)

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 from agentfarm.engine.graphs import GraphRegistry
 from agentfarm.flow.ahead import Quiet
 from agentfarm.flow.ports import Backlog, EventLog, Executions, Healing, NodeCaches, Publisher, Runs, Stores, Threads
+from agentfarm.flow.wave import Waves
 from agentfarm.run_options import RunAhead
 from agentfarm.tenancy import Tenant
 
@@ -32,6 +33,7 @@ class Farm:
     retry_message_seconds  from this delay on a RetryPolicy's next try is a message of its own; None: it is slept
     run_ahead              the farthest that a worker goes ahead with a run, and as far as one goes that does not say
     backlog                whether other work waits for this worker
+    waves                  which siblings are taken one after the other
     """
 
     graphs: GraphRegistry
@@ -48,3 +50,4 @@ class Farm:
     retry_message_seconds: float | None = None
     run_ahead: RunAhead = field(default_factory=RunAhead)
     backlog: Backlog = field(default_factory=Quiet)
+    waves: Waves = field(default_factory=Waves)

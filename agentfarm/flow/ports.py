@@ -46,11 +46,16 @@ class Executions(Protocol):
     def claim(self, message: ExecuteNode) -> Claimed | Refused:
         """Take the lease, fence + 1. Raises StoreUnavailable."""
 
-    def commit(self, claimed: Claimed, result: SegmentResult, *, lease_next: bool = False) -> Committed:
+    def commit(
+        self, claimed: Claimed, result: SegmentResult, *, lease_next: bool = False, wake: int | None = None
+    ) -> Committed:
         """Make a segment durable, or nothing of it.
 
         lease_next  lease the first of the next executions to this worker, if it is of the same queue (a start and its
-                    first node are one message)
+                    first node are one message). In a wave: the next sibling that has no message; if not, another worker
+                    is to be asked for it (Committed.ready)
+        wake        with lease_next: the next executions are a wave, of which so many beside the leased one are in
+                    Committed.ready; the others wait for whoever has settled one (docs/decisions/0014)
         raises      LeaseLost: nothing was written. ValueLost and its like: the same, an error may be committed instead.
                     StoreUnavailable: it may have been written, and what was not is given back
         """
@@ -60,6 +65,10 @@ class Executions(Protocol):
 
     def release(self, claimed: Claimed) -> None:
         """Give a claim back without a commit: another worker may have it at once. Never raises."""
+
+    def rest_of_wave(self, claimed: Claimed) -> tuple[ExecuteNode, ...]:
+        """The siblings of this execution that wait without a message, which are to have one now; each is named once.
+        () where it is in no wave. Raises StoreUnavailable."""
 
     def open_at_head(self, message: ExecuteNode) -> tuple[ExecuteNode, ...]:
         """The ready executions of a run, for a message delivered again after its own was done."""

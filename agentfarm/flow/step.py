@@ -12,6 +12,7 @@ from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import Any, Literal
 
+from agentfarm import clock
 from agentfarm.engine import run_events
 from agentfarm.engine.events import EventRenderer
 from agentfarm.engine.graphs import LoadedGraph
@@ -59,20 +60,23 @@ def execute_node(farm: Farm, message: ExecuteNode, *, redelivered: bool = False,
     ahead = Ahead(claimed, farm.run_ahead, farm.backlog)
     work: Claimed | None = claimed
     telling = _tell_nobody(message)
-    while work is not None:
-        with telling as told:
-            committed = _execute_and_commit(farm, work, ahead)
-            told("fenced" if committed is None else "committed")
-        if committed is None:
-            return "fenced"
-        dispatch(farm, committed.ready)
-        if committed.ended is not None:
-            announce(farm, [committed.ended])
-        telling = _tell_nobody(message)
-        if committed.leased is not None and work.kind != "start":
-            ahead.note()
-            telling = tell(committed.leased.message)
-        work = committed.leased or committed.advance
+    with farm.waves.part() as wave:
+        while work is not None:
+            with telling as told, wave.at(work):
+                committed = _execute_and_commit(farm, work, ahead)
+                told("fenced" if committed is None else "committed")
+            if committed is None:
+                dispatch(farm, farm.executions.rest_of_wave(work))
+                return "fenced"
+            dispatch(farm, committed.ready)
+            if committed.ended is not None:
+                announce(farm, [committed.ended])
+            telling = _tell_nobody(message)
+            if committed.leased is not None and work.kind != "start":
+                telling = tell(committed.leased.message)
+                if committed.leased.message.checkpoint_id != work.message.checkpoint_id:
+                    ahead.note()
+            work = committed.leased or committed.advance
     return "committed"
 
 
@@ -80,7 +84,10 @@ def _execute_and_commit(farm: Farm, claimed: Claimed, ahead: Ahead) -> Committed
     """None: fenced out, nothing was saved."""
     sink = _Sink(farm, claimed)
     try:
+        began = clock.monotonic_seconds()
         result = _run_segment(farm, claimed, sink)
+        if claimed.call is not None and claimed.kind == "node":
+            farm.waves.durations.note(claimed.run.graph_id, claimed.call.name, clock.monotonic_seconds() - began)
         if sink.has_spoken:
             _publish_events(farm)
         return _commit(farm, claimed, result, ahead)
@@ -93,11 +100,14 @@ def _execute_and_commit(farm: Farm, claimed: Claimed, ahead: Ahead) -> Committed
 
 
 def _commit(farm: Farm, claimed: Claimed, result: SegmentResult, ahead: Ahead) -> Committed:
-    # A sibling's commit leases no other one: each of them has its message.
-    is_decided = bool(result.next) and result.outcome is None
-    goes_on = claimed.kind == "start" or (is_decided and ahead.goes_on_after(claimed))
+    wake = None
+    if result.outcome is not None:
+        goes_on = claimed.in_wave and ahead.goes_on_among(claimed)
+    else:
+        wake = farm.waves.plan(claimed, result) if ahead.may_spread else None
+        goes_on = claimed.kind == "start" or wake is not None or (bool(result.next) and ahead.goes_on_after(claimed))
     try:
-        return farm.executions.commit(claimed, result, lease_next=goes_on)
+        return farm.executions.commit(claimed, result, lease_next=goes_on, wake=wake)
     except (LeaseLost, Unavailable):
         raise
     except Exception as error:  # what cannot be saved ends the run: a lease kept for ever would be worse

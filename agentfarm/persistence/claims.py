@@ -156,6 +156,7 @@ class Claims:
         settled = settled_of(answer) if message.kind == "advance" else {}
         claimed = self.hand_out(message, saver, run, call, attempt=answer.number("attempt"), settled=settled)
         claimed.unreadable = unreadable
+        claimed.in_wave = message.kind == "node" and answer.flag("wave")
         return claimed
 
     def hand_out(

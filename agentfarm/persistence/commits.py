@@ -24,9 +24,12 @@ _HELD: Final = "uuid uuid uuid uuid int8 int8"
 COMMIT: Final = wire.function(
     "commit",
     f"{_HELD} uuid uuid uuid text text bytea text {CHECKPOINT_TYPES} {WRITE_TYPES}"
-    " uuid uuid[] text[] text[] bytea[] bool int4 bool text jsonb uuid",
+    " uuid uuid[] text[] text[] bytea[] bool int4 bool bool[] text jsonb uuid",
 )
-SETTLE: Final = wire.procedure("settle", f"{_HELD} uuid text text bool bytea text {WRITE_TYPES} bool bool", answers=8)
+SETTLE: Final = wire.procedure(
+    "settle", f"{_HELD} uuid text text bool bytea text {WRITE_TYPES} bool bool bool", answers=8
+)
+REST_OF_WAVE: Final = wire.function("rest_of_wave", "uuid uuid uuid")
 RETRY_LATER: Final = wire.function("retry_later", f"{_HELD} text bytea int4 interval")
 LOAD_STEP: Final = wire.function("load_step", "uuid uuid uuid uuid uuid")
 
@@ -44,6 +47,8 @@ def width_of(result: SegmentResult) -> int:
 class PostgresTier:
     """The tier of every run that asks for no other. Has no state: where to write is the saver's."""
 
+    has_waves = True
+
     def finish(
         self,
         saver: ExecutionSaver,
@@ -52,6 +57,7 @@ class PostgresTier:
         *,
         build: str,
         leases_next: bool,
+        sent: Sequence[bool] | None,
         error: dict[str, Any] | None,
     ) -> Finished:
         next_at = UUID(result.next[0].checkpoint_id) if result.next else None
@@ -70,6 +76,7 @@ class PostgresTier:
             *_next_params(result.next, next_at, saver.serde, build),
             wire.put_int4(width_of(result)),
             wire.put_bool(leases_next),
+            None if sent is None else wire.put_bools(sent),
             wire.put_text(status_of(result)),
             wire.put_jsonb(orjson.dumps(error)) if error else None,
             UUID(result.root_run_id).bytes if result.root_run_id else None,
@@ -84,7 +91,14 @@ class PostgresTier:
         )
 
     def settle(
-        self, saver: ExecutionSaver, result: SegmentResult, rows: SegmentRows, *, are_held: bool, take_next: bool
+        self,
+        saver: ExecutionSaver,
+        result: SegmentResult,
+        rows: SegmentRows,
+        *,
+        are_held: bool,
+        take_next: bool,
+        stops: bool,
     ) -> Settled:
         params = [
             *held_params(saver.held),
@@ -97,6 +111,7 @@ class PostgresTier:
             *rows.write_params(),
             wire.put_bool(are_held),
             wire.put_bool(take_next),
+            wire.put_bool(stops),
         ]
         answer = saver.database.call(SETTLE, params)
         released, taken = answer.find_uuid("h_exec"), answer.find_uuid("n_exec")
@@ -107,6 +122,16 @@ class PostgresTier:
             else Taken(taken, answer.number("n_fence"), answer.data("n_spec"), is_answered=answer.flag("taken")),
             advance_fence=None if answer.raw("s_fence") is None else answer.number("s_fence"),
         )
+
+    def rest_of_wave(self, saver: ExecutionSaver) -> Sequence[tuple[UUID, str, str]]:
+        held = saver.held
+        answer = saver.database.call(
+            REST_OF_WAVE, [held.tenant_id.bytes, held.run_id.bytes, held.checkpoint_id.bytes], again=True
+        )
+        return [
+            (answer.uuid("execution_id", at), answer.text("node", at), answer.text("queue", at))
+            for at in range(answer.rows)
+        ]
 
     def load_step(self, saver: ExecutionSaver) -> Step:
         known = saver.held.checkpoint_id.bytes if saver.head else None

@@ -4,7 +4,7 @@ Two round trips a node. The claim (claims.py) takes the lease and answers with a
 for the fence and makes everything durable that the segment wrote, or nothing.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any, Final
 from uuid import UUID
@@ -67,10 +67,14 @@ class PostgresExecutions:
 
     # ----------------------------------------------------------------------- commit
 
-    def commit(self, claimed: Claimed, result: SegmentResult, *, lease_next: bool = False) -> Committed:
+    def commit(
+        self, claimed: Claimed, result: SegmentResult, *, lease_next: bool = False, wake: int | None = None
+    ) -> Committed:
         """Make a segment durable, or nothing of it.
 
-        lease_next  lease the first of the next executions to this worker, if it is of the same queue
+        lease_next  lease the first of the next executions to this worker, if it is of the same queue; of a sibling in a
+                    wave: the next one that has no message
+        wake        the next executions are a wave: so many of them, beside the leased one, have a message
         raises      LeaseLost; ValueLost and StoreFailed, after which an error may be committed instead;
                     StoreUnavailable: it may have been carried out; given back is the claim if it was not, else what
                     it has leased to this worker
@@ -79,7 +83,7 @@ class PostgresExecutions:
         saver.forget_warnings()
         try:
             with self.claims.committing(claimed):
-                committed = self._commit_or_end(claimed, saver, result, lease_next=lease_next)
+                committed = self._commit_or_end(claimed, saver, result, lease_next=lease_next, wake=wake)
         except StoreUnavailable:
             self.claims.lost_answer(claimed)
             raise
@@ -91,17 +95,19 @@ class PostgresExecutions:
         return committed
 
     def _commit_or_end(
-        self, claimed: Claimed, saver: ExecutionSaver, result: SegmentResult, *, lease_next: bool
+        self, claimed: Claimed, saver: ExecutionSaver, result: SegmentResult, *, lease_next: bool, wake: int | None
     ) -> Committed:
         try:
-            return self._commit(claimed, saver, result, lease_next=lease_next)
+            return self._commit(claimed, saver, result, lease_next=lease_next, wake=wake)
         except HeadMoved as error:
             # The lease is ours, and yet the head is not where it was: somebody wrote to the thread past its run. Nobody
             # can go on with that, so the run ends here and says why.
             moved = SegmentResult(status="error", error=error, root_run_id=result.root_run_id)
-            return self._commit(claimed, saver, moved, lease_next=False)
+            return self._commit(claimed, saver, moved, lease_next=False, wake=None)
 
-    def _commit(self, claimed: Claimed, saver: ExecutionSaver, result: SegmentResult, *, lease_next: bool) -> Committed:
+    def _commit(
+        self, claimed: Claimed, saver: ExecutionSaver, result: SegmentResult, *, lease_next: bool, wake: int | None
+    ) -> Committed:
         if result.outcome == "retry":
             return self._retry_later(claimed, saver, result)
         rows = SegmentRows(
@@ -115,11 +121,18 @@ class PostgresExecutions:
         # Under an id that Postgres has lost, the next one would be taken over while it is executed.
         lease_next = lease_next and self.claims.worker.is_known_as(saver.held.worker)
         if result.outcome is None or result.outcome == "error":
-            return self._finish(claimed, saver, result, rows, lease_next=lease_next)
+            return self._finish(claimed, saver, result, rows, lease_next=lease_next, wake=wake)
         return self._settle(claimed, saver, result, rows, take_next=lease_next)
 
     def _finish(
-        self, claimed: Claimed, saver: ExecutionSaver, result: SegmentResult, rows: SegmentRows, *, lease_next: bool
+        self,
+        claimed: Claimed,
+        saver: ExecutionSaver,
+        result: SegmentResult,
+        rows: SegmentRows,
+        *,
+        lease_next: bool,
+        wake: int | None,
     ) -> Committed:
         """The segment decides what is next, or ends the run."""
         message, status = claimed.message, status_of(result)
@@ -130,8 +143,18 @@ class PostgresExecutions:
         # A node that names another queue is for the workers of that queue. A start was taken from the default one.
         is_for_us = bool(result.next) and result.next[0].queue == (claimed.call.queue if claimed.call else None)
         leases_next = lease_next and is_for_us and next_head is not None
-        done = saver.tier.finish(saver, result, rows, build=message.build, leases_next=leases_next, error=error)
-        ready = [message_of(message, claimed.run, call) for call in result.next[: width_of(result)]]
+        # A superstep that is entered again has writes of each sibling, such as its answers: a claim brings them along.
+        is_new = bool(result.next) and rows.new_head == UUID(result.next[0].checkpoint_id)
+        may_wait = leases_next and wake is not None and is_new and saver.tier.has_waves
+        sent = _sent(result.next, width_of(result), wake or 0) if may_wait else None
+        done = saver.tier.finish(
+            saver, result, rows, build=message.build, leases_next=leases_next, sent=sent, error=error
+        )
+        ready = [
+            message_of(message, claimed.run, call)
+            for at, call in enumerate(result.next[: width_of(result)])
+            if sent is None or sent[at]
+        ]
         if done.next_run is not None:
             ready.append(
                 start_message(message.tenant_id, message.home, done.next_run, done.next_graph, done.next_queue)
@@ -147,6 +170,7 @@ class PostgresExecutions:
         held = held_of(ready[0], done.leased_fence, saver.held.worker)
         with self.claims.giving_back(held):
             leased = self._leased(claimed, saver, rows, ready[0], held, result.next[0], next_head)
+            leased.in_wave = sent is not None
         return Committed(ready=tuple(ready[1:]), leased=leased)
 
     def _leased(
@@ -172,11 +196,9 @@ class PostgresExecutions:
         """One of several siblings. The last one gets the advance."""
         message = claimed.message
         are_held = bool(claimed.run.config.get("max_concurrency"))
-        settled = saver.tier.settle(saver, result, rows, are_held=are_held, take_next=take_next)
-        ready: tuple[ExecuteNode, ...] = ()
-        if settled.released is not None:
-            released, node, queue = settled.released
-            ready = (replace(message, execution_id=released, node=node, queue=queue),)
+        stops = claimed.in_wave and not take_next
+        settled = saver.tier.settle(saver, result, rows, are_held=are_held, take_next=take_next, stops=stops)
+        ready = () if settled.released is None else (_sibling(message, *settled.released),)
         if settled.taken is not None:
             return Committed(ready=ready, leased=self._taken(claimed, saver, settled.taken))
         if settled.advance_fence is None:
@@ -185,8 +207,8 @@ class PostgresExecutions:
         return Committed(ready=ready, advance=self._elected(claimed, saver, settled.advance_fence, failed))
 
     def _taken(self, claimed: Claimed, saver: ExecutionSaver, taken: Taken) -> Claimed:
-        """A sibling that this worker goes on with. Of the writes there it gets the run's own: those of its own could
-        only be of a lost attempt, and such an execution is claimed, not taken."""
+        """A sibling that this worker goes on with. Of the writes there it gets the run's own: it has none itself, since
+        what was lost, is tried again or is of a superstep that was entered again is claimed, not taken."""
         message = replace(claimed.message, execution_id=taken.execution_id)
         held = held_of(message, taken.fence, saver.held.worker)
         with self.claims.giving_back(held):
@@ -196,7 +218,9 @@ class PostgresExecutions:
             message = replace(message, queue=at_build((call.queue if call else None) or "", message.build))
             shared = [row for row in saver.writes.values() if row.owner == ZERO]
             next_saver = saver.next_saver(held, at_id=saver.at_id, head=saver.head, writes=shared)
-            return self.claims.lease(message, next_saver, claimed, call)
+            leased = self.claims.lease(message, next_saver, claimed, call)
+            leased.in_wave = True
+            return leased
 
     def _elected(self, claimed: Claimed, saver: ExecutionSaver, fence: int, failed: BaseException | None) -> Claimed:
         """This worker advances the superstep, under a lease of its own."""
@@ -213,8 +237,15 @@ class PostgresExecutions:
         if call is None:
             raise ValueError("a retry of nothing")
         saver.tier.retry_later(saver, result, call)
-        is_due = result.retry_in <= 0
-        return Committed(ready=(message_of(claimed.message, claimed.run, call),) if is_due else ())
+        again = (message_of(claimed.message, claimed.run, call),) if result.retry_in <= 0 else ()
+        return Committed(ready=(*again, *self.rest_of_wave(claimed)))  # of which this worker is no part any more
+
+    def rest_of_wave(self, claimed: Claimed) -> tuple[ExecuteNode, ...]:
+        """Messages for the siblings that wait without one, of an execution in a wave. Raises StoreUnavailable."""
+        if not claimed.in_wave:
+            return ()
+        saver = saver_of(claimed)
+        return tuple(_sibling(claimed.message, *place) for place in saver.tier.rest_of_wave(saver))
 
     # ----------------------------------------------------------------------- after a delivery that came again
 
@@ -233,3 +264,16 @@ class PostgresExecutions:
             )
             for at in range(answer.rows)
         )
+
+
+def _sibling(message: ExecuteNode, execution_id: UUID, node: str, queue: str) -> ExecuteNode:
+    return replace(message, execution_id=execution_id, node=node, queue=queue)
+
+
+def _sent(calls: Sequence[NodeCall], width: int, wake: int) -> list[bool]:
+    """Which executions of a wave have a message: the first, which is leased, and so many others, as far from each other
+    as may be in the order in which they are taken, so that workers do not meet."""
+    order = sorted(range(width), key=lambda at: calls[at].execution_id)
+    first = order.index(0)
+    chosen = {order[(first + place * width // (wake + 1)) % width] for place in range(wake + 1)}
+    return [at in chosen for at in range(len(calls))]

@@ -194,6 +194,7 @@ superstep = Table(
     Column("checkpoint_id", Uuid, primary_key=True),
     Column("width", Integer, nullable=False),
     Column("taken", Boolean, nullable=False, server_default=text("false")),
+    Column("wave", Boolean, nullable=False, server_default=text("false")),
     Column("fence", BigInteger, nullable=False, server_default=text("0")),
     Column("attempts", Integer, nullable=False, server_default=text("0")),
     Column("given_back", Integer, nullable=False, server_default=text("0")),

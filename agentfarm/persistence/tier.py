@@ -42,7 +42,8 @@ class Taken:
 
 @dataclass(frozen=True, slots=True)
 class Settled:
-    """released       (execution, node, queue) of a sibling that was held and may be worked on now
+    """released       (execution, node, queue) of a sibling that is to have a message now: it was held, or waited in a
+                   wave that this worker leaves
     advance_fence  this was the last: the advance of the superstep is leased to this worker
     """
 
@@ -63,8 +64,11 @@ class Step:
 class Tier(Protocol):
     """Each call is one round trip, and all of it is durable or nothing.
 
+    has_waves  siblings may wait without a message (docs/decisions/0014). A tier without is never asked for one
     raises  LeaseLost, HeadMoved, StoreFailed: nothing was written; StoreUnavailable: it may have been
     """
+
+    has_waves: bool
 
     def finish(
         self,
@@ -74,21 +78,34 @@ class Tier(Protocol):
         *,
         build: str,
         leases_next: bool,
+        sent: Sequence[bool] | None,
         error: dict[str, Any] | None,
     ) -> Finished:
         """The segment decides what is next, or ends the run.
 
         build  of the run: whose workers are to execute what is next
+        sent   a wave: which of them have a message; None: each
         """
 
     def settle(
-        self, saver: "ExecutionSaver", result: SegmentResult, rows: SegmentRows, *, are_held: bool, take_next: bool
+        self,
+        saver: "ExecutionSaver",
+        result: SegmentResult,
+        rows: SegmentRows,
+        *,
+        are_held: bool,
+        take_next: bool,
+        stops: bool,
     ) -> Settled:
         """One of several siblings is settled.
 
         are_held   siblings are held back (max_concurrency): let one go
-        take_next  lease the next ready one of the same queue to this worker
+        take_next  of a wave: lease the next ready one of the same queue that has no message to this worker
+        stops      of a wave: this worker takes none; release one that has no message
         """
+
+    def rest_of_wave(self, saver: "ExecutionSaver") -> Sequence[tuple[UUID, str, str]]:
+        """(execution, node, queue) of the siblings that wait without a message. Each is named once."""
 
     def load_step(self, saver: "ExecutionSaver") -> Step:
         """For the advance that `settle` leased to this worker. `saver` is the last sibling's."""

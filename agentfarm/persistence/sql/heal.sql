@@ -101,7 +101,7 @@ LANGUAGE sql STABLE SET enable_hashjoin = off SET enable_mergejoin = off AS $$
                               AND e.checkpoint_id = ANY (ARRAY['00000000-0000-0000-0000-000000000000', h.head])
    WHERE r.status = 'running' AND e.available_at <= clock_timestamp() + p_ahead
      AND (e.status = 'ready' AND (e.published_at IS NULL OR e.published_at < e.available_at - interval '1 s'
-                                  OR e.published_at < clock_timestamp() - p_age * power(2, least(e.publishes - 1, 6)))
+                                  OR e.published_at < clock_timestamp() - p_age * power(2, least(greatest(e.publishes - 1, 0), 6)))
           OR e.status = 'held' AND e.available_at <= clock_timestamp() AND NOT EXISTS (SELECT FROM farm.node_execution o WHERE o.tenant_id = e.tenant_id AND o.run_id = e.run_id
                                                   AND o.checkpoint_id = e.checkpoint_id AND o.status IN ('ready', 'leased')))),
   placed AS (SELECT o.*, o.why = 'old' AS is_old, row_number() OVER (PARTITION BY o.why = 'old', o.queue ORDER BY o.available_at) AS place FROM overdue o)

@@ -12,7 +12,7 @@ DECLARE v_function regprocedure;
 BEGIN
   FOR v_function IN SELECT p.oid::regprocedure FROM pg_proc p WHERE p.pronamespace = 'farm'::regnamespace AND p.proname = ANY (ARRAY[
       'is_lost', 'how_lost', 'losses', 'deaths', 'is_spent', 'is_advance_spent', 'note_loss', 'loss_story', 'times', 'read_checkpoint', 'claim', 'load_step', 'claim_advance', 'save_own', 'save_writes', 'save_checkpoints', 'end_run',
-      'commit', 'settle', 'retry_later', 'give_back', 'leased_to', 'hold', 'put_checkpoint', 'put_writes', 'open_at_head', 'bury', 'start_waiting', 'note_warnings', 'mark_announced',
+      'commit', 'settle', 'rest_of_wave', 'retry_later', 'give_back', 'leased_to', 'hold', 'put_checkpoint', 'put_writes', 'open_at_head', 'bury', 'start_waiting', 'note_warnings', 'mark_announced',
       'register', 'beat', 'leave']) LOOP
     EXECUTE format('DROP ROUTINE %s', v_function);
   END LOOP;
@@ -102,7 +102,7 @@ CREATE FUNCTION farm.claim(
   p_tenant uuid, p_run uuid, p_ckpt uuid, p_exec uuid, p_worker bigint, p_lease interval, p_max int, p_retake boolean,
   p_have_run boolean, p_have uuid,
   OUT verdict text, OUT thread uuid, OUT fence bigint, OUT attempt int, OUT graph text, OUT build text, OUT run_spec bytea, OUT spec bytea,
-  OUT taken boolean, OUT head uuid, OUT body bytea, OUT blobs bytea[],
+  OUT taken boolean, OUT wave boolean, OUT head uuid, OUT body bytea, OUT blobs bytea[],
   OUT w_owner uuid[], OUT w_task uuid[], OUT w_idx int[], OUT w_path text[], OUT w_body bytea[]) LANGUAGE plpgsql AS $$
 #variable_conflict use_column
 DECLARE
@@ -142,7 +142,7 @@ BEGIN
     SELECT c.body, c.blobs INTO body, blobs FROM farm.read_checkpoint(p_tenant, claim.thread, v_at) c;
   END IF;
   IF NOT v_alone THEN
-    SELECT s.taken INTO taken FROM farm.superstep s WHERE s.tenant_id = p_tenant AND s.run_id = p_run AND s.checkpoint_id = p_ckpt;
+    SELECT s.taken, s.wave INTO taken, wave FROM farm.superstep s WHERE s.tenant_id = p_tenant AND s.run_id = p_run AND s.checkpoint_id = p_ckpt;
   END IF;
   IF p_ckpt = c_zero THEN      -- a start enters the superstep again: it needs what all have written there
     SELECT array_agg(w.execution_id), array_agg(w.task_id), array_agg(w.idx), array_agg(w.task_path), array_agg(w.body)
@@ -279,6 +279,7 @@ END $$;
 --  p_at, p_next …    the executions that are next, at checkpoint p_at. p_alone: it is the only one of its superstep
 --  p_width           so many may be worked on at once; the others are held
 --  p_lease_next      the first of them is leased to this worker already
+--  p_sent            a wave: which of them have a message; the others are taken by workers that have settled one. NULL: each has one
 --  p_status          the run is over
 CREATE FUNCTION farm.commit(
   p_tenant uuid, p_run uuid, p_ckpt uuid, p_exec uuid, p_fence bigint, p_worker bigint, p_thread uuid, p_from uuid, p_head uuid,
@@ -286,7 +287,7 @@ CREATE FUNCTION farm.commit(
   c_ns text[], c_id uuid[], c_parent uuid[], c_step int[], c_first int[], c_last int[], c_refs text[], c_body bytea[],
   b_ns text[], b_key text[], b_blob bytea[],
   w_ns text[], w_ckpt uuid[], w_owner uuid[], w_task uuid[], w_idx int[], w_path text[], w_body bytea[],
-  p_at uuid, p_next uuid[], n_node text[], n_queue text[], n_spec bytea[], p_alone boolean, p_width int, p_lease_next boolean,
+  p_at uuid, p_next uuid[], n_node text[], n_queue text[], n_spec bytea[], p_alone boolean, p_width int, p_lease_next boolean, p_sent boolean[],
   p_status text, p_error jsonb, p_root uuid,
   OUT forget boolean, OUT next_run uuid, OUT next_graph text, OUT next_queue text) LANGUAGE plpgsql AS $$
 DECLARE c_zero constant uuid := '00000000-0000-0000-0000-000000000000';
@@ -323,15 +324,15 @@ BEGIN
   END IF;
   IF p_next IS NOT NULL THEN
     INSERT INTO farm.node_execution (tenant_id, thread_id, run_id, checkpoint_id, execution_id, node, queue, spec, alone,
-                                     status, published_at, fence, attempts, worker, started_at)
+                                     status, published_at, publishes, fence, attempts, worker, started_at)
       SELECT p_tenant, p_thread, p_run, p_at, u.e, u.n, u.q, u.s, p_alone,
              CASE WHEN l.mine THEN 'leased' WHEN u.o <= p_width THEN 'ready' ELSE 'held' END,
-             CASE WHEN u.o <= p_width THEN clock_timestamp() END,
+             CASE WHEN u.o <= p_width THEN clock_timestamp() END, CASE WHEN p_sent[u.o] IS FALSE THEN 0 ELSE 1 END,
              CASE WHEN l.mine THEN 1 ELSE 0 END, CASE WHEN l.mine THEN 1 ELSE 0 END,
              CASE WHEN l.mine THEN p_worker END, CASE WHEN l.mine THEN clock_timestamp() END
         FROM unnest(p_next, n_node, n_queue, n_spec) WITH ORDINALITY u(e, n, q, s, o) CROSS JOIN LATERAL (SELECT p_lease_next AND u.o = 1 AS mine) l;
     IF NOT p_alone THEN
-      INSERT INTO farm.superstep (tenant_id, run_id, checkpoint_id, width) VALUES (p_tenant, p_run, p_at, cardinality(p_next));
+      INSERT INTO farm.superstep (tenant_id, run_id, checkpoint_id, width, wave) VALUES (p_tenant, p_run, p_at, cardinality(p_next), p_sent IS NOT NULL);
     END IF;
   END IF;
   IF p_status IS NOT NULL THEN
@@ -344,13 +345,14 @@ END $$;
 -- look. The later of two commits always sees both; if both look late, taking the superstep's row elects one.
 -- A CALL outside of a transaction: one round trip; the second, tiny transaction writes only for the last one.
 --  p_held    siblings are held (max_concurrency): let one go, to be published: h_exec …
---  p_take    lease the next ready sibling of the same queue that nobody has begun to this worker: n_exec …
+--  p_take    of a wave: lease the next ready sibling of the same queue that has no message to this worker: n_exec …
 --            taken: an interrupt() has got the answer without an id
+--  p_stop    of a wave: this worker takes none, so another is to be asked for one that has no message: h_exec …
 --  s_fence   not NULL: this was the last, and the superstep's advance is leased to this worker under that fence
 CREATE PROCEDURE farm.settle(
   p_tenant uuid, p_run uuid, p_ckpt uuid, p_exec uuid, p_fence bigint, p_worker bigint, p_thread uuid,
   p_outcome text, p_error_type text, p_taken boolean, p_writes bytea, p_path text,
-  w_ns text[], w_ckpt uuid[], w_owner uuid[], w_task uuid[], w_idx int[], w_path text[], w_body bytea[], p_held boolean, p_take boolean,
+  w_ns text[], w_ckpt uuid[], w_owner uuid[], w_task uuid[], w_idx int[], w_path text[], w_body bytea[], p_held boolean, p_take boolean, p_stop boolean,
   INOUT s_fence bigint, INOUT h_exec uuid, INOUT h_node text, INOUT h_queue text,
   INOUT n_exec uuid, INOUT n_fence bigint, INOUT n_spec bytea, INOUT taken boolean) LANGUAGE plpgsql AS $$
 DECLARE v_queue text;
@@ -370,7 +372,8 @@ BEGIN
     UPDATE farm.superstep s SET taken = true WHERE s.tenant_id = p_tenant AND s.run_id = p_run AND s.checkpoint_id = p_ckpt;
   END IF;
   IF p_held THEN
-    UPDATE farm.node_execution e SET status = 'ready', published_at = clock_timestamp(), available_at = clock_timestamp()
+    UPDATE farm.node_execution e
+       SET status = 'ready', published_at = clock_timestamp(), available_at = clock_timestamp(), publishes = CASE WHEN p_take THEN 0 ELSE 1 END
      WHERE (e.tenant_id, e.run_id, e.checkpoint_id, e.execution_id) = (
        SELECT x.tenant_id, x.run_id, x.checkpoint_id, x.execution_id FROM farm.node_execution x
         WHERE x.tenant_id = p_tenant AND x.run_id = p_run AND x.checkpoint_id = p_ckpt AND x.status = 'held'
@@ -383,15 +386,24 @@ BEGIN
        WHERE (e.tenant_id, e.run_id, e.checkpoint_id, e.execution_id) = (
          SELECT x.tenant_id, x.run_id, x.checkpoint_id, x.execution_id FROM farm.node_execution x
           WHERE x.tenant_id = p_tenant AND x.run_id = p_run AND x.checkpoint_id = p_ckpt AND x.status = 'ready'
-            AND x.queue = v_queue AND x.available_at <= clock_timestamp() AND x.lost_to IS NULL AND x.outcome IS NULL AND (i = 2 OR x.execution_id > p_exec)
+            AND x.queue = v_queue AND x.publishes = 0 AND x.available_at <= clock_timestamp() AND x.lost_to IS NULL AND x.outcome IS NULL AND (i = 2 OR x.execution_id > p_exec)
           ORDER BY x.execution_id LIMIT 1 FOR UPDATE SKIP LOCKED)
       RETURNING e.execution_id, e.fence, e.spec INTO n_exec, n_fence, n_spec;
       EXIT WHEN FOUND;
     END LOOP;
     IF n_exec IS NOT NULL THEN
+      h_exec := NULL;          -- whichever was let go is this one, or is taken by one of those at work
       SELECT s.taken INTO taken FROM farm.superstep s WHERE s.tenant_id = p_tenant AND s.run_id = p_run AND s.checkpoint_id = p_ckpt;
       RETURN;
     END IF;
+  END IF;
+  IF p_stop AND h_exec IS NULL THEN
+    UPDATE farm.node_execution e SET publishes = 1, published_at = clock_timestamp()
+     WHERE (e.tenant_id, e.run_id, e.checkpoint_id, e.execution_id) = (
+       SELECT x.tenant_id, x.run_id, x.checkpoint_id, x.execution_id FROM farm.node_execution x
+        WHERE x.tenant_id = p_tenant AND x.run_id = p_run AND x.checkpoint_id = p_ckpt AND x.status = 'ready' AND x.publishes = 0
+        ORDER BY x.execution_id LIMIT 1 FOR UPDATE SKIP LOCKED)
+    RETURNING e.execution_id, e.node, e.queue INTO h_exec, h_node, h_queue;
   END IF;
   COMMIT;
   -- Not synchronous: an election that Postgres loses in a crash is found by the healer.
@@ -402,6 +414,20 @@ BEGIN
     UPDATE farm.superstep s SET worker = p_worker, fence = s.fence + 1, attempts = s.attempts + 1
      WHERE s.tenant_id = p_tenant AND s.run_id = p_run AND s.checkpoint_id = p_ckpt AND s.worker IS NULL RETURNING s.fence INTO s_fence;
   END IF;
+END $$;
+
+-- A wave is none any more: those of its siblings that wait without a message, which are to have one now. Each is named once.
+CREATE FUNCTION farm.rest_of_wave(p_tenant uuid, p_run uuid, p_ckpt uuid) RETURNS TABLE (execution_id uuid, node text, queue text) LANGUAGE plpgsql AS $$
+#variable_conflict use_column
+BEGIN
+  PERFORM set_config('farm.tenant', p_tenant::text, true), set_config('synchronous_commit', 'off', true);
+  RETURN QUERY
+  WITH picked AS MATERIALIZED (
+    SELECT x.execution_id FROM farm.node_execution x
+     WHERE x.tenant_id = p_tenant AND x.run_id = p_run AND x.checkpoint_id = p_ckpt AND x.status = 'ready' AND x.publishes = 0 FOR UPDATE SKIP LOCKED)
+  UPDATE farm.node_execution e SET publishes = 1, published_at = clock_timestamp() FROM picked p
+   WHERE e.tenant_id = p_tenant AND e.run_id = p_run AND e.checkpoint_id = p_ckpt AND e.execution_id = p.execution_id
+  RETURNING e.execution_id, e.node, e.queue;
 END $$;
 
 -- The node failed and its RetryPolicy wants another try, later: nothing is saved but that. p_spec: the call, with its tries counted.
@@ -523,7 +549,7 @@ RETURNS TABLE (checkpoint_id uuid, execution_id uuid, graph_id text, node text, 
 BEGIN
   PERFORM set_config('farm.tenant', p_tenant::text, true);
   RETURN QUERY
-  UPDATE farm.node_execution e SET published_at = clock_timestamp()
+  UPDATE farm.node_execution e SET published_at = clock_timestamp(), publishes = greatest(e.publishes, 1)
     FROM farm.run r JOIN farm.thread_head h ON h.tenant_id = r.tenant_id AND h.thread_id = r.thread_id
    WHERE r.tenant_id = p_tenant AND r.run_id = p_run AND r.status = 'running'
      AND e.tenant_id = p_tenant AND e.run_id = p_run AND e.checkpoint_id = h.head

@@ -126,7 +126,7 @@ CREATE TABLE farm.node_execution (
   worker        bigint,                            -- the holder's process
   available_at  timestamptz NOT NULL DEFAULT clock_timestamp(),
   published_at  timestamptz,
-  publishes     smallint NOT NULL DEFAULT 1,       -- the healer waits twice as long before each further one
+  publishes     smallint NOT NULL DEFAULT 1,       -- the healer waits twice as long before each further one; 0: in a wave, and has no message
   started_at    timestamptz,
   finished_at   timestamptz,
   spec          bytea NOT NULL,                    -- NodeCall, serialised
@@ -143,6 +143,7 @@ CREATE TABLE farm.superstep (
   checkpoint_id uuid NOT NULL,
   width         int NOT NULL,
   taken         boolean NOT NULL DEFAULT false,    -- an interrupt() got the answer without an id
+  wave          boolean NOT NULL DEFAULT false,    -- whoever settles a sibling goes on with the next one; docs/decisions/0014
   fence         bigint NOT NULL DEFAULT 0,
   attempts      int NOT NULL DEFAULT 0,
   given_back    int NOT NULL DEFAULT 0,            -- of these, by workers that live

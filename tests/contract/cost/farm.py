@@ -17,6 +17,7 @@ from agentfarm.flow.admit import admit_run, build_run
 from agentfarm.flow.ahead import Quiet
 from agentfarm.flow.farm import Farm
 from agentfarm.flow.ports import Publisher
+from agentfarm.flow.wave import Waves
 from agentfarm.messages import ExecuteNode
 from agentfarm.persistence.caches import Cache
 from agentfarm.persistence.executions import PostgresExecutions
@@ -180,6 +181,7 @@ def counted_farm(
     with wired(environment):
         wiring.start_worker("counted@tests/1")
         collecting = Collecting(wiring.farm().publisher)
-        # No clock decides how far a run goes ahead, nor how long the queue is.
-        farm = replace(wiring.farm(), publisher=collecting, backlog=Quiet(), run_ahead=RunAhead(nodes=10, seconds=60.0))
+        # No clock decides how far a run goes ahead, nor how long the queue is, nor which siblings have a message.
+        told = {"backlog": Quiet(), "run_ahead": RunAhead(nodes=10, seconds=60.0), "waves": Waves()}
+        farm = replace(wiring.farm(), publisher=collecting, **told)
         yield CountedFarm(farm, collecting, *taps, tier=tier, choices=choices)

@@ -56,7 +56,7 @@ PRICES: Mapping[str, Row] = {
         ("line", "line.start", 0),
         "Claim, commit that leases the first node to the same worker, commit of that node. The input comes with the "
         "spec, and is saved as LangGraph saves it: as input channel, as a write, as the channel that it becomes.",
-        {"postgres": Price(3, 3, messages=1, copies=(3, 1, 1), beside=(5070, 1610))},
+        {"postgres": Price(3, 3, messages=1, copies=(3, 1, 1), beside=(5070, 1710))},
     ),
     "lone node": Row(
         ("line", "line.b", 0),
@@ -71,7 +71,7 @@ PRICES: Mapping[str, Row] = {
     "node that fans out": Row(
         ("fan_out", "fan_out.start", 0),
         "As any first node; a message for each Send.",
-        {"postgres": Price(3, 3, messages=graphs.WIDTH, copies=(3, 1, 1), beside=(6850, 1620))},
+        {"postgres": Price(3, 3, messages=graphs.WIDTH, copies=(3, 1, 1), beside=(6850, 1720))},
     ),
     "sibling": Row(
         ("fan_out", "fan_out.item", 0),

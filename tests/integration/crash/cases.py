@@ -120,6 +120,10 @@ class Case:
     counts_attempts: bool = False
 
 
+#: Graphs whose nodes are known to be short before they are executed: their siblings are waves.
+SHORT = ("wave", "wave, two at a time", "wave with questions")
+
+
 @dataclass(frozen=True, slots=True)
 class Answers:
     """{question: answer}, sent by the questions' ids."""
@@ -141,6 +145,9 @@ CASES: Mapping[str, Case] = {
     "waiting": Case(KNOWN["line"].graph, ({"log": ["in"]}, {"log": ["again"]}), ("success", "success"), at_once=True),
     "ahead": _of(KNOWN["line"], **AHEAD),
     "diamond ahead": _of(KNOWN["diamond"], **AHEAD),
+    "wave": _of(KNOWN["fan_out"]),
+    "wave, two at a time": _of(KNOWN["fan_out"], config={"max_concurrency": 2}),
+    "wave with questions": _of(KNOWN["questions"]),
     "breakpoint": Case(
         KNOWN["diamond"].graph, ({"log": ["in"]}, None), ("interrupted", "success"), {"interrupt_before": ["e"]}
     ),

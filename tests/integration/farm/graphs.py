@@ -1,12 +1,13 @@
 """Small graphs with known answers, for the farm's tests."""
 
 import operator
+import time
 from typing import Annotated, Any
 
 from langgraph.channels.untracked_value import UntrackedValue
 from langgraph.config import get_stream_writer
 from langgraph.graph import END, START, StateGraph
-from langgraph.types import interrupt
+from langgraph.types import Send, interrupt
 from typing_extensions import TypedDict
 
 
@@ -119,3 +120,58 @@ def _parent() -> Any:
 
 
 parent = _parent()
+
+
+class Wide(TypedDict, total=False):
+    """seconds, fails, asks: what its items do, by their numbers"""
+
+    width: int
+    seconds: dict[str, float]
+    fails: list[int]
+    asks: list[int]
+    log: Annotated[list[str], operator.add]
+
+
+class Item(TypedDict):
+    number: int
+    seconds: float
+    fails: bool
+    asks: bool
+
+
+def _split(state: Wide) -> list[Send]:
+    every, of = state.get("seconds", {}).get("every", 0.0), state.get("seconds", {})
+    return [
+        Send(
+            "item",
+            Item(
+                number=n,
+                seconds=of.get(str(n), every),
+                fails=n in state.get("fails", ()),
+                asks=n in state.get("asks", ()),
+            ),
+        )
+        for n in range(state["width"])
+    ]
+
+
+def _item(sent: Item) -> Wide:
+    time.sleep(sent["seconds"])
+    if sent["fails"]:
+        raise ValueError("this item fails")
+    answer = interrupt({"question": sent["number"]}) if sent["asks"] else "done"
+    return {"log": [f"{sent['number']} {answer}"]}
+
+
+def _wide() -> Any:
+    builder = StateGraph(Wide)
+    builder.add_node("begin", lambda state: {})
+    builder.add_node("item", _item, input_schema=Item)  # type: ignore[call-overload]  # langgraph wants the graph's own state
+    builder.add_node("end", lambda state: {"log": ["end"]})
+    builder.add_edge(START, "begin")
+    builder.add_conditional_edges("begin", _split, ["item"])
+    builder.add_edge("item", "end")
+    return builder.compile()
+
+
+wide = _wide()

@@ -47,8 +47,10 @@ class Hand:
         assert isinstance(refused, Refused), refused
         return refused.why
 
-    def commit(self, claimed: Claimed, result: SegmentResult, *, lease_next: bool = False) -> Committed:
-        return self.executions.commit(claimed, result, lease_next=lease_next)
+    def commit(
+        self, claimed: Claimed, result: SegmentResult, *, lease_next: bool = False, wake: int | None = None
+    ) -> Committed:
+        return self.executions.commit(claimed, result, lease_next=lease_next, wake=wake)
 
     def stop(self) -> None:
         self.lease.stop()

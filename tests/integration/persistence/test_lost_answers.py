@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from typing import Any
+from uuid import UUID
 
 import pytest
 
@@ -11,6 +12,7 @@ from agentfarm.persistence import executions, leases
 from agentfarm.persistence.claims import Claims
 from agentfarm.persistence.database import Database
 from agentfarm.persistence.healing import PostgresHealing
+from agentfarm.records import Claimed
 from agentfarm.tenancy import Tenant
 from tests.integration.persistence.farmhands import (
     Hand,
@@ -107,6 +109,17 @@ def test_the_last_siblings_election_is_given_back_when_its_answer_was_lost(
     assert other.commit(advance, advanced(advance)).ended is not None
 
 
+def wave_of_three(hand: Hand, message: ExecuteNode) -> tuple[Claimed, Claimed, UUID]:
+    """Two that this worker holds, and one that waits."""
+    claimed = hand.claim(message)
+    begun = begin(claimed, "a", "b", "c")
+    committed = hand.commit(claimed, begun, lease_next=True, wake=1)
+    assert committed.leased is not None
+    held = committed.leased, hand.claim(committed.ready[0])
+    (waiting,) = {UUID(call.execution_id) for call in begun.next} - {one.message.execution_id for one in held}
+    return *held, waiting
+
+
 def test_a_sibling_that_was_taken_is_given_back_and_those_in_hand_are_not(
     home: Home,
     hand: Hand,
@@ -115,17 +128,15 @@ def test_a_sibling_that_was_taken_is_given_back_and_those_in_hand_are_not(
     lose_answer: Callable[..., None],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    claimed = hand.claim(start(home, acme))
-    ready = hand.commit(claimed, begin(claimed, "a", "b", "c")).ready
-    settling, in_hand = hand.claim(ready[0]), hand.claim(ready[1])
+    settling, in_hand, waiting = wave_of_three(hand, start(home, acme))
     lose_answer("settle")
 
     with pytest.raises(StoreUnavailable):
         hand.commit(settling, settled(settling), lease_next=True)
     monkeypatch.undo()
 
-    assert found_by(healer) == (ready[2],)
-    assert everything_leased(home) == [(ready[1].execution_id,)]
+    assert [message.execution_id for message in found_by(healer)] == [waiting]
+    assert everything_leased(home) == [(in_hand.message.execution_id,)]
     hand.commit(in_hand, settled(in_hand))
 
 
@@ -176,9 +187,7 @@ def test_what_a_commit_under_way_has_leased_is_no_stray(
 ) -> None:
     """Two siblings at once: the answer to one is lost, that to the other is on its way."""
     monkeypatch.setattr(leases, "STATEMENT_TIMEOUT_SECONDS", 0)
-    claimed = hand.claim(start(home, acme))
-    ready = hand.commit(claimed, begin(claimed, "a", "b", "c")).ready
-    one, two = hand.claim(ready[0]), hand.claim(ready[1])
+    one, two, _ = wave_of_three(hand, start(home, acme))
     taken = executions.PostgresExecutions._taken
     looks: list[int] = []
     real_look = hand.lease._look
@@ -210,14 +219,15 @@ def test_a_sibling_that_cannot_be_gone_on_with_is_given_back(
     home: Home, hand: Hand, acme: Tenant, healer: PostgresHealing, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     claimed = hand.claim(start(home, acme))
-    ready = hand.commit(claimed, begin(claimed, "a", "b")).ready
-    settling = hand.claim(ready[0])
+    begun = begin(claimed, "a", "b")
+    settling = hand.commit(claimed, begun, lease_next=True, wake=0).leased
+    assert settling is not None
     monkeypatch.setattr(executions, "load_call", _fails)
 
     with pytest.raises(MemoryError):
         hand.commit(settling, settled(settling), lease_next=True)
 
-    assert found_by(healer) == (ready[1],)
+    assert [str(message.execution_id) for message in found_by(healer)] == [begun.next[1].execution_id]
 
 
 def test_a_next_execution_that_cannot_be_gone_on_with_is_given_back(

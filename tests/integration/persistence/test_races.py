@@ -60,7 +60,8 @@ def work_off(hand: Hand, queue: list[ExecuteNode], choose: random.Random) -> Non
                 hand.executions.release(work)
                 break
             try:
-                committed = hand.commit(work, segment(work, choose), lease_next=choose.random() < 0.5)
+                goes_on, wake = choose.random() < 0.5, choose.choice([None, 0, 1])
+                committed = hand.commit(work, segment(work, choose), lease_next=goes_on, wake=wake)
             except (LeaseLost, HeadMoved):
                 break
             queue.extend(committed.ready)

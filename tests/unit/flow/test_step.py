@@ -12,10 +12,13 @@ from typing_extensions import TypedDict
 
 from agentfarm.engine.graph_loading import describe_graph
 from agentfarm.engine.graphs import GraphRegistry
-from agentfarm.engine.steps import NodeCall, RunSpec
+from agentfarm.engine.steps import NodeCall, RunSpec, SegmentResult
 from agentfarm.errors import GraphChanged, LeaseLost, StoreUnavailable, ValueLost
+from agentfarm.flow import step
 from agentfarm.flow.farm import Farm
 from agentfarm.flow.step import execute_node
+from agentfarm.flow.wave import Waves
+from agentfarm.ids import new_id
 from agentfarm.messages import ExecuteNode
 from agentfarm.records import Claimed, Committed, Ended, Refused
 from agentfarm.run_options import RunAhead, RunOptions
@@ -225,3 +228,82 @@ def test_what_a_database_that_went_away_may_have_leased_ahead_is_given_back(
         execute_node(eager, message)
 
     assert world.calls[-1] == ("release",)
+
+
+# --------------------------------------------------------------------------- waves
+
+
+def a_sibling(claimed: Claimed, name: str = "say", *, in_wave: bool = True) -> Claimed:
+    call = NodeCall(name, ("__pregel_pull", name), False, 25, "", "c", "e", False, None, False, True)
+    message = replace(claimed.message, execution_id=new_id(), node=name)
+    return replace(claimed, kind="node", call=call, message=message, in_wave=in_wave)
+
+
+class Crowd:
+    def __init__(self, *, is_ending: bool = False) -> None:
+        self.is_ending = is_ending
+
+    def has_work(self, queue: str) -> bool:
+        return False
+
+
+@pytest.fixture
+def settles(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each sibling is executed well: no graph, no checkpoint."""
+    monkeypatch.setattr(step, "_run_segment", lambda *_: SegmentResult(outcome="done"))
+
+
+@pytest.mark.usefixtures("settles")
+def test_who_settles_one_of_a_wave_goes_on_with_the_next(
+    farm: Farm, world: World, message: ExecuteNode, claimed: Claimed
+) -> None:
+    world.claims = [a_sibling(claimed, "one")]
+    world.commits = [Committed(leased=a_sibling(claimed, "two")), Committed()]
+    watcher = Watcher()
+
+    execute_node(farm, message, tell=watcher)
+
+    assert [call[3] for call in world.did("commit")] == [True, True]
+    assert watcher.told == ["g.two", "committed"]
+
+
+@pytest.mark.usefixtures("settles")
+@pytest.mark.parametrize(("in_wave", "is_ending"), [(False, False), (True, True)])
+def test_who_is_in_no_wave_or_is_to_end_takes_no_other(
+    farm: Farm, world: World, message: ExecuteNode, claimed: Claimed, in_wave: bool, is_ending: bool
+) -> None:
+    world.claims, world.commits = [a_sibling(claimed, in_wave=in_wave)], [Committed(ready=(message,))]
+
+    execute_node(replace(farm, backlog=Crowd(is_ending=is_ending)), message)
+
+    assert [call[3] for call in world.did("commit")] == [False]
+    assert world.did("publish") == [("publish", message)]
+
+
+@pytest.mark.usefixtures("settles")
+def test_who_is_fenced_out_of_a_wave_has_the_others_sent_for(
+    farm: Farm, world: World, message: ExecuteNode, claimed: Claimed
+) -> None:
+    world.claims, world.commits = [a_sibling(claimed)], [LeaseLost(execution_id="e")]
+    world.rest = (replace(message, node="waits"),)
+
+    assert execute_node(farm, message) == "fenced"
+    assert world.did("publish") == [("publish", *world.rest)]
+
+
+def test_a_wave_begins_where_all_siblings_are_known_to_be_short(
+    farm: Farm, world: World, message: ExecuteNode, claimed: Claimed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def spread(_: Farm, work: Claimed, __: object) -> SegmentResult:
+        calls = tuple(a_sibling(claimed).call for _ in range(50))
+        return SegmentResult(outcome="done") if work.call else SegmentResult(next=cast("Any", calls))
+
+    monkeypatch.setattr(step, "_run_segment", spread)
+    farm = replace(farm, waves=Waves(3))
+
+    world.claims, world.commits = [claimed], [Committed(leased=a_sibling(claimed, in_wave=False)), Committed()]
+    execute_node(farm, message)
+    world.claims, world.commits = [claimed], [Committed(leased=a_sibling(claimed)), Committed()]
+    execute_node(farm, message)
+
+    assert [call[3:] for call in world.did("commit")] == [(True, None), (False, None), (True, 3), (True, None)]

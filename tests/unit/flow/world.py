@@ -28,6 +28,7 @@ class World:
     commits: list[Committed | Exception] = field(default_factory=list)
     results: list[Any] = field(default_factory=list)  # what was committed
     open_messages: tuple[ExecuteNode, ...] = ()
+    rest: tuple[ExecuteNode, ...] = ()  # of a wave
     events: list[Event] = field(default_factory=list)
     runs: dict[UUID, RunRow] = field(default_factory=dict)
     sweep: Sweep = field(default_factory=Sweep)
@@ -114,8 +115,8 @@ class FakeExecutions:
     def claim(self, message: ExecuteNode) -> Any:
         return self.world.claims.pop(0) if self.world.claims else Refused("gone")
 
-    def commit(self, claimed: Any, result: Any, *, lease_next: bool = False) -> Committed:
-        self.world.calls.append(("commit", claimed.kind, result.status, lease_next))
+    def commit(self, claimed: Any, result: Any, *, lease_next: bool = False, wake: int | None = None) -> Committed:
+        self.world.calls.append(("commit", claimed.kind, result.status, lease_next, wake))
         self.world.results.append(result)
         answer = self.world.commits.pop(0)
         if isinstance(answer, Exception):
@@ -124,6 +125,9 @@ class FakeExecutions:
 
     def release(self, claimed: Any) -> None:
         self.world.calls.append(("release",))
+
+    def rest_of_wave(self, claimed: Any) -> tuple[ExecuteNode, ...]:
+        return self.world.rest if claimed.in_wave else ()
 
     def open_at_head(self, message: ExecuteNode) -> tuple[ExecuteNode, ...]:
         return self.world.open_messages

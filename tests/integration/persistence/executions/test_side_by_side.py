@@ -1,7 +1,9 @@
 """Siblings of one superstep: the last one advances, and none reads another's writes."""
 
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 from uuid import uuid4
 
 import pytest
@@ -10,6 +12,7 @@ from agentfarm.engine.steps import SegmentResult
 from agentfarm.errors import LeaseLost
 from agentfarm.ids import ZERO
 from agentfarm.messages import ExecuteNode
+from agentfarm.persistence.healing import PostgresHealing
 from agentfarm.records import Claimed
 from agentfarm.tenancy import Tenant
 from tests.integration.persistence.farmhands import (
@@ -35,6 +38,22 @@ def fan_out(hand: Hand, message: ExecuteNode, width: int, **config: object) -> t
     result = begin(claimed, *(f"node{n}" for n in range(width)))
     result.max_concurrency = claimed.run.config.get("max_concurrency")
     return hand.commit(claimed, result).ready
+
+
+def wave(hand: Hand, message: ExecuteNode, width: int, wake: int = 0) -> tuple[Claimed, tuple[ExecuteNode, ...]]:
+    """The first of the siblings, and messages for so many others."""
+    claimed = hand.claim(message)
+    result = begin(claimed, *(f"node{n}" for n in range(width)))
+    result.max_concurrency = claimed.run.config.get("max_concurrency")
+    committed = hand.commit(claimed, result, lease_next=True, wake=wake)
+    assert committed.leased is not None
+    return committed.leased, committed.ready
+
+
+def statuses(home: Home) -> list[tuple[str, int]]:
+    """(status, messages) of all siblings."""
+    sql = "SELECT status, publishes FROM farm.node_execution WHERE NOT alone ORDER BY status, publishes"
+    return [(str(status), int(str(publishes))) for status, publishes in home.query(sql)]
 
 
 def test_the_last_of_several_siblings_advances_the_superstep(home: Home, hand: Hand, acme: Tenant) -> None:
@@ -115,32 +134,187 @@ def test_no_more_siblings_are_ready_than_may_run_at_once(home: Home, hand: Hand,
     assert advance is not None
 
 
-def test_a_worker_may_go_on_with_the_next_sibling(home: Home, hand: Hand, acme: Tenant) -> None:
-    ready = fan_out(hand, start(home, acme), 3)
-    sibling: Claimed | None = hand.claim(ready[1])
-
+def go_through(hand: Hand, sibling: Claimed | None) -> tuple[list[str], Claimed | None]:
+    """What a worker takes of a wave, by name, until nothing is left; and the advance, if it gets it."""
     names, advance = [], None
     while sibling is not None:
         assert sibling.call is not None
+        assert sibling.in_wave
         names.append(sibling.call.name)
         committed = hand.commit(sibling, settled(sibling), lease_next=True)
+        assert committed.ready == ()
         sibling, advance = committed.leased, committed.advance
+    return names, advance
 
-    assert sorted(names) == ["node0", "node1", "node2"]
+
+def test_a_worker_goes_through_a_wave_each_sibling_under_a_lease_of_its_own(
+    home: Home, hand: Hand, acme: Tenant
+) -> None:
+    first, ready = wave(hand, start(home, acme), 4)
+    assert ready == ()
+    assert statuses(home) == [("leased", 1), ("ready", 0), ("ready", 0), ("ready", 0)]
+
+    names, advance = go_through(hand, first)
+
+    assert sorted(names) == ["node0", "node1", "node2", "node3"]
     assert advance is not None
+    assert set(advance.settled.values()) == {"done"}
+    assert len(advance.settled) == 4
+
+
+def test_a_sibling_that_has_a_message_is_left_to_it(home: Home, hand: Hand, acme: Tenant) -> None:
+    first, (to_another,) = wave(hand, start(home, acme), 4, wake=1)
+
+    names, advance = go_through(hand, first)
+
+    assert (len(names), advance) == (3, None)
+    other = hand.claim(to_another)
+    assert other.in_wave
+    names_of_other, advance = go_through(hand, other)
+    assert sorted(names + names_of_other) == ["node0", "node1", "node2", "node3"]
+    assert advance is not None
+
+
+def test_siblings_that_are_each_sent_for_are_in_no_wave(home: Home, hand: Hand, acme: Tenant) -> None:
+    one, two = (hand.claim(ready) for ready in fan_out(hand, start(home, acme), 2))
+
+    assert (one.in_wave, two.in_wave) == (False, False)
+    assert hand.commit(one, settled(one), lease_next=True).leased is None
+
+
+def test_a_hundred_siblings_over_eight_threads_of_a_wave_are_taken_once_each(
+    home: Home, hand: Hand, acme: Tenant
+) -> None:
+    first, ready = wave(hand, start(home, acme), 100, wake=7)
+    assert len(ready) == 7
+
+    with ThreadPoolExecutor(8) as pool:
+        taken = list(pool.map(lambda claim: go_through(hand, claim()), [lambda: first, *_claims(hand, ready)]))
+
+    names = [name for names, _ in taken for name in names]
+    assert sorted(names) == sorted(f"node{n}" for n in range(100))
+    assert len([advance for _, advance in taken if advance is not None]) == 1
+
+
+def _claims(hand: Hand, ready: Sequence[ExecuteNode]) -> list[Callable[[], Claimed]]:
+    return [partial(hand.claim, message) for message in ready]
+
+
+def test_a_worker_that_leaves_a_wave_names_one_that_has_no_message(home: Home, hand: Hand, acme: Tenant) -> None:
+    first, _ = wave(hand, start(home, acme), 3)
+
+    committed = hand.commit(first, settled(first))  # its time is up
+
+    assert committed.leased is None
+    (to_next,) = committed.ready
+    assert statuses(home) == [("done", 1), ("ready", 0), ("ready", 1)]
+    names, advance = go_through(hand, hand.claim(to_next))
+    assert (len(names), advance is not None) == (2, True)
+
+
+def test_siblings_of_a_node_that_takes_long_are_sent_for_once(home: Home, hand: Hand, acme: Tenant) -> None:
+    first, _ = wave(hand, start(home, acme), 4)
+
+    rest = hand.executions.rest_of_wave(first)
+
+    assert len(rest) == 3
+    assert {message.graph_id for message in rest} == {"graph"}
+    assert hand.executions.rest_of_wave(first) == ()
+    assert hand.commit(first, settled(first), lease_next=True).leased is None
+    last = [hand.commit(sibling, settled(sibling), lease_next=True) for sibling in map(hand.claim, rest)][-1]
+    assert last.advance is not None
+
+
+def test_who_waits_for_its_retry_leaves_a_wave_and_the_others_are_sent_for(
+    home: Home, hand: Hand, acme: Tenant
+) -> None:
+    first, _ = wave(hand, start(home, acme), 3)
+    assert first.call is not None
+    again = SegmentResult(outcome="retry", error=ValueError(), retry_in=60.0, call=first.call.retried(1, 0.0))
+
+    committed = hand.commit(first, again, lease_next=True)
+
+    assert committed.leased is None
+    assert len(committed.ready) == 2
+    assert first.message.execution_id not in {message.execution_id for message in committed.ready}
+
+
+def test_no_more_of_a_wave_are_at_work_than_may_run_at_once(home: Home, hand: Hand, acme: Tenant) -> None:
+    first, (to_another,) = wave(hand, start(home, acme, max_concurrency=2), 6, wake=5)
+    other = hand.claim(to_another)
+    at_work, names, advance = [first, other], [], None
+
+    while at_work:
+        leased = home.query("SELECT count(*) FROM farm.node_execution WHERE status IN ('ready', 'leased')")[0][0]
+        assert leased == len(at_work) <= 2
+        sibling = at_work.pop(0)
+        assert sibling.call is not None
+        names.append(sibling.call.name)
+        committed = hand.commit(sibling, settled(sibling), lease_next=True)
+        assert committed.ready == ()
+        at_work += [committed.leased] if committed.leased else []
+        advance = committed.advance
+
+    assert len(set(names)) == 6
+    assert advance is not None
+
+
+def test_one_that_may_run_once_another_has_ended_is_sent_for_by_who_leaves_a_wave(
+    home: Home, hand: Hand, acme: Tenant
+) -> None:
+    first, _ = wave(hand, start(home, acme, max_concurrency=1), 3)
+
+    (to_next,) = hand.commit(first, settled(first)).ready
+
+    assert statuses(home) == [("done", 1), ("held", 0), ("ready", 1)]
+    assert hand.claim(to_next).in_wave
 
 
 def test_a_worker_does_not_go_on_with_a_sibling_of_another_queue(home: Home, hand: Hand, acme: Tenant) -> None:
     first = hand.claim(start(home, acme))
-    begun = begin(first, "embed", "write")
-    embed, write = begun.next
-    to_embed, to_write = hand.commit(first, replace(begun, next=(replace(embed, queue="gpu"), write))).ready
-    writing = hand.claim(to_write)
+    begun = begin(first, "write", "embed")
+    write, embed = begun.next
+    begun = replace(begun, next=(write, replace(embed, queue="gpu")))
+    writing = hand.commit(first, begun, lease_next=True, wake=0).leased
+    assert writing is not None
 
     committed = hand.commit(writing, settled(writing), lease_next=True)
 
     assert (committed.leased, committed.advance) == (None, None)
-    assert execution(home, to_embed)["status"] == "ready"
+    assert statuses(home) == [("done", 1), ("ready", 0)]
+
+
+def test_a_sibling_that_is_lost_with_its_worker_is_not_taken_but_healed(
+    home: Home, hands: Callable[..., Hand], acme: Tenant
+) -> None:
+    dying, other = hands("dying"), hands("other")
+    first, (to_another,) = wave(dying, start(home, acme), 4, wake=1)
+    dying.stop()
+    healer = PostgresHealing(home.ops, home.app, home.settings)
+
+    names, advance = go_through(other, other.claim(to_another))
+
+    assert (len(names), advance) == (3, None)
+    (again,) = healer.sweep().again
+    assert again.execution_id == first.message.execution_id
+    _, advance = go_through(other, other.claim(again))
+    assert advance is not None
+
+
+def test_what_waits_in_a_wave_that_nobody_goes_on_with_is_found_by_the_healer(
+    home: Home, hands: Callable[..., Hand], acme: Tenant
+) -> None:
+    dying, other = hands("dying"), hands("other")
+    first, _ = wave(dying, start(home, acme), 3)
+    dying.stop()
+    healer = PostgresHealing(home.ops, home.app, home.settings.model_copy(update={"lost_message_seconds": 0.1}))
+
+    (lost,) = healer.sweep().again
+    assert lost.execution_id == first.message.execution_id
+    waiting = wait_for(lambda: healer.lost(lambda queue: 0).again, what="those that wait")
+
+    names = [name for message in (lost, *waiting) for name in go_through(other, other.claim(message))[0]]
+    assert sorted(names) == ["node0", "node1", "node2"]
 
 
 def test_the_error_of_a_sibling_ends_the_run_and_fences_the_others_out(home: Home, hand: Hand, acme: Tenant) -> None:
