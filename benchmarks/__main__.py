@@ -24,7 +24,7 @@ class Effort:
 
     runs     chains, runs or turns of a round
     tokens   of an answer
-    history  messages of a long chat
+    history  messages of a long chat, checkpoints of a long thread
     """
 
     rounds: int
@@ -167,7 +167,9 @@ def tables(name: str, farm: BenchFarm, effort: Effort) -> Iterator[Table]:
             from benchmarks.engine import measure_engine
 
             farm.become_worker()
-            yield from measure_engine(farm.driver, farm.stock_runner, rounds=effort.rounds, runs=effort.runs)
+            yield from measure_engine(
+                farm.driver, farm.stock_runner, rounds=effort.rounds, runs=effort.runs, history=effort.history
+            )
         case "once":
             from benchmarks.once import measure_once
 
