@@ -139,8 +139,8 @@ class _Process:
             waves=Waves(chosen.wave_messages, self._give_out),
         )
 
-    def _give_out(self, claimed: Claimed) -> None:
-        dispatch(self.farm, self.executions.rest_of_wave(claimed))
+    def _give_out(self, claimed: Claimed, most: int) -> None:
+        dispatch(self.farm, self.executions.rest_of_wave(claimed, most))
 
     def hand_back(self, *, seconds: float) -> None:
         self.lease.take_no_more()

@@ -66,9 +66,9 @@ class Executions(Protocol):
     def release(self, claimed: Claimed) -> None:
         """Give a claim back without a commit: another worker may have it at once. Never raises."""
 
-    def rest_of_wave(self, claimed: Claimed) -> tuple[ExecuteNode, ...]:
-        """The siblings of this execution that wait without a message, which are to have one now; each is named once.
-        () where it is in no wave. Raises StoreUnavailable."""
+    def rest_of_wave(self, claimed: Claimed, most: int = 1) -> tuple[ExecuteNode, ...]:
+        """So many siblings of this execution that wait without a message, which are to have one now; each is named
+        once. () where it is in no wave. Raises StoreUnavailable."""
 
     def open_at_head(self, message: ExecuteNode) -> tuple[ExecuteNode, ...]:
         """The ready executions of a run, for a message delivered again after its own was done."""

@@ -25,7 +25,8 @@ logger = logging.getLogger(__name__)
 #: that are sent for each.
 SHORT_SECONDS: Final = 0.02
 
-#: After so long in one node of a wave its siblings are sent for.
+#: After so long in one node of a wave another worker is asked to go on; after twice as long two more, then four, …: a
+#: machine that stumbles costs one message, and of nodes that are all long a hundred have begun after 0.2 s.
 LONG_SECONDS: Final = 0.05
 
 #: How often the watching thread looks, while there is a wave.
@@ -65,7 +66,8 @@ class Part:
         self._joined = joined
         self.is_member = False
         self.work: Claimed | None = None
-        self.sent_for: Claimed | None = None  # whose siblings have been sent for
+        self.sent_for: Claimed | None = None  # whose siblings have been sent for, and how often
+        self.times = 0
         self.since = 0.0
 
     @contextmanager
@@ -86,10 +88,10 @@ class Waves:
     """What this process knows of nodes' durations, and the thread that watches those in waves.
 
     most       messages that a wave sends beside the one it goes on with, at most; below 0: there are no waves
-    give_out   sends for the siblings that wait; raises Unavailable
+    give_out   sends for so many siblings that wait; raises Unavailable
     """
 
-    def __init__(self, most: int = -1, give_out: Callable[[Claimed], None] = lambda claimed: None) -> None:
+    def __init__(self, most: int = -1, give_out: Callable[[Claimed, int], None] = lambda claimed, most: None) -> None:
         self.durations = Durations()
         self._most = most
         self._give_out = give_out
@@ -136,7 +138,7 @@ class Waves:
                 self._watcher.start()
 
     def _watch(self) -> None:
-        """Until there is no wave here any more. Sends for the siblings of what takes long, once."""
+        """Until there is no wave here any more. Sends for siblings of what takes long: the longer, the more."""
         pause = threading.Event()
         while True:
             pause.wait(LOOK_SECONDS)
@@ -147,15 +149,14 @@ class Waves:
                 parts = list(self._parts)
             for part in parts:
                 work, since = part.work, part.since
-                if work is None or work is part.sent_for:
-                    continue
-                if clock.monotonic_seconds() - since > LONG_SECONDS:
-                    part.sent_for = work
-                    self._send_rest(work)
+                times = part.times if work is part.sent_for else 0
+                if work is not None and clock.monotonic_seconds() - since > LONG_SECONDS * 2**times:
+                    part.sent_for, part.times = work, times + 1
+                    self._send_rest(work, 2**times)
 
-    def _send_rest(self, work: Claimed) -> None:
+    def _send_rest(self, work: Claimed, most: int) -> None:
         try:
-            self._give_out(work)
+            self._give_out(work, most)
         except Unavailable as error:  # whoever settles one takes the next; where nobody does, the healer finds them
             logger.warning("siblings of a long node wait", extra={"code": error.code})
         except Exception:

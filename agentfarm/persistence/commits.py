@@ -29,7 +29,7 @@ COMMIT: Final = wire.function(
 SETTLE: Final = wire.procedure(
     "settle", f"{_HELD} uuid text text bool bytea text {WRITE_TYPES} bool bool bool", answers=8
 )
-REST_OF_WAVE: Final = wire.function("rest_of_wave", "uuid uuid uuid")
+REST_OF_WAVE: Final = wire.function("rest_of_wave", "uuid uuid uuid int4")
 RETRY_LATER: Final = wire.function("retry_later", f"{_HELD} text bytea int4 interval")
 LOAD_STEP: Final = wire.function("load_step", "uuid uuid uuid uuid uuid")
 
@@ -123,11 +123,10 @@ class PostgresTier:
             advance_fence=None if answer.raw("s_fence") is None else answer.number("s_fence"),
         )
 
-    def rest_of_wave(self, saver: ExecutionSaver) -> Sequence[tuple[UUID, str, str]]:
+    def rest_of_wave(self, saver: ExecutionSaver, most: int) -> Sequence[tuple[UUID, str, str]]:
         held = saver.held
-        answer = saver.database.call(
-            REST_OF_WAVE, [held.tenant_id.bytes, held.run_id.bytes, held.checkpoint_id.bytes], again=True
-        )
+        params = [held.tenant_id.bytes, held.run_id.bytes, held.checkpoint_id.bytes, wire.put_int4(most)]
+        answer = saver.database.call(REST_OF_WAVE, params, again=True)
         return [
             (answer.uuid("execution_id", at), answer.text("node", at), answer.text("queue", at))
             for at in range(answer.rows)

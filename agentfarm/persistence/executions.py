@@ -238,14 +238,14 @@ class PostgresExecutions:
             raise ValueError("a retry of nothing")
         saver.tier.retry_later(saver, result, call)
         again = (message_of(claimed.message, claimed.run, call),) if result.retry_in <= 0 else ()
-        return Committed(ready=(*again, *self.rest_of_wave(claimed)))  # of which this worker is no part any more
+        return Committed(ready=(*again, *self.rest_of_wave(claimed)))  # another takes this worker's part
 
-    def rest_of_wave(self, claimed: Claimed) -> tuple[ExecuteNode, ...]:
-        """Messages for the siblings that wait without one, of an execution in a wave. Raises StoreUnavailable."""
+    def rest_of_wave(self, claimed: Claimed, most: int = 1) -> tuple[ExecuteNode, ...]:
+        """Messages for so many siblings that wait without one, of an execution in a wave. Raises StoreUnavailable."""
         if not claimed.in_wave:
             return ()
         saver = saver_of(claimed)
-        return tuple(_sibling(claimed.message, *place) for place in saver.tier.rest_of_wave(saver))
+        return tuple(_sibling(claimed.message, *place) for place in saver.tier.rest_of_wave(saver, most))
 
     # ----------------------------------------------------------------------- after a delivery that came again
 

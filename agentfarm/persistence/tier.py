@@ -104,8 +104,8 @@ class Tier(Protocol):
         stops      of a wave: this worker takes none; release one that has no message
         """
 
-    def rest_of_wave(self, saver: "ExecutionSaver") -> Sequence[tuple[UUID, str, str]]:
-        """(execution, node, queue) of the siblings that wait without a message. Each is named once."""
+    def rest_of_wave(self, saver: "ExecutionSaver", most: int) -> Sequence[tuple[UUID, str, str]]:
+        """(execution, node, queue) of so many siblings that wait without a message. Each is named once."""
 
     def load_step(self, saver: "ExecutionSaver") -> Step:
         """For the advance that `settle` leased to this worker. `saver` is the last sibling's."""

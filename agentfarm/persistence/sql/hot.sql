@@ -416,15 +416,16 @@ BEGIN
   END IF;
 END $$;
 
--- A wave is none any more: those of its siblings that wait without a message, which are to have one now. Each is named once.
-CREATE FUNCTION farm.rest_of_wave(p_tenant uuid, p_run uuid, p_ckpt uuid) RETURNS TABLE (execution_id uuid, node text, queue text) LANGUAGE plpgsql AS $$
+-- Of a wave's siblings that wait without a message, so many that are to have one now. Each is named once.
+CREATE FUNCTION farm.rest_of_wave(p_tenant uuid, p_run uuid, p_ckpt uuid, p_limit int) RETURNS TABLE (execution_id uuid, node text, queue text) LANGUAGE plpgsql AS $$
 #variable_conflict use_column
 BEGIN
   PERFORM set_config('farm.tenant', p_tenant::text, true), set_config('synchronous_commit', 'off', true);
   RETURN QUERY
   WITH picked AS MATERIALIZED (
     SELECT x.execution_id FROM farm.node_execution x
-     WHERE x.tenant_id = p_tenant AND x.run_id = p_run AND x.checkpoint_id = p_ckpt AND x.status = 'ready' AND x.publishes = 0 FOR UPDATE SKIP LOCKED)
+     WHERE x.tenant_id = p_tenant AND x.run_id = p_run AND x.checkpoint_id = p_ckpt AND x.status = 'ready' AND x.publishes = 0
+     ORDER BY x.execution_id LIMIT p_limit FOR UPDATE SKIP LOCKED)
   UPDATE farm.node_execution e SET publishes = 1, published_at = clock_timestamp() FROM picked p
    WHERE e.tenant_id = p_tenant AND e.run_id = p_run AND e.checkpoint_id = p_ckpt AND e.execution_id = p.execution_id
   RETURNING e.execution_id, e.node, e.queue;

@@ -126,7 +126,7 @@ class FakeExecutions:
     def release(self, claimed: Any) -> None:
         self.world.calls.append(("release",))
 
-    def rest_of_wave(self, claimed: Any) -> tuple[ExecuteNode, ...]:
+    def rest_of_wave(self, claimed: Any, most: int = 1) -> tuple[ExecuteNode, ...]:
         return self.world.rest if claimed.in_wave else ()
 
     def open_at_head(self, message: ExecuteNode) -> tuple[ExecuteNode, ...]:
