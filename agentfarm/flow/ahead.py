@@ -14,8 +14,8 @@ from agentfarm.records import Claimed
 from agentfarm.run_options import RunAhead
 
 #: A turn: for so long a message's worker goes on although others wait, as a scheduler lets a process have its slice.
-#: Who waits is served sooner by that, since a node that is sent for costs twice the CPU of one that is not. 30 chains of
-#: no-op nodes on two full cores: 1.6 x the nodes a second of a message each, with 0.05 s hardly more than 1 x.
+#: Who waits is served sooner by that, since a node that is sent for costs twice the CPU of one that is not. 30 chains
+#: of no-op nodes on two full cores: 1.6 x the nodes a second of a message each; with 0.05 s hardly more than 1 x.
 TURN_SECONDS: Final = 0.25
 
 
