@@ -101,6 +101,9 @@ class Settings(BaseSettings):
     stream_max_events: int = Field(100_000, ge=1000, validation_alias=_named("AGENTFARM_STREAM_MAX_EVENTS"))
     stream_heartbeat_seconds: float = Field(5.0, gt=0, validation_alias=_named("AGENTFARM_STREAM_HEARTBEAT_SECONDS"))
 
+    # -- the Redis that moves runs (persistence "redis"); that of REDIS_URL where this is not given
+    redis_tier_url: SecretStr | None = Field(None, validation_alias=_named("AGENTFARM_REDIS_TIER_URL"))
+
     # -- node cache
     node_cache_max_bytes: int = Field(1 << 20, ge=0, validation_alias=_named("AGENTFARM_NODE_CACHE_MAX_BYTES"))
     node_cache_max_seconds: int = Field(

@@ -25,6 +25,7 @@
     ├── GraphLoadFailed       503     the graph's own code: a client is told, and trying again does not help
     ├── Unavailable           503     may succeed later
     │   ├── StoreUnavailable
+    │   ├── RedisTierUnavailable  inside: whoever meets it goes on in Postgres
     │   ├── BrokerUnavailable
     │   ├── StreamUnavailable
     │   └── CacheUnavailable
@@ -184,6 +185,13 @@ class StoreUnavailable(Unavailable):
 class BrokerUnavailable(Unavailable):
     code = "broker_unavailable"
     says = "The broker did not take {count} message(s). They are in the outbox and will be published by the healer."
+
+
+class RedisTierUnavailable(Unavailable):
+    """Inside: whoever meets it goes on in Postgres."""
+
+    code = "redis_tier_unavailable"
+    says = "Redis did not do what a run needs of it ({why}). The run goes on in the database."
 
 
 class StreamUnavailable(Unavailable):

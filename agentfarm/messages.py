@@ -8,8 +8,8 @@ reordering messages costs time and never a run. Three kinds, told apart by their
     advance  execution_id is zero: the superstep at checkpoint_id is complete, and nobody has moved the thread on
 """
 
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, replace
+from typing import Any, Literal
 from uuid import UUID
 
 from agentfarm.errors import BadRequest
@@ -26,6 +26,7 @@ class ExecuteNode:
 
     node, queue, graph_id  where it goes and how Flower names it; not part of the message's body
     build                  of the run, as a claim has told it; "" where nobody asked
+    thread_id, epoch       where Redis moves the run: on which thread, and under which epoch. None, 0: Postgres moves it
     """
 
     tenant_id: UUID
@@ -37,6 +38,14 @@ class ExecuteNode:
     node: str = ""
     queue: str = ""
     build: str = ""
+    thread_id: UUID | None = None
+    epoch: int = 0
+
+    def in_redis(self, thread_id: UUID, epoch: int) -> "ExecuteNode":
+        return replace(self, thread_id=thread_id, epoch=epoch)
+
+    def in_postgres(self) -> "ExecuteNode":
+        return replace(self, thread_id=None, epoch=0) if self.epoch else self
 
     @property
     def kind(self) -> Kind:
@@ -68,7 +77,10 @@ def split_build(queue: str) -> tuple[str, str]:
 
 
 def render_message(message: ExecuteNode) -> dict[str, str | int]:
-    """The JSON body. Shape: {v, tenant, home, run, checkpoint, execution}."""
+    """The JSON body. Shape: {v, tenant, home, run, checkpoint, execution}, and {thread, epoch} of a run in Redis."""
+    where: dict[str, str | int] = {}
+    if message.thread_id is not None and message.epoch:
+        where = {"thread": message.thread_id.hex, "epoch": message.epoch}
     return {
         "v": VERSION,
         "tenant": message.tenant_id.hex,
@@ -76,6 +88,7 @@ def render_message(message: ExecuteNode) -> dict[str, str | int]:
         "run": message.run_id.hex,
         "checkpoint": message.checkpoint_id.hex,
         "execution": message.execution_id.hex,
+        **where,
     }
 
 
@@ -109,7 +122,14 @@ class _Reader:
             run_id=self.id("run"),
             checkpoint_id=self.id("checkpoint"),
             execution_id=self.id("execution"),
+            **self.where(),
         )
+
+    def where(self) -> dict[str, Any]:
+        epoch = self.body.get("epoch", 0)
+        if not isinstance(epoch, int) or isinstance(epoch, bool) or epoch < 0:
+            raise Malformed(why="epoch is not a number")
+        return {"thread_id": self.id("thread"), "epoch": epoch} if epoch else {}
 
     def id(self, key: str) -> UUID:
         value = self.body.get(key)

@@ -10,9 +10,6 @@ from typing import Any, Final, Literal
 
 Persistence = Literal["postgres", "redis"]
 
-#: What a client may ask for in time, and this server cannot do yet: refused by name, and not offered to tenants.
-NOT_YET: Final[frozenset[Persistence]] = frozenset({"redis"})
-
 #: Most that may be asked for; how much of that a worker does is its operator's choice (AGENTFARM_RUN_AHEAD_…).
 MAX_AHEAD_NODES: Final = 1000
 MAX_AHEAD_SECONDS: Final = 60.0

@@ -8,7 +8,7 @@ import logging
 import os
 import time
 from collections.abc import Callable, Coroutine, Sequence
-from functools import cache
+from functools import cache, partial
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
@@ -20,6 +20,7 @@ from agentfarm.engine.graphs import GraphRegistry  # noqa: E402
 from agentfarm.errors import GraphLoadFailed, GraphNotFound, Misconfigured, StoreUnavailable  # noqa: E402
 from agentfarm.flow.dispatch import dispatch  # noqa: E402
 from agentfarm.flow.farm import Farm  # noqa: E402
+from agentfarm.flow.settle import tell  # noqa: E402
 from agentfarm.flow.wave import Waves  # noqa: E402
 from agentfarm.persistence.database import Database, Databases, check_at_start  # noqa: E402
 from agentfarm.persistence.executions import PostgresExecutions  # noqa: E402
@@ -27,6 +28,10 @@ from agentfarm.persistence.healing import PostgresHealing  # noqa: E402
 from agentfarm.persistence.keys import PostgresKeys  # noqa: E402
 from agentfarm.persistence.leases import WorkerLease  # noqa: E402
 from agentfarm.persistence.node_cache import RedisNodeCaches  # noqa: E402
+from agentfarm.persistence.redis_tier.claims import RedisClaims  # noqa: E402
+from agentfarm.persistence.redis_tier.healing import RedisHealing  # noqa: E402
+from agentfarm.persistence.redis_tier.scripts import RedisScripts  # noqa: E402
+from agentfarm.persistence.redis_tier.write_behind import WriteBehind  # noqa: E402
 from agentfarm.persistence.runs import PostgresRuns  # noqa: E402
 from agentfarm.persistence.serde import FaithfulSerializer, serde_of  # noqa: E402
 from agentfarm.persistence.store import PostgresStores  # noqa: E402
@@ -120,14 +125,30 @@ class _Process:
         self.backlog = QueueBacklog(self.publisher.queue_length, unbegun)
         ttl = graphs().ttl
         default_ttl = ThreadTtl(ttl.default_minutes, ttl.strategy) if ttl.default_minutes else None
-        self.executions = PostgresExecutions(self.databases, serde_for, self.lease, chosen)
+        self.redis_scripts = RedisScripts((chosen.redis_tier_url or chosen.redis_url).get_secret_value())
+        self.behind = WriteBehind(self.redis_scripts, self.databases)
+        redis = RedisClaims(self.redis_scripts, self.behind)
+        self.executions = PostgresExecutions(self.databases, serde_for, self.lease, chosen, redis)
         self.farm = Farm(
             graphs=graphs(),
             executions=self.executions,
-            runs=PostgresRuns(self.databases, serde_for, default_ttl=default_ttl, build=chosen.build),
-            threads=PostgresThreads(self.databases, serde_for, default_ttl=default_ttl),
+            runs=PostgresRuns(
+                self.databases, serde_for, default_ttl=default_ttl, build=chosen.build, behind=self.behind
+            ),
+            threads=PostgresThreads(self.databases, serde_for, default_ttl=default_ttl, behind=self.behind),
             stores=PostgresStores(self.databases, graphs().store, max_value_bytes=chosen.store_max_value_bytes),
-            healing=PostgresHealing(self.ops, self.database, chosen, expiry_seconds=ttl.sweep_minutes * 60),
+            healing=PostgresHealing(
+                self.ops,
+                self.database,
+                chosen,
+                expiry_seconds=ttl.sweep_minutes * 60,
+                redis=RedisHealing(
+                    self.redis_scripts,
+                    self.behind,
+                    late_seconds=chosen.lost_message_seconds,
+                    lease_seconds=chosen.lease_seconds,
+                ),
+            ),
             publisher=self.publisher,
             log=self.log,
             caches=self.caches,
@@ -138,6 +159,7 @@ class _Process:
             backlog=self.backlog,
             waves=Waves(chosen.wave_messages, self._give_out),
         )
+        self.behind.tell = partial(tell, self.farm)
 
     def _give_out(self, claimed: Claimed, most: int) -> None:
         dispatch(self.farm, self.executions.rest_of_wave(claimed, most))
@@ -145,10 +167,13 @@ class _Process:
     def hand_back(self, *, seconds: float) -> None:
         self.lease.take_no_more()
         self.executions.release_all()
+        self.behind.close()
         self.lease.stop(seconds=seconds)
 
     def close(self) -> None:
+        self.behind.close()
         self.lease.stop()
+        self.redis_scripts.close()
         self.publisher.close()
         self.log.close()
         self.caches.close()

@@ -25,7 +25,7 @@ from agentfarm.flow.farm import Farm
 from agentfarm.flow.graph_use import clients_own, looking, use_graph
 from agentfarm.flow.settle import announce
 from agentfarm.records import Admitted, NewRun, Once, OtherBuild, RunRequest, RunRow
-from agentfarm.run_options import NOT_YET, RunOptions, decide_options
+from agentfarm.run_options import RunOptions, decide_options
 from agentfarm.tenancy import Tenant
 
 #: How the Agent Server's stream modes are made from LangGraph's own; "events" is made by the engine.
@@ -164,13 +164,7 @@ def build_run(farm: Farm, tenant: Tenant, request: RunRequest, *, thread_id: UUI
 
 def _options(farm: Farm, tenant: Tenant, request: RunRequest) -> RunOptions:
     # Between the run's choices and its tenant's is the place of its assistant's, once assistants can be made.
-    options = decide_options([request.choices, tenant.choices], most=farm.run_ahead)
-    if options.persistence in NOT_YET:
-        raise InvalidInput(
-            where="config.agentfarm.persistence",
-            why=f"{options.persistence!r} is not available yet; leave it out, or send 'postgres'",
-        )
-    return options
+    return decide_options([request.choices, tenant.choices], most=farm.run_ahead)
 
 
 def _requested_modes(request: RunRequest) -> tuple[str, ...]:

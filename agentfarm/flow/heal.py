@@ -57,6 +57,8 @@ def sweep_once(farm: Farm) -> Healed:
     dispatch(farm, sweep.again)
     stalled = farm.healing.stalled()
     dispatch(farm, stalled)
+    in_redis = farm.healing.in_redis()
+    dispatch(farm, in_redis)
     late = farm.healing.lost(farm.publisher.queue_length)
     dispatch(farm, late.again)
     announce(farm, sweep.ended)
@@ -64,7 +66,7 @@ def sweep_once(farm: Farm) -> Healed:
     healed = Healed(
         taken_over=len(sweep.again) + sweep.later,
         buried=len(sweep.dead),
-        published_again=len(late.again),
+        published_again=len(late.again) + len(in_redis),
         advanced=len(stalled),
         announced=announced,
         forgotten=_forget(farm),

@@ -218,6 +218,9 @@ class Healing(Protocol):
     def stalled(self, *, limit: int = 100) -> tuple[ExecuteNode, ...]:
         """Advance messages for supersteps that are complete and that nobody moved on."""
 
+    def in_redis(self, *, limit: int = 2000) -> tuple[ExecuteNode, ...]:
+        """Messages to send again of runs that Redis moves. What stands still there goes on in Postgres, and is told."""
+
     def unannounced(self, *, limit: int = 100) -> tuple[Ended, ...]:
         """Runs that are over for more than a moment and whose stream nobody closed."""
 

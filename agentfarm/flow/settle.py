@@ -9,8 +9,9 @@ from collections.abc import Iterable
 
 from agentfarm.engine.jsonable import to_json
 from agentfarm.errors import AgentFarmError
+from agentfarm.flow.dispatch import dispatch
 from agentfarm.flow.farm import Farm
-from agentfarm.records import Ended, Event
+from agentfarm.records import Committed, Ended, Event
 
 logger = logging.getLogger(__name__)
 
@@ -23,6 +24,13 @@ def last_events(ended: Ended) -> list[Event]:
         events.append(Event("error", to_json(told)))
     events.append(Event("end", to_json({"status": ended.status})))
     return events
+
+
+def tell(farm: Farm, committed: Committed) -> None:
+    """Publish what a commit made ready, and announce the run that it ended: for one that no message waits for."""
+    dispatch(farm, committed.ready)
+    if committed.ended is not None:
+        announce(farm, [committed.ended])
 
 
 def announce(farm: Farm, ended: Iterable[Ended]) -> int:

@@ -37,6 +37,7 @@ PAGE = 20
 class TenantSaver(BlockingSaver):
     """guard_idle  writing raises ThreadBusy when a run of the thread is not over, in the same transaction
     ended       a run that is over: `get_tuple` answers with the writes that were there when it ended
+    before_read is told which thread will be read
     """
 
     def __init__(
@@ -47,8 +48,10 @@ class TenantSaver(BlockingSaver):
         *,
         guard_idle: bool = False,
         ended: UUID | None = None,
+        before_read: Callable[[UUID], None] | None = None,
     ) -> None:
         super().__init__(serde=serde)
+        self._before_read = before_read or _nothing
         self.database = database
         self.tenant_id = tenant_id
         self.guard_idle = guard_idle
@@ -72,6 +75,7 @@ class TenantSaver(BlockingSaver):
         raises  InvalidId (of thread or checkpoint), StoreUnavailable
         """
         place = Place.of(config)
+        self._before_read(place.thread_id)
         found = self._read(
             lambda connection: checkpoint_reads.find(connection, self.tenant_id, place, ended=self.ended)
         )
@@ -104,6 +108,8 @@ class TenantSaver(BlockingSaver):
         limit: int | None,
     ) -> Iterator[Sequence[CheckpointTuple]]:
         """No transaction stays open between two pages."""
+        if config is not None:
+            self._before_read(Place.of(config).thread_id)
         cursor = checkpoint_reads.Cursor.of(config, before, page=PAGE if wanted or not limit else min(PAGE, limit))
         left = limit
         while not cursor.is_done and (left is None or left > 0):
@@ -134,6 +140,7 @@ class TenantSaver(BlockingSaver):
         if not channels:
             return {}
         place = Place.of(config)
+        self._before_read(place.thread_id)
         return self._read(
             lambda connection: checkpoint_reads.delta_history(connection, self.tenant_id, place, channels, self.serde)
         )
@@ -211,3 +218,7 @@ class TenantSaver(BlockingSaver):
         runs = [UUID(run_id) for run_id in run_ids]
         if runs:
             self._in_transaction(lambda connection: checkpoint_upkeep.delete_of_runs(connection, self.tenant_id, runs))
+
+
+def _nothing(thread_id: UUID) -> None:
+    """Nobody else has anything of it."""

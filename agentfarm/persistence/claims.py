@@ -26,6 +26,9 @@ from agentfarm.persistence.database import Database, Databases
 from agentfarm.persistence.execution_keys import head_key, held_of, key_of, run_key
 from agentfarm.persistence.execution_saver import ExecutionSaver
 from agentfarm.persistence.leases import Held, LostAnswer, WorkerLease
+from agentfarm.persistence.redis_tier.claims import Brought, RedisClaims
+from agentfarm.persistence.redis_tier.saver import RedisSaver
+from agentfarm.persistence.redis_tier.write_behind import RedisHeld
 from agentfarm.persistence.specs import load_call, load_spec
 from agentfarm.persistence.working import Working
 from agentfarm.records import Claimed, Refused
@@ -59,7 +62,9 @@ class Claims:
         serde_for: Callable[[str], SerializerProtocol],
         lease: WorkerLease,
         settings: Settings,
+        redis: RedisClaims | None = None,
     ) -> None:
+        self.redis = redis
         self.databases = databases
         self.serde_for = serde_for
         self.worker = lease
@@ -69,6 +74,8 @@ class Claims:
         self._heads: Cache[Head] = Cache(HEAD_CACHE_BYTES, idle_seconds=IDLE_SECONDS)
         self._working = Working()
         self._savers: weakref.WeakSet[ExecutionSaver] = weakref.WeakSet()  # of claims that may be open
+        if redis is not None:
+            redis.behind.holding = self._held_in_redis
         self._committing = Working()  # by run: what such a commit leases is in `_working` only at its end
 
     def claim(self, message: ExecuteNode) -> Claimed | Refused:
@@ -86,6 +93,38 @@ class Claims:
 
     def _claim(self, message: ExecuteNode, *, retake: bool) -> Claimed | Refused:
         worker = self.worker.worker_id()
+        if message.epoch:
+            found = self._claim_in_redis(message, worker, retake=retake)
+            if found is not None:
+                return found
+            message = message.in_postgres()
+        return self._claim_in_postgres(message, worker, retake=retake)
+
+    def _claim_in_redis(self, message: ExecuteNode, worker: int, *, retake: bool) -> Claimed | Refused | None:
+        """None: the run is not there any more, as far as this message knows."""
+        if self.redis is None:
+            return None
+        run = None if message.kind == "start" else self._runs.get(run_key(message))
+        head = None if message.kind == "start" else self._heads.get(head_key(message, message.checkpoint_id))
+        brought = self.redis.claim(message, worker, retake=retake, has_run=run is not None, has_head=head is not None)
+        if not isinstance(brought, Brought):
+            return brought
+        with self.giving_back(brought.held):
+            return self._claimed(message, brought, run, head)
+
+    def _open_in_redis(self, message: ExecuteNode, worker: int, brought: Brought, epoch: int) -> Claimed | Refused:
+        """The start of a run that is to be moved by Redis."""
+        if self.redis is None:
+            raise StoreUnavailable("This process does not know the Redis that moves this run.")
+        opened = self.redis.open(message, worker, brought, epoch)
+        if opened is None:  # it was opened before, by whoever got this message first, or was recalled
+            again = message.in_redis(brought.thread_id, epoch)
+            found = self._claim_in_redis(again, worker, retake=True)
+            return found if found is not None else self._claim_in_postgres(message, worker, retake=True)
+        with self.giving_back(opened.held):
+            return self._claimed(message.in_redis(brought.thread_id, epoch), opened, None, None)
+
+    def _claim_in_postgres(self, message: ExecuteNode, worker: int, *, retake: bool) -> Claimed | Refused:
         database = self.databases.at(message.home)
         run = None if message.kind == "start" else self._runs.get(run_key(message))
         head = None if message.kind == "start" else self._heads.get(head_key(message, message.checkpoint_id))
@@ -108,27 +147,21 @@ class Claims:
             self._give_back_strays(message, worker)
             raise
         verdict = answer.text("verdict")
+        if verdict == "redis":
+            return self._open_in_redis(message, worker, _brought(message, answer, 0, worker), answer.number("epoch"))
         if verdict != "ok":
             return Refused("busy" if verdict == "busy" else "gone")
-        held = held_of(message, answer.number("fence"), worker)
-        with self.giving_back(held):
-            return self._claimed(database, message, held, answer, run, head)
+        brought = _brought(message, answer, answer.number("fence"), worker)
+        with self.giving_back(brought.held):
+            return self._claimed(message, brought, run, head)
 
-    def _claimed(
-        self,
-        database: Database,
-        message: ExecuteNode,
-        held: Held,
-        answer: wire.Answer,
-        run: RunSpec | None,
-        head: Head | None,
-    ) -> Claimed:
-        serde = self.serde_for(answer.text("graph"))
-        message = replace(message, build=answer.text("build"))
+    def _claimed(self, message: ExecuteNode, brought: Brought, run: RunSpec | None, head: Head | None) -> Claimed:
+        database, serde = self.databases.at(message.home), self.serde_for(brought.graph_id)
+        message = replace(message, build=brought.build)
         call, unreadable = None, None
         try:
             if run is None:
-                spec = answer.data("run_spec")
+                spec = brought.run_spec
                 run = load_spec(spec, serde)
                 # A start's graph gets the input itself, and may change it: what is kept of one is read anew, where the
                 # run's next nodes are likely to be executed here.
@@ -140,24 +173,40 @@ class Claims:
                     self._runs.put(run_key(message), kept, len(spec) * DECODED + ENTRY_BYTES)
             else:
                 run = _copy_for_one(run) or run
-            call = load_call(answer.data("spec"), serde)
+            call = load_call(brought.call, serde)
         except StateUnreadable as error:
             # Not this message's fault, and no other worker of this build will do better: the run ends and says why.
-            run, unreadable = run or _unreadable_run(message, answer), error
-        if message.kind == "node" and call is not None and answer.flag("taken"):
+            run, unreadable = run or _unreadable_run(message, brought), error
+        if message.kind == "node" and call is not None and brought.is_answered:
             call = replace(call, answered=False)  # a sibling has got the answer that has no id
-        at_id = answer.find_uuid("head") if message.kind == "start" else message.checkpoint_id
+        at_id = brought.head_id if message.kind == "start" else message.checkpoint_id
         if head is None and at_id is not None:
-            head = self.keep(message, at_id, make_head(answer.data("body"), answer.items("blobs")))
-        saver = ExecutionSaver(
-            database, held, answer.uuid("thread"), serde, POSTGRES,
-            at_id=at_id, head=head, writes=writes_of(answer),
-        )  # fmt: skip
-        settled = settled_of(answer) if message.kind == "advance" else {}
-        claimed = self.hand_out(message, saver, run, call, attempt=answer.number("attempt"), settled=settled)
+            if brought.head is None:
+                raise StoreUnavailable("The checkpoint that a node execution stands at was not to be had.")
+            head = self.keep(message, at_id, brought.head)
+        saver = self._saver(database, serde, message, brought, at_id, head)
+        claimed = self.hand_out(message, saver, run, call, attempt=brought.attempt, settled=brought.settled)
         claimed.unreadable = unreadable
-        claimed.in_wave = message.kind == "node" and answer.flag("wave")
+        claimed.in_wave = brought.in_wave
         return claimed
+
+    def _saver(
+        self,
+        database: Database,
+        serde: SerializerProtocol,
+        message: ExecuteNode,
+        brought: Brought,
+        at_id: UUID | None,
+        head: Head | None,
+    ) -> ExecutionSaver:
+        if isinstance(brought.held, RedisHeld) and self.redis is not None:
+            return RedisSaver(
+                database, brought.held, brought.thread_id, serde, self.redis.tier, brought.held.place, message.build,
+                at_id=at_id, head=head, writes=brought.writes,
+            )  # fmt: skip
+        return ExecutionSaver(
+            database, brought.held, brought.thread_id, serde, POSTGRES, at_id=at_id, head=head, writes=brought.writes
+        )
 
     def hand_out(
         self,
@@ -178,6 +227,7 @@ class Claims:
         saver.when_dropped.atexit = False
         self._savers.add(saver)
         # A node that is alone in its superstep goes on from the checkpoint, for which all is needed.
+        saver.call = call if message.kind == "node" else None
         saver.packet = call.packet if message.kind == "node" and call and not call.sole else None
         return Claimed(
             message=replace(message, graph_id=run.graph_id, node=call.name if call and message.kind == "node" else ""),
@@ -195,21 +245,31 @@ class Claims:
     def _dropped(self, key: bytes, held: Held) -> None:
         """Called by the garbage collector, in the middle of anything: takes no lock."""
         self._working.end_later(key)
-        self.worker.give_back(held, at_once=False)
+        self._give_back(held, at_once=False)
+
+    def _give_back(self, held: Held, *, at_once: bool = True) -> None:
+        if isinstance(held, RedisHeld) and self.redis is not None:
+            self.redis.behind.give_back(held)
+        else:
+            self.worker.give_back(held, at_once=at_once)
 
     def release(self, claimed: Claimed) -> None:
         """Give a claim back without a commit: another worker may have it at once. Never raises."""
         saver = saver_of(claimed)
         if self._is_open(saver):
             self._working.end(key_of(claimed.message))
-            self.worker.give_back(saver.held)
+            self._give_back(saver.held)
+
+    def _held_in_redis(self) -> list[RedisHeld]:
+        held = (saver.held for saver in self._savers.copy() if saver.when_dropped and saver.when_dropped.alive)
+        return [one for one in held if isinstance(one, RedisHeld)]
 
     def release_all(self) -> None:
         """Give all back that this process works on: at its end. What is committed later is fenced out. Never raises."""
         for saver in self._savers.copy():
             if self._is_open(saver):
                 self._working.end(key_of(saver.held))
-                self.worker.give_back(saver.held)
+                self._give_back(saver.held)
 
     @contextmanager
     def giving_back(self, held: Held) -> Iterator[None]:
@@ -217,7 +277,7 @@ class Claims:
         try:
             yield
         except BaseException:
-            self.worker.give_back(held)
+            self._give_back(held)
             raise
 
     @contextmanager
@@ -235,7 +295,10 @@ class Claims:
         saver = saver_of(claimed)
         if self._is_open(saver):
             self._working.end(key_of(claimed.message))
-        self._give_back_strays(claimed.message, saver.held.worker, saver.held)
+        if isinstance(saver.held, RedisHeld) and self.redis is not None:
+            self.redis.behind.recall_later(saver.held.place)
+        else:
+            self._give_back_strays(claimed.message, saver.held.worker, saver.held)
 
     def _give_back_strays(self, message: ExecuteNode, worker: int, first: Held | None = None) -> None:
         key = run_key(message)
@@ -308,6 +371,25 @@ def _copy_for_one(run: RunSpec) -> RunSpec | None:
         return None
 
 
-def _unreadable_run(message: ExecuteNode, answer: wire.Answer) -> RunSpec:
+def _unreadable_run(message: ExecuteNode, brought: Brought) -> RunSpec:
     """What is known of a run without its spec."""
-    return RunSpec(str(message.run_id), str(answer.uuid("thread")), answer.text("graph"), None, {}, {})
+    return RunSpec(str(message.run_id), str(brought.thread_id), brought.graph_id, None, {}, {})
+
+
+def _brought(message: ExecuteNode, answer: wire.Answer, fence: int, worker: int) -> Brought:
+    body = answer.raw("body")
+    return Brought(
+        held=held_of(message, fence, worker),
+        thread_id=answer.uuid("thread"),
+        graph_id=answer.text("graph"),
+        build=answer.text("build"),
+        run_spec=answer.raw("run_spec") or b"",
+        call=answer.data("spec"),
+        attempt=answer.number("attempt"),
+        is_answered=message.kind != "advance" and answer.flag("taken"),
+        in_wave=message.kind == "node" and answer.flag("wave"),
+        head_id=None if message.kind == "advance" else answer.find_uuid("head"),
+        head=None if body is None else make_head(body, answer.items("blobs")),
+        writes=writes_of(answer),
+        settled=settled_of(answer) if message.kind == "advance" else {},
+    )

@@ -15,6 +15,7 @@ from agentfarm.messages import at_build
 from agentfarm.persistence import wire
 from agentfarm.persistence.bodies import WriteRow, make_head
 from agentfarm.persistence.execution_saver import ExecutionSaver, held_params
+from agentfarm.persistence.leases import Held
 from agentfarm.persistence.segment_rows import CHECKPOINT_TYPES, WRITE_TYPES, SegmentRows
 from agentfarm.persistence.specs import dump_call
 from agentfarm.persistence.tier import Finished, Settled, Step, Taken
@@ -132,9 +133,8 @@ class PostgresTier:
             for at in range(answer.rows)
         ]
 
-    def load_step(self, saver: ExecutionSaver) -> Step:
-        known = saver.held.checkpoint_id.bytes if saver.head else None
-        held = saver.held
+    def load_step(self, saver: ExecutionSaver, held: Held) -> Step:
+        known = held.checkpoint_id.bytes if saver.head else None
         params = [held.tenant_id.bytes, held.run_id.bytes, saver.thread_id.bytes, held.checkpoint_id.bytes, known]
         answer = saver.database.call(LOAD_STEP, params, again=True)
         head = saver.head or make_head(answer.data("body"), answer.items("blobs"))

@@ -80,6 +80,11 @@ class BoundedConnection(psycopg.Connection[Any]):
         self.pgconn.send_prepare(name, statement.sql.encode(), list(statement.oids))
         return self._hot_answer()
 
+    def command(self, sql: bytes) -> pq.abc.PGresult:
+        """BEGIN, COMMIT, ROLLBACK around hot calls. Raises psycopg.Error, for example Silent."""
+        self.pgconn.send_query(sql)
+        return self._hot_answer()
+
     def _hot_answer(self) -> pq.abc.PGresult:
         answers: list[pq.abc.PGresult] = self.wait(generators.execute(self.pgconn), timeout=HOT_ANSWER_SECONDS)
         return answers[-1]

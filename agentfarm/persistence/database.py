@@ -6,6 +6,7 @@ What its errors become is store_errors.py's; which statements there are is every
 import select
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
 from typing import Any, Final, Literal, cast
 from uuid import UUID
 
@@ -116,24 +117,35 @@ class Database:
         return self._call(statement, params)
 
     def _call(self, statement: Prepared, params: Sequence[Param]) -> Answer:
+        with self._lent() as line:
+            return line.call(statement, params)
+
+    def call_all(self, statement: Prepared, each: Sequence[Sequence[Param]]) -> list[Answer]:
+        """The same function for each of these, in one transaction: one flush serves them all, or nothing is done.
+
+        raises  StoreUnavailable: it may have been carried out; what the function refuses with: nothing was
+        """
+        with self._lent() as line, line.transaction():
+            return [line.call(statement, params) for params in each]
+
+    @contextmanager
+    def _lent(self) -> Iterator["_Line"]:
+        """A connection of the pool for hot calls, and what becomes of it when one fails."""
         with translated():
             pooled = self.engine.raw_connection()
+        line = _Line(cast("BoundedConnection", pooled.driver_connection), pooled.info)
         try:
-            connection = cast("BoundedConnection", pooled.driver_connection)
-            result = _execute(connection, pooled.info, statement, params)
-            if result.status not in ANSWERED:
-                if _is_of_no_more_use(connection, result):
-                    pooled.invalidate()
-                    self.engine.dispose()  # those that are idle lead to the same server
-                raise refusal(result)
+            yield line
         except psycopg.Error as error:
             pooled.invalidate()
             if isinstance(error, Silent):
                 self.engine.dispose()
             raise translate(error) from None
         finally:
+            if line.is_of_no_more_use and pooled.is_valid:
+                pooled.invalidate()
+                self.engine.dispose()  # those that are idle lead to the same server
             _give_back(pooled)
-        return Answer(result)
 
     def dispose(self, *, close: bool = True) -> None:
         """Give all connections up. close=False in a forked child: the sockets are its parent's."""
@@ -203,9 +215,35 @@ def _leave_read_only(context: ExceptionContext) -> None:
         context.is_disconnect = True
 
 
-def _is_of_no_more_use(connection: BoundedConnection, result: pq.abc.PGresult) -> bool:
-    state = (result.error_field(pq.DiagnosticField.SQLSTATE) or b"").decode()
-    return state == _READ_ONLY or connection.pgconn.status != pq.ConnStatus.OK
+@dataclass(slots=True)
+class _Line:
+    """A connection while it is lent for hot calls. info: what the pool keeps with it"""
+
+    connection: BoundedConnection
+    info: dict[Any, Any]
+    is_of_no_more_use: bool = False
+
+    def call(self, statement: Prepared, params: Sequence[Param]) -> Answer:
+        """Raises what the server refuses with, and psycopg.Error."""
+        return Answer(self._checked(_execute(self.connection, self.info, statement, params)))
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        self._checked(self.connection.command(b"BEGIN"))
+        try:
+            yield
+        except BaseException:
+            if self.connection.pgconn.status == pq.ConnStatus.OK:
+                self.connection.command(b"ROLLBACK")
+            raise
+        self._checked(self.connection.command(b"COMMIT"))
+
+    def _checked(self, result: pq.abc.PGresult) -> pq.abc.PGresult:
+        if result.status not in ANSWERED:
+            state = (result.error_field(pq.DiagnosticField.SQLSTATE) or b"").decode()
+            self.is_of_no_more_use = state == _READ_ONLY or self.connection.pgconn.status != pq.ConnStatus.OK
+            raise refusal(result)
+        return result
 
 
 def _execute(

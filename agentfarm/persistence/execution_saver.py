@@ -9,6 +9,7 @@ fence and is refused in the same statement when another worker has taken over.
 import logging
 import weakref
 from collections.abc import AsyncIterator, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, Final, Self
 from uuid import UUID
 
@@ -24,8 +25,10 @@ from langgraph.checkpoint.base import (
 from langgraph.checkpoint.serde.base import SerializerProtocol
 
 from agentfarm.engine.fenced import FencedOut
+from agentfarm.engine.steps import NodeCall
 from agentfarm.errors import LeaseLost, StoreUnavailable
 from agentfarm.ids import ZERO
+from agentfarm.messages import ExecuteNode
 from agentfarm.persistence import wire
 from agentfarm.persistence.blocking_saver import BlockingSaver
 from agentfarm.persistence.bodies import (
@@ -41,8 +44,9 @@ from agentfarm.persistence.bodies import (
 )
 from agentfarm.persistence.checkpoints import TenantSaver
 from agentfarm.persistence.database import Database
+from agentfarm.persistence.execution_keys import held_of
 from agentfarm.persistence.leases import Held
-from agentfarm.persistence.segment_rows import WRITE_TYPES, write_params
+from agentfarm.persistence.segment_rows import WRITE_TYPES, Place, write_params
 from agentfarm.persistence.serde import FaithfulSerializer
 from agentfarm.persistence.tier import Tier
 
@@ -90,6 +94,8 @@ class ExecutionSaver(BlockingSaver):
         #: Where the execution's own Send is among all. LangGraph's loop, which reads first, needs no other; what a node
         #: asks for later is whole.
         self.packet: int | None = None
+        #: What is executed; None for a start, and before it is known.
+        self.call: NodeCall | None = None
         self._moved = False
         self._parts: dict[tuple[str, str], Parts] = {}  # of what was put here: (ns, checkpoint id)
 
@@ -100,6 +106,14 @@ class ExecutionSaver(BlockingSaver):
         return type(self)(
             self.database, held, self.thread_id, self.serde, self.tier, at_id=at_id, head=head, writes=writes
         )
+
+    def lease_of(self, message: ExecuteNode, fence: int) -> Held:
+        """What a commit of this one has leased to the same worker."""
+        return held_of(message, fence, self.held.worker)
+
+    def addressed(self, message: ExecuteNode) -> ExecuteNode:
+        """The message, as who claims it finds it."""
+        return message.in_postgres()
 
     def use_serde(self, serde: SerializerProtocol) -> None:
         """Read and write by this one from now on. Nothing is decoded before a graph asks for it."""
@@ -186,7 +200,8 @@ class ExecutionSaver(BlockingSaver):
             parent_id=parent_id,
             parent=self._parts_of(ns, parent_id),
         )
-        self._write(PUT_CHECKPOINT, self._checkpoint_params(ns, encoded))
+        with _fenced():
+            self._save_checkpoint(ns, encoded)
         self._parts[ns, checkpoint["id"]] = encoded.parts
         if ns == "":
             self.head_id, self._moved = encoded.checkpoint_id, True
@@ -199,6 +214,9 @@ class ExecutionSaver(BlockingSaver):
         if ns == "" and parent_id == str(self.at_id):
             return self.parts
         return self._parts.get((ns, parent_id))
+
+    def _save_checkpoint(self, ns: str, encoded: Encoded) -> None:
+        self.database.call(PUT_CHECKPOINT, self._checkpoint_params(ns, encoded))
 
     def _checkpoint_params(self, ns: str, encoded: Encoded) -> Sequence[wire.Param]:
         return [
@@ -220,19 +238,16 @@ class ExecutionSaver(BlockingSaver):
     ) -> None:
         """Save writes at once. Raises FencedOut, ValueLost, StoreUnavailable."""
         given = config["configurable"]
-        place = (given.get("checkpoint_ns") or "", given["checkpoint_id"])
         self.forget_warnings()
         rows = encode_writes(self.serde, self._owner_of(task_id), task_id, task_path, writes)
-        kept = wire.put_bools(not row.replaces for row in rows)
-        params = write_params([(place, row) for row in rows])
-        self._write(PUT_WRITES, [*held_params(self.held), self.thread_id.bytes, *params, kept])
+        with _fenced():
+            self._save_writes((given.get("checkpoint_ns") or "", given["checkpoint_id"]), rows)
         self.note_warnings()
 
-    def _write(self, statement: wire.Prepared, params: Sequence[wire.Param]) -> None:
-        try:
-            self.database.call(statement, params)
-        except LeaseLost as error:
-            raise FencedOut(str(error), **error.facts) from error
+    def _save_writes(self, place: Place, rows: Sequence[WriteRow]) -> None:
+        kept = wire.put_bools(not row.replaces for row in rows)
+        params = write_params([(place, row) for row in rows])
+        self.database.call(PUT_WRITES, [*held_params(self.held), self.thread_id.bytes, *params, kept])
 
     @property
     def is_lossy(self) -> bool:
@@ -265,6 +280,15 @@ class ExecutionSaver(BlockingSaver):
     def with_allowlist(self, extra_allowlist: Collection[tuple[str, ...]]) -> Self:
         """This saver: its serializer knows the graph's classes. Stock asks in every segment, and would clone both."""
         return self
+
+
+@contextmanager
+def _fenced() -> Iterator[None]:
+    """The graph is told in a way that none of its own handlers takes for an error of a node."""
+    try:
+        yield
+    except LeaseLost as error:
+        raise FencedOut(str(error), **error.facts) from error
 
 
 def held_params(held: Held) -> list[wire.Param]:

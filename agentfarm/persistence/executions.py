@@ -21,9 +21,10 @@ from agentfarm.persistence.bodies import Head
 from agentfarm.persistence.claims import Claims, saver_of
 from agentfarm.persistence.commits import status_of, width_of
 from agentfarm.persistence.database import Databases
-from agentfarm.persistence.execution_keys import held_of, message_of, start_message
+from agentfarm.persistence.execution_keys import message_of, start_message
 from agentfarm.persistence.execution_saver import ExecutionSaver
 from agentfarm.persistence.leases import Held, WorkerLease
+from agentfarm.persistence.redis_tier.claims import RedisClaims
 from agentfarm.persistence.run_errors import describe_error
 from agentfarm.persistence.segment_rows import SegmentRows
 from agentfarm.persistence.serde import serde_of
@@ -45,8 +46,9 @@ class PostgresExecutions:
         serde_for: Callable[[str], SerializerProtocol],
         lease: WorkerLease,
         settings: Settings,
+        redis: RedisClaims | None = None,
     ) -> None:
-        self.claims = Claims(databases, serde_for, lease, settings)
+        self.claims = Claims(databases, serde_for, lease, settings, redis)
 
     def claim(self, message: ExecuteNode) -> Claimed | Refused:
         """Take the lease. Raises StoreUnavailable."""
@@ -150,6 +152,7 @@ class PostgresExecutions:
         done = saver.tier.finish(
             saver, result, rows, build=message.build, leases_next=leases_next, sent=sent, error=error
         )
+        message = saver.addressed(message)
         ready = [
             message_of(message, claimed.run, call)
             for at, call in enumerate(result.next[: width_of(result)])
@@ -161,13 +164,15 @@ class PostgresExecutions:
             )
         if status is not None:
             self.claims.forget_run(message, saver.at_id)
+            if not done.is_told:
+                return Committed(ready=tuple(ready))
             ended = Ended(message.tenant_id, message.home, message.run_id, saver.thread_id, status, error, done.forget)
             return Committed(ready=tuple(ready), ended=ended)
         if next_head is not None:
             self.claims.replace_head(message, saver.at_id, UUID(result.next[0].checkpoint_id), next_head)
         if done.leased_fence is None or next_head is None:
             return Committed(ready=tuple(ready))
-        held = held_of(ready[0], done.leased_fence, saver.held.worker)
+        held = saver.lease_of(ready[0], done.leased_fence)
         with self.claims.giving_back(held):
             leased = self._leased(claimed, saver, rows, ready[0], held, result.next[0], next_head)
             leased.in_wave = sent is not None
@@ -198,6 +203,7 @@ class PostgresExecutions:
         are_held = bool(claimed.run.config.get("max_concurrency"))
         stops = claimed.in_wave and not take_next
         settled = saver.tier.settle(saver, result, rows, are_held=are_held, take_next=take_next, stops=stops)
+        message = saver.addressed(message)
         ready = () if settled.released is None else (_sibling(message, *settled.released),)
         if settled.taken is not None:
             return Committed(ready=ready, leased=self._taken(claimed, saver, settled.taken))
@@ -209,8 +215,8 @@ class PostgresExecutions:
     def _taken(self, claimed: Claimed, saver: ExecutionSaver, taken: Taken) -> Claimed:
         """A sibling that this worker goes on with. Of the writes there it gets the run's own: it has none itself, since
         what was lost, is tried again or is of a superstep that was entered again is claimed, not taken."""
-        message = replace(claimed.message, execution_id=taken.execution_id)
-        held = held_of(message, taken.fence, saver.held.worker)
+        message = saver.addressed(replace(claimed.message, execution_id=taken.execution_id))
+        held = saver.lease_of(message, taken.fence)
         with self.claims.giving_back(held):
             call = load_call(taken.spec, saver.serde)
             if call is not None and taken.is_answered:
@@ -224,10 +230,11 @@ class PostgresExecutions:
 
     def _elected(self, claimed: Claimed, saver: ExecutionSaver, fence: int, failed: BaseException | None) -> Claimed:
         """This worker advances the superstep, under a lease of its own."""
-        message = replace(claimed.message, execution_id=ZERO, node="", queue=at_build("", claimed.message.build))
-        held = held_of(message, fence, saver.held.worker)
+        advance = replace(claimed.message, execution_id=ZERO, node="", queue=at_build("", claimed.message.build))
+        message = saver.addressed(advance)
+        held = saver.lease_of(message, fence)
         with self.claims.giving_back(held):
-            step = saver.tier.load_step(saver)
+            step = saver.tier.load_step(saver, held)
             advancing = saver.next_saver(held, at_id=saver.at_id, head=step.head, writes=step.writes)
             return self.claims.lease(message, advancing, claimed, claimed.call, settled=step.settled, failed=failed)
 
@@ -237,7 +244,8 @@ class PostgresExecutions:
         if call is None:
             raise ValueError("a retry of nothing")
         saver.tier.retry_later(saver, result, call)
-        again = (message_of(claimed.message, claimed.run, call),) if result.retry_in <= 0 else ()
+        message = saver.addressed(claimed.message)
+        again = (message_of(message, claimed.run, call),) if result.retry_in <= 0 else ()
         return Committed(ready=(*again, *self.rest_of_wave(claimed)))  # another takes this worker's part
 
     def rest_of_wave(self, claimed: Claimed, most: int = 1) -> tuple[ExecuteNode, ...]:
@@ -251,6 +259,8 @@ class PostgresExecutions:
 
     def open_at_head(self, message: ExecuteNode) -> tuple[ExecuteNode, ...]:
         """The ready executions of a run, for a message that came again. Raises StoreUnavailable."""
+        if message.epoch and self.claims.redis is not None:
+            return self.claims.redis.ready(message)
         database = self.claims.databases.at(message.home)
         answer = database.call(OPEN_AT_HEAD, [message.tenant_id.bytes, message.run_id.bytes], again=True)
         return tuple(

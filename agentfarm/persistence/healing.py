@@ -23,6 +23,8 @@ from agentfarm.persistence import wire
 from agentfarm.persistence.database import Database
 from agentfarm.persistence.execution_keys import start_message
 from agentfarm.persistence.once import KEPT_SECONDS
+from agentfarm.persistence.redis_tier.healing import Moved, RedisHealing
+from agentfarm.persistence.redis_tier.scripts import Place
 from agentfarm.persistence.tables import run
 from agentfarm.records import BuildUse, Delayed, Ended, Late, Sweep
 from agentfarm.tenancy import Tenant
@@ -68,6 +70,8 @@ _FORGETTABLE = _ops("ops_forgettable(make_interval(secs => :age), :limit)")
 _EXPIRED = _ops("ops_expired(:limit)")
 _FORGET_NAMES = _ops("ops_forget_names(make_interval(secs => :kept), :limit)")
 _EXPIRED_THREADS = _ops("ops_expired_threads(:limit)")
+_IN_REDIS = _ops("ops_in_redis(:limit)")
+_LIVING = _ops("ops_living(make_interval(secs => :lease))")
 _BUILDS = _ops("ops_builds(make_interval(secs => :lease))")
 _MOVE_BUILD = _ops("ops_move_build(:gone, :to, :limit)")
 _PUBLISH = _ops("ops_publish(:tenants, :runs, :checkpoints, :executions, :due)").bindparams(
@@ -81,7 +85,16 @@ class PostgresHealing:
     expiry_seconds  between two looks for threads whose time is over, when the last look saw them all
     """
 
-    def __init__(self, ops: Database, app: Database, settings: Settings, *, expiry_seconds: float = 300.0) -> None:
+    def __init__(
+        self,
+        ops: Database,
+        app: Database,
+        settings: Settings,
+        *,
+        expiry_seconds: float = 300.0,
+        redis: RedisHealing | None = None,
+    ) -> None:
+        self.redis = redis
         self.ops = ops
         self.app = app
         self.home = app.home
@@ -176,6 +189,26 @@ class PostgresHealing:
 
     def _advance(self, row: Row[Any]) -> ExecuteNode:
         return ExecuteNode(row.tenant_id, self.home, row.run_id, row.checkpoint_id, ZERO, row.graph_id, queue=row.queue)
+
+    # ----------------------------------------------------------------------- runs that Redis moves
+
+    def in_redis(self, *, limit: int = 2000) -> tuple[ExecuteNode, ...]:
+        """Messages of theirs to send again; what stands still there is recalled, and told by that."""
+        if self.redis is None:
+            return ()
+        moved = [
+            Moved(
+                Place(row.tenant_id, self.home, row.thread_id, row.run_id, row.epoch),
+                row.graph_id,
+                row.entry,
+                row.started_seconds,
+            )
+            for row in self._find(_IN_REDIS, limit=limit)
+        ]
+        return self.redis.sweep(moved, self._living)
+
+    def _living(self) -> frozenset[int]:
+        return frozenset(row[0] for row in self._find(_LIVING, lease=self.lease_seconds))
 
     # ----------------------------------------------------------------------- runs that are over
 

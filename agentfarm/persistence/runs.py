@@ -23,6 +23,7 @@ from agentfarm.persistence.database import Databases
 from agentfarm.persistence.execution_keys import start_message
 from agentfarm.persistence.jsonb import check_jsonb
 from agentfarm.persistence.once import gone, leave_name, take_name
+from agentfarm.persistence.redis_tier.write_behind import WriteBehind
 from agentfarm.persistence.retrials import plan_retrial
 from agentfarm.persistence.serde import FaithfulSerializer
 from agentfarm.persistence.specs import dump_spec, load_spec
@@ -65,7 +66,9 @@ class PostgresRuns:
         *,
         default_ttl: ThreadTtl | None = None,
         build: str = "",
+        behind: WriteBehind | None = None,
     ) -> None:
+        self.behind = behind
         self.databases = databases
         self.build = build
         self.serde_for = serde_for
@@ -83,6 +86,8 @@ class PostgresRuns:
                 NameReused, Conflict (the run of the same request is deleted), ValueLost, StoreUnavailable
         """
         spec = dump_spec(new.spec, self.serde_for(new.graph_id))
+        if self.behind is not None and new.strategy == "interrupt":  # what the run before it has finished stays
+            self.behind.bring(tenant.id, tenant.home, new.thread_id)
         with self.databases.transaction(tenant) as connection:
             if new.once is not None:
                 first = take_name(connection, tenant, new.once, new.run_id)
@@ -97,7 +102,12 @@ class PostgresRuns:
             if new.create_thread and self.default_ttl is not None:
                 keep_if_new(connection, tenant, new.thread_id, self.default_ttl)
         self._known_builds.put(_build_key(tenant, new), True, 1)
+        self._drop(tenant, new.thread_id, [ended.run_id for ended in admitted.ended])
         return admitted
+
+    def _drop(self, tenant: Tenant, thread_id: UUID, run_ids: Sequence[UUID]) -> None:
+        if self.behind is not None:
+            self.behind.drop(tenant.id, thread_id, run_ids)
 
     def _same(self, connection: Connection, tenant: Tenant, run_id: UUID) -> RunRow:
         """The run that the same request made before. Raises Conflict where it is gone."""
@@ -157,6 +167,8 @@ class PostgresRuns:
         rollback  undo its checkpoints and delete it instead
         raises    NotFound, for one that is over too, as the Agent Server does
         """
+        if self.behind is not None and not rollback:  # what it has finished stays
+            self.behind.bring(tenant.id, tenant.home, thread_id)
         statement = text(
             "SELECT verdict, forget, started, started_graph, started_queue"
             " FROM farm.cancel_run(:tenant, :thread, :run, :undo)"
@@ -170,6 +182,7 @@ class PostgresRuns:
                 # A stateless run's thread goes with its run; the healer finds it by the run's row, which is gone.
                 # Unless another run uses it, too: who knows the thread's id may have sent one.
                 forget_thread(connection, tenant, thread_id)
+        self._drop(tenant, thread_id, [run_id])
         ended = Ended(tenant.id, tenant.home, run_id, thread_id, "interrupted", None, answer.forget)
         return ended, _start_messages(tenant, answer)
 
@@ -264,6 +277,8 @@ def _call_admit(
             "inline": new.spec.inline,
             "create": new.create_thread and not new.is_resume,  # what does not exist cannot be resumed
             "forget": new.forget_thread,
+            # What one worker executes whole has nothing to hand over.
+            "tier": "postgres" if new.spec.inline else new.spec.options.persistence,
             "then": then,
             "fingerprint": new.fingerprint,
             "manifest": new.manifest and check_jsonb("graph", new.manifest),
@@ -277,7 +292,7 @@ _MARK_ANNOUNCED = wire.function("mark_announced", "uuid uuid")
 _ADMIT = text(
     """
     SELECT verdict, is_busy, waiting, started, started_graph, started_queue, ended, created_at, updated_at, begun_under
-      FROM farm.admit(:tenant, :thread, :run, :assistant, :graph, :strategy, :spec, :metadata, :inline,
+      FROM farm.admit(:tenant, :thread, :run, :assistant, :graph, :strategy, :spec, :metadata, :inline, :tier,
                       :create, :forget, :then, :fingerprint, :manifest, :goes_on_from, :build)
     """
 ).bindparams(bindparam("metadata", type_=JSONB), bindparam("manifest", type_=JSONB(none_as_null=True)))

@@ -70,6 +70,10 @@ thread_head = Table(
     Column("thread_id", Uuid, primary_key=True),
     Column("head", Uuid),
     Column("step", Integer, nullable=False, server_default=text("-2")),
+    Column("epoch", BigInteger, nullable=False, server_default=text("0")),
+    Column("redis_run", Uuid),
+    Column("entry", BigInteger),
+    Column("entry_id", Uuid),
 )
 
 run = Table(
@@ -86,6 +90,7 @@ run = Table(
     Column("metadata", JSONB, nullable=False, server_default=_NOTHING),
     Column("fingerprint", Text, nullable=False, server_default=""),
     Column("build", Text, nullable=False, server_default=""),
+    Column("tier", Text, nullable=False, server_default="postgres"),
     Column("inline_reason", Text),
     Column("forget_thread", Boolean, nullable=False, server_default=text("false")),
     Column("started_head", Uuid),

@@ -4,6 +4,7 @@ What moves a thread is runs.py's; what its state is, the saver's (checkpoints.py
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 from uuid import UUID
 
@@ -35,6 +36,7 @@ from agentfarm.persistence.checkpoint_writes import write_history
 from agentfarm.persistence.checkpoints import TenantSaver
 from agentfarm.persistence.database import Databases
 from agentfarm.persistence.jsonb import check_jsonb
+from agentfarm.persistence.redis_tier.write_behind import WriteBehind
 from agentfarm.persistence.serde import FaithfulSerializer, serde_of
 from agentfarm.persistence.tables import run, thread, thread_head
 from agentfarm.records import Ended, History, ThreadQuery, ThreadRow, ThreadTtl
@@ -53,6 +55,7 @@ MAX_PAGE = 1_000
 class PostgresThreads:
     """serde_for    the serializer of a graph's threads; of None: plain values and messages
     default_ttl  of threads that are made without one
+    behind       gives the database what Redis has of a thread, before it is read
     """
 
     def __init__(
@@ -61,7 +64,9 @@ class PostgresThreads:
         serde_for: Callable[[str | None], FaithfulSerializer],
         *,
         default_ttl: ThreadTtl | None = None,
+        behind: WriteBehind | None = None,
     ) -> None:
+        self.behind = behind
         self.databases = databases
         self.serde_for = serde_for
         self.default_ttl = default_ttl
@@ -133,6 +138,8 @@ class PostgresThreads:
 
         One that waits for a human waits in the copy, too; a run that is under way is not copied: the copy is idle.
         """
+        if self.behind is not None:
+            self.behind.bring(tenant.id, tenant.home, thread_id)
         names = ("tenant_id", "graph_id", "assistant_id", "metadata", "config", "error", "ttl_minutes", "ttl_strategy")
         same = [*(thread.c[name] for name in names), _until(thread.c.ttl_minutes).label("expires_at")]
         status = case((thread.c.status == "busy", "idle"), else_=thread.c.status).label("status")
@@ -188,6 +195,8 @@ class PostgresThreads:
             was_there, ended = forget_thread(connection, tenant, thread_id)
         if not was_there:
             raise NotFound(what="Thread")
+        if self.behind is not None:
+            self.behind.drop(tenant.id, thread_id, ended)
         return tuple(Ended(tenant.id, tenant.home, run_id, thread_id, "interrupted") for run_id in ended)
 
     def forget(self, tenant: Tenant, thread_id: UUID) -> bool:
@@ -234,7 +243,17 @@ class PostgresThreads:
         serde = self.serde_for(graph_id)
         if made is not None:
             serde = serde_of(made, lossy=serde.softens)
-        return TenantSaver(self.databases.of(tenant), tenant.id, serde, guard_idle=guard_idle, ended=ended)
+        return TenantSaver(
+            self.databases.of(tenant),
+            tenant.id,
+            serde,
+            guard_idle=guard_idle,
+            ended=ended,
+            before_read=self._bringing(tenant) if ended is None else None,
+        )
+
+    def _bringing(self, tenant: Tenant) -> Callable[[UUID], None] | None:
+        return None if self.behind is None else partial(self.behind.bring, tenant.id, tenant.home)
 
     def outline(self, tenant: Tenant, thread_id: UUID, checkpoint_id: str | None) -> Checkpoint | None:
         """A checkpoint of the thread, else its head, whatever build wrote it; None where there is none. For those who
@@ -242,7 +261,9 @@ class PostgresThreads:
         place: RunnableConfig = {"configurable": {"thread_id": str(thread_id), "checkpoint_ns": ""}}
         if checkpoint_id is not None:
             place["configurable"]["checkpoint_id"] = checkpoint_id
-        found = TenantSaver(self.databases.of(tenant), tenant.id, serde_of(None, lossy=True)).get_tuple(place)
+        serde = serde_of(None, lossy=True)
+        saver = TenantSaver(self.databases.of(tenant), tenant.id, serde, before_read=self._bringing(tenant))
+        found = saver.get_tuple(place)
         return None if found is None else found.checkpoint
 
 

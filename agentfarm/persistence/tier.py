@@ -11,6 +11,7 @@ from uuid import UUID
 
 from agentfarm.engine.steps import NodeCall, SegmentResult
 from agentfarm.persistence.bodies import Head, WriteRow
+from agentfarm.persistence.leases import Held
 from agentfarm.persistence.segment_rows import SegmentRows
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 class Finished:
     """next_run      the run that waited behind this one, which is over; started in the same transaction
     leased_fence  of the first of the next executions, which is leased to this worker
+    is_told       False: somebody else tells of the run's end, and publishes who waited for it
     """
 
     forget: bool = False
@@ -28,6 +30,7 @@ class Finished:
     next_graph: str = ""
     next_queue: str = ""
     leased_fence: int | None = None
+    is_told: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,8 +110,8 @@ class Tier(Protocol):
     def rest_of_wave(self, saver: "ExecutionSaver", most: int) -> Sequence[tuple[UUID, str, str]]:
         """(execution, node, queue) of so many siblings that wait without a message. Each is named once."""
 
-    def load_step(self, saver: "ExecutionSaver") -> Step:
-        """For the advance that `settle` leased to this worker. `saver` is the last sibling's."""
+    def load_step(self, saver: "ExecutionSaver", held: Held) -> Step:
+        """For the advance that `settle` leased to this worker as `held`. `saver` is the last sibling's."""
 
     def retry_later(self, saver: "ExecutionSaver", result: SegmentResult, call: NodeCall) -> None:
         """The node is executed again after a delay, as this call. Nothing is saved but that."""

@@ -26,6 +26,7 @@ OIDS: Final = {
     "bool[]": 1000,
     "bytea[]": 1001,
     "int4[]": 1007,
+    "int8[]": 1016,
     "text[]": 1009,
     "uuid[]": 2951,
 }
@@ -127,6 +128,10 @@ def put_texts(items: Iterable[str]) -> bytes:
     return put_array(OIDS["text"], [item.encode() for item in items])
 
 
+def put_texts_or_none(items: Iterable[str | None]) -> bytes:
+    return put_array(OIDS["text"], [put_text(item) for item in items])
+
+
 def put_uuids(items: Iterable[bytes | None]) -> bytes:
     return put_array(OIDS["uuid"], list(items))
 
@@ -137,6 +142,10 @@ def put_blobs(items: Iterable[bytes]) -> bytes:
 
 def put_ints(items: Iterable[int]) -> bytes:
     return put_array(OIDS["int4"], [_INT4.pack(item) for item in items])
+
+
+def put_bigints(items: Iterable[int | None]) -> bytes:
+    return put_array(OIDS["int8"], [None if item is None else put_int8(item) for item in items])
 
 
 def put_bools(items: Iterable[bool]) -> bytes:

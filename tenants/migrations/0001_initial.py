@@ -88,6 +88,7 @@ class Migration(migrations.Migration):
                 ("graph_id", models.TextField()),
                 ("status", models.TextField()),
                 ("strategy", models.TextField()),
+                ("tier", models.TextField(default="postgres")),
                 ("inline_reason", models.TextField(null=True)),
                 ("error", models.JSONField(null=True)),
                 ("warnings", models.JSONField(null=True)),
@@ -198,7 +199,14 @@ class Migration(migrations.Migration):
                 (
                     "persistence",
                     models.CharField(
-                        choices=[("postgres", "Postgres: what a node wrote is on disk before the next one begins")],
+                        choices=[
+                            ("postgres", "Postgres: what a node wrote is on disk before the next one begins"),
+                            (
+                                "redis",
+                                "Redis: for chat. What a node wrote is in Postgres a moment later, "
+                                "and when its run ends",
+                            ),
+                        ],
                         default="postgres",
                         help_text="Where a run's state is between its nodes. A run that says it itself is obeyed.",
                         max_length=16,

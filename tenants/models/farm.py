@@ -42,6 +42,7 @@ class Run(_OfTenant):
     graph_id = models.TextField()
     status = models.TextField()
     strategy = models.TextField()
+    tier = models.TextField(default="postgres")
     inline_reason = models.TextField(null=True)
     error = models.JSONField(null=True)  # its message is the tenant's: only its type is shown
     warnings = models.JSONField(null=True)

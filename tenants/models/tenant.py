@@ -39,7 +39,10 @@ class Tenant(models.Model):
     persistence = models.CharField(
         max_length=16,
         default="postgres",
-        choices=[("postgres", "Postgres: what a node wrote is on disk before the next one begins")],
+        choices=[
+            ("postgres", "Postgres: what a node wrote is on disk before the next one begins"),
+            ("redis", "Redis: for chat. What a node wrote is in Postgres a moment later, and when its run ends"),
+        ],
         help_text="Where a run's state is between its nodes. A run that says it itself is obeyed.",
     )
     created_at = models.DateTimeField(auto_now_add=True)

@@ -163,11 +163,12 @@ def _facts(
 
 
 def _set_up(environment: Mapping[str, str], folder: Path) -> tuple[dict[str, UUID], dict[str, str]]:
-    """Schema, three tenants, a key each: their ids and keys."""
+    """Schema, three tenants, a key each: their ids and keys. Redis moves the runs of the third."""
     _manage(environment, "migrate", "--verbosity", "0")
     told = json.loads(_manage(environment, "farm_setup", "--json", "--secrets", str(folder / "secrets.json")))
-    made = "from tenants.models import Tenant; print(Tenant.objects.create(slug='third', name='Third').id)"
-    third = _manage(environment, "shell", "--no-imports", "-c", made).split()[-1]
+    made = "Tenant.objects.create(slug='third', name='Third', persistence='redis')"
+    shell = f"from tenants.models import Tenant; print({made}.id)"
+    third = _manage(environment, "shell", "--no-imports", "-c", shell).split()[-1]
     key = _manage(environment, "farm_key", "issue", "third").strip()
     tenants = {tenant["slug"]: UUID(tenant["id"]) for tenant in told["tenants"]} | {"third": UUID(third)}
     return tenants, {tenant["slug"]: tenant["key"] for tenant in told["tenants"]} | {"third": key}

@@ -14,5 +14,7 @@ class Migration(migrations.Migration):
 
     operations: ClassVar[list[Operation]] = [
         migrations.RunPython(ensure_roles),
-        migrations.RunPython(run_files("tables.sql", "admit.sql", "hot.sql", "heal.sql", "store.sql", "walls.sql")),
+        migrations.RunPython(
+            run_files("tables.sql", "admit.sql", "hot.sql", "redis_tier.sql", "heal.sql", "store.sql", "walls.sql")
+        ),
     ]

@@ -16,17 +16,26 @@ END $$;
 CREATE OR REPLACE FUNCTION farm.at_build(p_queue text, p_build text) RETURNS text LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
   SELECT CASE p_build WHEN '' THEN p_queue ELSE p_queue || '@' || p_build END $$;
 
+-- Later than any that was ever given out: also where the database is an older one again, or the thread was made anew.
+CREATE OR REPLACE FUNCTION farm.next_epoch(p_epoch bigint) RETURNS bigint LANGUAGE sql VOLATILE PARALLEL SAFE AS $$
+  SELECT greatest(p_epoch + 1, (extract(epoch FROM clock_timestamp()) * 1000)::bigint) $$;
+
 -- Make a run the one that moves its thread: status running, and its start in the outbox. The thread's lock is held, no run is active.
 CREATE OR REPLACE FUNCTION farm.start_run(p_tenant uuid, p_run uuid) RETURNS void LANGUAGE plpgsql AS $$
-DECLARE v_thread uuid; v_graph text; v_assistant uuid; v_build text;
+DECLARE v_thread uuid; v_graph text; v_assistant uuid; v_build text; v_tier text;
 BEGIN
   UPDATE farm.run r
      SET status = 'running', started_at = clock_timestamp(), updated_at = clock_timestamp(),
          started_head = (SELECT h.head FROM farm.thread_head h WHERE h.tenant_id = p_tenant AND h.thread_id = r.thread_id)
    WHERE r.tenant_id = p_tenant AND r.run_id = p_run AND r.status = 'pending'
-  RETURNING r.thread_id, r.graph_id, r.assistant_id, r.build INTO STRICT v_thread, v_graph, v_assistant, v_build;
-  INSERT INTO farm.node_execution (tenant_id, thread_id, run_id, checkpoint_id, execution_id, node, queue, spec, published_at)
-    VALUES (p_tenant, v_thread, p_run, '00000000-0000-0000-0000-000000000000', p_run, '__start__', farm.at_build('', v_build), '', clock_timestamp());
+  RETURNING r.thread_id, r.graph_id, r.assistant_id, r.build, r.tier INTO STRICT v_thread, v_graph, v_assistant, v_build, v_tier;
+  IF v_tier = 'redis' THEN
+    UPDATE farm.thread_head h SET epoch = farm.next_epoch(h.epoch), redis_run = p_run, entry = 0, entry_id = NULL
+     WHERE h.tenant_id = p_tenant AND h.thread_id = v_thread;
+  END IF;
+  INSERT INTO farm.node_execution (tenant_id, thread_id, run_id, checkpoint_id, execution_id, node, queue, spec, published_at, status)
+    VALUES (p_tenant, v_thread, p_run, '00000000-0000-0000-0000-000000000000', p_run, '__start__', farm.at_build('', v_build), '', clock_timestamp(),
+            CASE v_tier WHEN 'redis' THEN 'in_redis' ELSE 'ready' END);
   UPDATE farm.thread t
      SET status = 'busy', error = NULL, updated_at = clock_timestamp(), graph_id = v_graph, assistant_id = v_assistant,
          metadata = t.metadata || jsonb_build_object('graph_id', v_graph, 'assistant_id', v_assistant)
@@ -47,12 +56,16 @@ END $$;
 -- Nobody who executes for this run may save anything any more: what is open is cancelled, and its fence has moved on.
 CREATE OR REPLACE FUNCTION farm.fence_out(p_tenant uuid, p_run uuid) RETURNS void LANGUAGE plpgsql AS $$
 BEGIN
+  -- What Redis commits for it from now on is of no line that counts. The thread's lock is held, so that nothing arrives meanwhile.
+  UPDATE farm.thread_head h SET epoch = farm.next_epoch(h.epoch), redis_run = NULL
+   WHERE h.tenant_id = p_tenant AND h.redis_run = p_run
+     AND h.thread_id = (SELECT r.thread_id FROM farm.run r WHERE r.tenant_id = p_tenant AND r.run_id = p_run);
   -- Until a look finds nothing open. Each statement waits for the commits under way, and does not see the executions that these have
   -- made ready; one of those may be committing, too, by the time of the next. What commits holds the row of its execution (an advance:
   -- of its superstep), so when a look finds neither, nobody is left who could add one. In the order in which a settle takes them.
   LOOP
     UPDATE farm.node_execution e SET status = 'cancelled', fence = e.fence + 1, finished_at = clock_timestamp()
-     WHERE e.tenant_id = p_tenant AND e.run_id = p_run AND e.status IN ('held', 'ready', 'leased');
+     WHERE e.tenant_id = p_tenant AND e.run_id = p_run AND e.status IN ('held', 'ready', 'leased', 'in_redis');
     DELETE FROM farm.superstep s WHERE s.tenant_id = p_tenant AND s.run_id = p_run;
     EXIT WHEN NOT EXISTS (SELECT FROM farm.node_execution e
                            WHERE e.tenant_id = p_tenant AND e.run_id = p_run AND e.status IN ('held', 'ready', 'leased'))
@@ -140,7 +153,7 @@ END $$;
 -- started: the run whose start is to be published; ended: the runs that this stopped or undid
 CREATE OR REPLACE FUNCTION farm.admit(
   p_tenant uuid, p_thread uuid, p_run uuid, p_assistant uuid, p_graph text, p_strategy text, p_spec bytea, p_metadata jsonb,
-  p_inline text, p_create boolean, p_forget boolean, p_then text, p_fingerprint text, p_manifest jsonb, p_goes_on_from text, p_build text,
+  p_inline text, p_tier text, p_create boolean, p_forget boolean, p_then text, p_fingerprint text, p_manifest jsonb, p_goes_on_from text, p_build text,
   OUT verdict text, OUT is_busy boolean, OUT waiting int, OUT started uuid, OUT started_graph text, OUT started_queue text, OUT ended uuid[],
   OUT created_at timestamptz, OUT updated_at timestamptz, OUT begun_under text)
 LANGUAGE plpgsql AS $$
@@ -172,8 +185,8 @@ BEGIN
       ended := ended || v_open;
     END LOOP;
   END IF;
-  INSERT INTO farm.run (tenant_id, run_id, thread_id, assistant_id, graph_id, status, strategy, spec, metadata, fingerprint, build, inline_reason, forget_thread)
-    VALUES (p_tenant, p_run, p_thread, p_assistant, p_graph, 'pending', p_strategy, p_spec, p_metadata, p_fingerprint, p_build, p_inline, p_forget)
+  INSERT INTO farm.run (tenant_id, run_id, thread_id, assistant_id, graph_id, status, strategy, spec, metadata, fingerprint, build, tier, inline_reason, forget_thread)
+    VALUES (p_tenant, p_run, p_thread, p_assistant, p_graph, 'pending', p_strategy, p_spec, p_metadata, p_fingerprint, p_build, p_tier, p_inline, p_forget)
     ON CONFLICT DO NOTHING;
   IF NOT FOUND THEN verdict := 'exists'; RETURN; END IF;
   -- A thread that is used beyond a stateless run stays: else the healer would look at that run for ever. A look at the newest run before

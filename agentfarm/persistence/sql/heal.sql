@@ -139,6 +139,7 @@ LANGUAGE sql SET enable_hashjoin = off SET enable_mergejoin = off AS $$
     SELECT s.tenant_id, s.run_id, s.checkpoint_id, r.graph_id, farm.at_build('', r.build) AS queue, farm.is_advance_spent(s.attempts, s.given_back, p_max) AS is_over
       FROM farm.run r JOIN farm.superstep s ON s.tenant_id = r.tenant_id AND s.run_id = r.run_id
      WHERE r.status = 'running' AND (s.published_at IS NULL OR s.published_at < clock_timestamp() - p_age)
+       AND NOT EXISTS (SELECT FROM farm.thread_head h WHERE h.tenant_id = r.tenant_id AND h.thread_id = r.thread_id AND h.redis_run = r.run_id)
        AND NOT EXISTS (SELECT FROM farm.node_execution e WHERE e.tenant_id = s.tenant_id AND e.run_id = s.run_id AND e.checkpoint_id = s.checkpoint_id
                           AND (e.status IN ('held', 'ready', 'leased') OR s.worker IS NULL AND e.finished_at > clock_timestamp() - interval '1 s'))
        AND farm.is_lost(s.worker, p_lease)
@@ -185,6 +186,17 @@ END $$;
 -- Threads whose time may be over. What becomes of each is decided under its lock, as its tenant.
 CREATE FUNCTION farm.ops_expired_threads(p_limit int) RETURNS TABLE (tenant_id uuid, thread_id uuid) LANGUAGE sql STABLE AS $$
   SELECT t.tenant_id, t.thread_id FROM farm.thread t WHERE t.expires_at < clock_timestamp() ORDER BY t.expires_at LIMIT p_limit $$;
+
+-- Runs that Redis moves, the one that has been silent longest first.
+CREATE FUNCTION farm.ops_in_redis(p_limit int)
+RETURNS TABLE (tenant_id uuid, thread_id uuid, run_id uuid, graph_id text, epoch bigint, entry bigint, started_seconds float8) LANGUAGE sql STABLE AS $$
+  SELECT r.tenant_id, r.thread_id, r.run_id, r.graph_id, h.epoch, h.entry, extract(epoch FROM clock_timestamp() - r.started_at)::float8
+    FROM farm.run r JOIN farm.thread_head h ON h.tenant_id = r.tenant_id AND h.thread_id = r.thread_id AND h.redis_run = r.run_id
+   WHERE r.status = 'running' ORDER BY r.started_at LIMIT p_limit $$;
+
+-- Processes that live: who holds something and is not among them is dead, or silent.
+CREATE FUNCTION farm.ops_living(p_lease interval) RETURNS SETOF bigint LANGUAGE sql STABLE AS $$
+  SELECT w.worker FROM farm.worker w WHERE w.ended_at IS NULL AND w.beat_at > clock_timestamp() - p_lease $$;
 
 -- What waits for the workers of each build, and how many of them live. Of what is open at the heads of active runs, as ops_lost sees it.
 --  waiting, leased  node executions; pending: runs that wait for their thread

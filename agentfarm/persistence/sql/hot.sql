@@ -96,13 +96,14 @@ END $$;
 --  p_retake    this process does not work on it: if it holds the lease, an answer got lost, and it takes the lease again
 --  p_have_run  the caller has this run's spec; p_have: the checkpoint whose bytes it has
 --  verdict     ok | busy: a living worker has it, or it is not due | gone: done, cancelled, or its run is over
+--              redis: the start of a run that Redis moves, to be opened there under `epoch`; nothing was leased, all that it needs is here
 --  attempt     1, and one more for each worker that was lost over it or gave it back: tries of a RetryPolicy are in its spec
 --  head        the thread's head: where a start begins, and what the commit will swap
 CREATE FUNCTION farm.claim(
   p_tenant uuid, p_run uuid, p_ckpt uuid, p_exec uuid, p_worker bigint, p_lease interval, p_max int, p_retake boolean,
   p_have_run boolean, p_have uuid,
   OUT verdict text, OUT thread uuid, OUT fence bigint, OUT attempt int, OUT graph text, OUT build text, OUT run_spec bytea, OUT spec bytea,
-  OUT taken boolean, OUT wave boolean, OUT head uuid, OUT body bytea, OUT blobs bytea[],
+  OUT epoch bigint, OUT taken boolean, OUT wave boolean, OUT head uuid, OUT body bytea, OUT blobs bytea[],
   OUT w_owner uuid[], OUT w_task uuid[], OUT w_idx int[], OUT w_path text[], OUT w_body bytea[]) LANGUAGE plpgsql AS $$
 #variable_conflict use_column
 DECLARE
@@ -124,7 +125,16 @@ BEGIN
   IF NOT FOUND THEN
     SELECT e.status INTO v_status FROM farm.node_execution e
      WHERE e.tenant_id = p_tenant AND e.run_id = p_run AND e.checkpoint_id = p_ckpt AND e.execution_id = p_exec;
-    verdict := CASE WHEN v_status IN ('held', 'ready', 'leased') THEN 'busy' ELSE 'gone' END;
+    verdict := CASE WHEN v_status IN ('held', 'ready', 'leased') THEN 'busy' WHEN v_status = 'in_redis' AND p_exec = p_run THEN 'redis' ELSE 'gone' END;
+    IF verdict <> 'redis' THEN RETURN; END IF;
+    SELECT r.thread_id, r.graph_id, r.build, r.spec, h.epoch, h.head, 1, ''::bytea INTO thread, graph, build, run_spec, epoch, head, attempt, spec
+      FROM farm.run r JOIN farm.thread_head h ON h.tenant_id = r.tenant_id AND h.thread_id = r.thread_id AND h.redis_run = r.run_id AND h.entry = 0
+     WHERE r.tenant_id = p_tenant AND r.run_id = p_run AND r.status = 'running';
+    IF NOT FOUND THEN verdict := 'gone'; RETURN; END IF;
+    SELECT c.body, c.blobs INTO body, blobs FROM farm.read_checkpoint(p_tenant, claim.thread, claim.head) c;
+    SELECT array_agg(w.execution_id), array_agg(w.task_id), array_agg(w.idx), array_agg(w.task_path), array_agg(w.body)
+      INTO w_owner, w_task, w_idx, w_path, w_body FROM farm.checkpoint_write w
+     WHERE w.tenant_id = p_tenant AND w.thread_id = claim.thread AND w.ns = '' AND w.checkpoint_id = claim.head;
     RETURN;
   END IF;
   SELECT r.status, r.graph_id, r.build, CASE WHEN NOT p_have_run THEN r.spec END INTO v_status, graph, build, run_spec
@@ -185,7 +195,9 @@ CREATE FUNCTION farm.claim_advance(
 BEGIN
   PERFORM set_config('farm.tenant', p_tenant::text, true), set_config('synchronous_commit', 'off', true);
   SELECT r.thread_id, r.graph_id, r.build, CASE WHEN NOT p_have_run THEN r.spec END INTO thread, graph, build, run_spec
-    FROM farm.run r WHERE r.tenant_id = p_tenant AND r.run_id = p_run AND r.status = 'running';
+    FROM farm.run r WHERE r.tenant_id = p_tenant AND r.run_id = p_run AND r.status = 'running'
+     -- What Redis moves is advanced there, however complete it looks here.
+     AND NOT EXISTS (SELECT FROM farm.thread_head h WHERE h.tenant_id = p_tenant AND h.thread_id = r.thread_id AND h.redis_run = p_run);
   IF NOT FOUND THEN verdict := 'gone'; RETURN; END IF;
   UPDATE farm.superstep s SET worker = p_worker, fence = s.fence + 1, attempts = s.attempts + 1
    WHERE s.tenant_id = p_tenant AND s.run_id = p_run AND s.checkpoint_id = p_ckpt AND NOT farm.is_advance_spent(s.attempts, s.given_back, p_max)

@@ -37,6 +37,10 @@ CREATE TABLE farm.thread_head (
   thread_id uuid NOT NULL,
   head      uuid,                                  -- the checkpoint from which the thread goes on; moved by compare-and-swap only
   step      int NOT NULL DEFAULT -2,
+  epoch     bigint NOT NULL DEFAULT 0,             -- whose entries from Redis count; grows when a run begins there, and when it is recalled
+  redis_run uuid,                                  -- the run that is moved by Redis; NULL: none is
+  entry     bigint,                                -- number and id of the last entry of that run that arrived
+  entry_id  uuid,
   PRIMARY KEY (tenant_id, thread_id)) WITH (fillfactor = 50);
 
 CREATE TABLE farm.run (
@@ -51,6 +55,7 @@ CREATE TABLE farm.run (
   metadata      jsonb NOT NULL DEFAULT '{}',
   fingerprint   text NOT NULL DEFAULT '',          -- of the graph that it was asked for; '' where it is not known
   build         text NOT NULL DEFAULT '',          -- whose workers execute it (AGENTFARM_BUILD); '': of none
+  tier          text NOT NULL DEFAULT 'postgres' CHECK (tier IN ('postgres', 'redis')),  -- what moves it while it is under way
   inline_reason text,                              -- why one worker executes the whole run, where it cannot be cut
   forget_thread boolean NOT NULL DEFAULT false,    -- stateless: the thread goes with the run
   started_head  uuid,                              -- the thread's head when the run began: where a rollback returns to
@@ -117,7 +122,7 @@ CREATE TABLE farm.node_execution (
   execution_id  uuid NOT NULL,                     -- the run's id: its start
   node          text NOT NULL,
   queue         text NOT NULL DEFAULT '',          -- queue@build; '': the default one, of no build
-  status        text NOT NULL DEFAULT 'ready' CHECK (status IN ('held', 'ready', 'leased', 'done', 'dead', 'cancelled')),
+  status        text NOT NULL DEFAULT 'ready' CHECK (status IN ('held', 'ready', 'leased', 'in_redis', 'done', 'dead', 'cancelled')),  -- in_redis: open, and Redis knows who has it
   outcome       text,                              -- done interrupt invalid error retry: how the last attempt of a node ended that was not alone
   alone         boolean NOT NULL DEFAULT true,
   fence         bigint NOT NULL DEFAULT 0,         -- grows with each claim

@@ -37,7 +37,7 @@ GRANT SELECT, INSERT, UPDATE, DELETE ON
 GRANT SELECT, INSERT, UPDATE ON farm.worker TO farm_app;
 
 GRANT SELECT (tenant_id, thread_id, expires_at) ON farm.thread TO farm_ops;
-GRANT SELECT (tenant_id, thread_id, head) ON farm.thread_head TO farm_ops;
+GRANT SELECT (tenant_id, thread_id, head, epoch, redis_run, entry) ON farm.thread_head TO farm_ops;
 GRANT SELECT (tenant_id, run_id, thread_id, graph_id, status, build, forget_thread, created_at, started_at, finished_at, announced_at),
       UPDATE (build) ON farm.run TO farm_ops;
 GRANT SELECT (tenant_id, thread_id, run_id, checkpoint_id, execution_id, node, queue, status, outcome, alone, fence, attempts, worker,
@@ -49,7 +49,7 @@ GRANT SELECT (tenant_id, expires_at) ON farm.store_item TO farm_ops;
 GRANT SELECT (created_at), DELETE ON farm.idempotency_key TO farm_ops;
 
 GRANT SELECT ON farm.thread, farm.thread_head, farm.superstep, farm.worker, farm.graph_build, farm.dead_letter TO farm_admin;
-GRANT SELECT (tenant_id, run_id, thread_id, assistant_id, graph_id, status, strategy, metadata, fingerprint, build, inline_reason, forget_thread, started_head,
+GRANT SELECT (tenant_id, run_id, thread_id, assistant_id, graph_id, status, strategy, metadata, fingerprint, build, tier, inline_reason, forget_thread, started_head,
               ended_head, root_run_id, warnings, error, created_at, started_at, updated_at, finished_at, announced_at) ON farm.run TO farm_admin;
 GRANT SELECT (tenant_id, thread_id, ns, checkpoint_id, parent_id, run_id, step, refs, created_at) ON farm.checkpoint TO farm_admin;
 GRANT SELECT (tenant_id, thread_id, ns, key) ON farm.checkpoint_blob TO farm_admin;

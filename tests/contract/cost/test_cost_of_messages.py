@@ -61,12 +61,12 @@ PRICES: Mapping[str, Row] = {
     "lone node": Row(
         ("line", "line.b", 0),
         "Claim and commit. The spec is read once by each worker, with the input in it; so is the state.",
-        {"postgres": Price(2, 2, messages=1, copies=(0, 1, 2), beside=(2260, 2540))},
+        {"postgres": Price(2, 2, messages=1, copies=(0, 1, 2), beside=(2260, 2680))},
     ),
     "last node": Row(
         ("line", "line.c", 0),
         "Claim, commit that ends the run; its end is appended to the stream, and noted as told.",
-        {"postgres": Price(3, 3, commands=1, copies=(0, 0, 2), beside=(1880, 2690))},
+        {"postgres": Price(3, 3, commands=1, copies=(0, 0, 2), beside=(1880, 2830))},
     ),
     "node that fans out": Row(
         ("fan_out", "fan_out.start", 0),

@@ -64,7 +64,7 @@ BODIES: dict[str, tuple[str, bytes, tuple[int, ...], str]] = {
     "config of a wrong type": ("/runs", run(config=[]), (422,), "config"),
     "an option that is none": ("/runs", run(config={"agentfarm": {"runahead": True}}), (422,), "runahead"),
     "an option of a wrong type": ("/runs", run(config={"agentfarm": {"run_ahead": 1}}), (422,), "run_ahead"),
-    "state in Redis": ("/runs", run(config={"agentfarm": {"persistence": "redis"}}), (422,), "not available yet"),
+    "state nowhere": ("/runs", run(config={"agentfarm": {"persistence": "memory"}}), (422,), "persistence"),
     "context twice": ("/runs", run(config={"configurable": {"a": 1}}, context={"a": 1}), (400, 422), "context"),
     "input and command": ("/runs", run(command={"goto": "a"}), (400,), "command"),
     "an empty command": ("/runs", run(input=None, command={}), (422,), "command"),

@@ -15,6 +15,7 @@ import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 from uuid import UUID
 
@@ -24,6 +25,7 @@ from sqlalchemy import event
 from agentfarm.conf import Settings
 from agentfarm.engine.graphs import GraphRegistry
 from agentfarm.flow.farm import Farm
+from agentfarm.flow.settle import tell
 from agentfarm.flow.wave import Durations, Waves
 from agentfarm.messages import ExecuteNode
 from agentfarm.persistence.database import Database, Databases
@@ -31,6 +33,10 @@ from agentfarm.persistence.executions import PostgresExecutions
 from agentfarm.persistence.healing import PostgresHealing
 from agentfarm.persistence.leases import WorkerLease
 from agentfarm.persistence.node_cache import RedisNodeCaches
+from agentfarm.persistence.redis_tier.claims import RedisClaims
+from agentfarm.persistence.redis_tier.healing import RedisHealing
+from agentfarm.persistence.redis_tier.scripts import Place, RedisScripts
+from agentfarm.persistence.redis_tier.write_behind import WriteBehind
 from agentfarm.persistence.runs import PostgresRuns
 from agentfarm.persistence.serde import serde_of
 from agentfarm.persistence.store import PostgresStores
@@ -143,6 +149,10 @@ class MortalDatabase(Database):
         with self.fate.effect(statement.name):
             return super()._call(statement, params)
 
+    def call_all(self, statement: Any, each: Any) -> Any:
+        with self.fate.effect(statement.name):
+            return super().call_all(statement, each)
+
 
 def _named(statement: str) -> str:
     """The function of ours that it calls, or its first words."""
@@ -167,6 +177,47 @@ class MortalLease(WorkerLease):
     def die(self) -> None:
         self._stopping = True
         self._wake.set()
+
+
+# --------------------------------------------------------------------------- the Redis that moves runs
+
+
+class MortalScripts(RedisScripts):
+    """The product's, with a point before and after each script."""
+
+    def __init__(self, url: str, fate: Fate) -> None:
+        super().__init__(url)
+        self.fate = fate
+
+    def _run(self, name: str, key: str, *args: Any) -> Any:
+        with self.fate.effect(name):
+            return super()._run(name, key, *args)
+
+    def _run_many(self, name: str, calls: Any) -> Any:
+        with self.fate.effect(name):
+            return super()._run_many(name, calls)
+
+
+class PunctualBehind(WriteBehind):
+    """The product's without its thread: every second commit is handed in at once, by who made it, so that a death is
+    always at the same place; what is given back, likewise."""
+
+    def __init__(self, scripts: RedisScripts, databases: Databases) -> None:
+        super().__init__(scripts, databases)
+        self._touched = 0
+
+    def begin(self) -> None:
+        pass
+
+    def touch(self, place: Place) -> None:
+        super().touch(place)
+        self._touched += 1
+        if self._touched % 2 == 0:
+            self._round()
+
+    def recall_later(self, place: Place) -> None:
+        super().recall_later(place)
+        self._round()
 
 
 # --------------------------------------------------------------------------- streams and messages
@@ -268,13 +319,21 @@ class Process:
             return serde_of(outside.graphs.get(graph_id).graph if graph_id else None)
 
         log: Any = MortalLog(outside.log, fate, is_lazy=is_lazy)
+        self.scripts = MortalScripts(settings.redis_url.get_secret_value(), fate)
+        self.behind = PunctualBehind(self.scripts, databases)
+        redis = RedisClaims(self.scripts, self.behind)
         self.farm = Farm(
             graphs=outside.graphs,
-            executions=PostgresExecutions(databases, serde_for, self.lease, settings),
-            runs=PostgresRuns(databases, serde_for),
-            threads=PostgresThreads(databases, serde_for),
+            executions=PostgresExecutions(databases, serde_for, self.lease, settings, redis),
+            runs=PostgresRuns(databases, serde_for, behind=self.behind),
+            threads=PostgresThreads(databases, serde_for, behind=self.behind),
             stores=PostgresStores(databases, outside.graphs.store, max_value_bytes=settings.store_max_value_bytes),
-            healing=PostgresHealing(self.ops, self.app, settings),
+            healing=PostgresHealing(
+                self.ops,
+                self.app,
+                settings,
+                redis=RedisHealing(self.scripts, self.behind, late_seconds=0.0, lease_seconds=0.0),
+            ),
             publisher=MortalPublisher(outside.send, outside.queue_length, fate),
             log=log,
             caches=outside.caches,
@@ -284,6 +343,7 @@ class Process:
             run_ahead=RunAhead(nodes=100, seconds=60.0),
             waves=_waves(),
         )
+        self.behind.tell = partial(tell, self.farm)
         fate.when_dead = self._die
         if is_worker:
             self.lease.start()
@@ -306,6 +366,7 @@ class Process:
         self._let_go()
 
     def _let_go(self) -> None:
+        self.scripts.close()
         self.sockets.close()
         for database in (self.app, self.ops):
             database.dispose()

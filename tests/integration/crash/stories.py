@@ -10,7 +10,7 @@ import re
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Self
 from uuid import UUID, uuid4
 
@@ -31,6 +31,7 @@ from agentfarm.messages import ExecuteNode
 from agentfarm.persistence.node_cache import RedisNodeCaches
 from agentfarm.persistence.serde import FaithfulSerializer
 from agentfarm.records import NewRun, RunRequest
+from agentfarm.run_options import Persistence, RunChoices
 from agentfarm.streaming.log import RedisEventLog
 from agentfarm.streaming.stream import stream_key
 from agentfarm.tenancy import Tenant
@@ -66,6 +67,7 @@ class Farm:
     streams: redis.Redis
     log: RedisEventLog
     caches: RedisNodeCaches
+    tier: Persistence = "postgres"
     inbox: deque[Delivery] = field(default_factory=deque)
     executed: Counter[tuple[str, str, int]] = field(default_factory=Counter)  # by run, execution, try of a RetryPolicy
     survivors: dict[Role, Process] = field(default_factory=dict)
@@ -234,8 +236,12 @@ class Story:
         asked: dict[str, Any] = {"input": given}
         if isinstance(given, Command):
             asked = {"command": {"resume": given.resume}}
+        choices = self.case.options.get("choices", RunChoices())
         request = RunRequest(
-            assistant_id=self.name, if_not_exists="create", stream_mode=MODES, **asked, **self.case.options
+            assistant_id=self.name,
+            if_not_exists="create",
+            stream_mode=MODES,
+            **{**asked, **self.case.options, "choices": replace(choices, persistence=self.farm.tier)},
         )
         web = self.farm.survivor("web")
         return build_run(web.farm, self.tenant, request, thread_id=self.thread_id)
@@ -282,7 +288,7 @@ class Story:
         for table, columns in {
             "node_execution": ("published_at", "available_at", "started_at", "finished_at"),
             "superstep": ("published_at",),
-            "run": ("finished_at",),
+            "run": ("started_at", "finished_at"),
         }.items():
             moved = ", ".join(f"{column} = {column} {day}" for column in columns)
             self.farm.root.execute(f"UPDATE farm.{table} SET {moved} WHERE tenant_id = %s", (mine,))  # type: ignore[arg-type]  # literal
@@ -291,7 +297,7 @@ class Story:
 
     def saves_at_once(self, role: Role) -> bool:
         """Whether a node had saved a part of its work (a @task, a subgraph's checkpoint, a mark) before its commit."""
-        return bool({"before put_writes", "before put_checkpoint"} & set(self.points.get(role, ())))
+        return bool({"before put_writes", "before put_checkpoint", "before put"} & set(self.points.get(role, ())))
 
     def graph(self) -> Any:
         saver = self.farm.survivor("web").farm.threads.saver(self.tenant, self.name)
@@ -398,7 +404,7 @@ def broken_promises(farm: Farm, story: Story) -> list[str]:
         ),
         "P1: something is open": farm.query(
             "SELECT node, status FROM farm.node_execution WHERE tenant_id = %s"
-            " AND status IN ('held', 'ready', 'leased')",
+            " AND status IN ('held', 'ready', 'leased', 'in_redis')",
             *one,
         ),
         "P1: a superstep is open": farm.query("SELECT checkpoint_id FROM farm.superstep WHERE tenant_id = %s", *one),
@@ -414,8 +420,12 @@ def broken_promises(farm: Farm, story: Story) -> list[str]:
             "SELECT e.node, w.fence, e.fence FROM farm.checkpoint_write w JOIN farm.node_execution e"
             " ON e.tenant_id = w.tenant_id AND e.run_id = w.run_id AND e.checkpoint_id = w.checkpoint_id"
             "    AND e.execution_id = w.execution_id"
+            " JOIN farm.run r ON r.tenant_id = e.tenant_id AND r.run_id = e.run_id AND r.tier = 'postgres'"
             " WHERE w.tenant_id = %s AND w.ns = '' AND w.idx = 0 AND w.task_id = w.execution_id AND w.fence <> e.fence",
             *one,
+        ),
+        "P3: a thread is Redis' to move": farm.query(
+            "SELECT thread_id FROM farm.thread_head WHERE tenant_id = %s AND redis_run IS NOT NULL", *one
         ),
         "P3: two checkpoints follow one": farm.query(
             "SELECT ns, parent_id FROM farm.checkpoint WHERE tenant_id = %s GROUP BY thread_id, ns, parent_id"

@@ -20,12 +20,14 @@ CHOSEN = os.environ.get("AGENTFARM_CRASH", "8")
 #: No node is in the hands of a worker that dies here, so that none is executed twice.
 NO_NODE_IS_HELD = {
     "before claim", "after commit", "after settle", "before load_step", "after load_step",
+    "after finish", "before step", "after step",
     "before a message", "after a message", "before the end of a stream", "after the end of a stream",
     "before mark_announced", "after mark_announced", "before the acknowledgement",
 }  # fmt: skip
 
 #: What every worker does in every run: a hook that is lost makes the suite blind, and fails it.
-EFFECTS = {"claim", "commit", "an event", "a flush", "the end of a stream", "mark_announced", "the acknowledgement"}
+EFFECTS = {"claim", "an event", "a flush", "the end of a stream", "mark_announced", "the acknowledgement"}
+OF_A_TIER = {"postgres": {"commit"}, "redis": {"open", "finish", "peek", "apply_entries", "trim"}}
 
 
 def kinds(points: Sequence[str]) -> set[str]:
@@ -71,9 +73,10 @@ def disturb(farm: Farm, name: str, before: Story, *dying: Fault) -> Story:
 def test_a_worker_may_die_anywhere_and_nobody_can_tell(farm: Farm, name: str) -> None:
     before = undisturbed(farm, name)
     points = before.points["worker"]
-    assert kinds(points) >= EFFECTS
+    is_whole = before.case.options.get("durability") == "exit"
+    assert kinds(points) >= EFFECTS | OF_A_TIER["postgres" if is_whole else farm.tier]
     assert len(points) >= before.case.points, "hooks are lost: the suite no longer sees all effects"
-    if before.tasks:
+    if before.tasks and farm.tier == "postgres":
         assert points.count(SAVED) == before.tasks.total(), "a @task's result is saved when it returns"
     print(f"{name}: {len(points)} points")
 
@@ -111,11 +114,16 @@ HEALED = {
     "an end": ("line", "after commit", 4),
     "a run that waits": ("waiting", "after commit", 4),
 }
+HEALED_IN_REDIS = {
+    **HEALED,
+    "an end": ("line", "after finish", 4),
+    "a run that waits": ("waiting", "after apply_entries", 2),
+}
 
 
 @pytest.mark.parametrize("what", HEALED)
 def test_the_healer_may_die_anywhere_and_the_next_sweep_finds_the_rest(farm: Farm, what: str) -> None:
-    name, point, times = HEALED[what]
+    name, point, times = (HEALED if farm.tier == "postgres" else HEALED_IN_REDIS)[what]
     before = undisturbed(farm, name)
     dies_at = [at for at, passed in enumerate(before.points["worker"], 1) if passed == point][times - 1]
     worker = Fault("worker", dies_at, redelivers=False)

@@ -15,8 +15,13 @@ def template(tenant_keys: Mapping[str, str]) -> str:
     return WITH_TENANTS
 
 
+#: For a module's `pytestmark`: its tests with runs that Postgres moves, and with runs that Redis moves.
+BOTH_TIERS = pytest.mark.parametrize("farm", ["postgres", "redis"], indirect=True, scope="module")
+
+
 @pytest.fixture(scope="module")
 def farm(
+    request: pytest.FixtureRequest,
     farm_environment: Mapping[str, str],
     database: OwnDatabase,
     tenant_keys: Mapping[str, str],
@@ -29,6 +34,8 @@ def farm(
         "AGENTFARM_LEASE_SECONDS": "4",  # how long a frozen worker is waited for
     }
     made = FarmProcesses(environment, folder, database.root_url, tenant_keys)
+    tier = getattr(request, "param", "postgres")
+    made.query("UPDATE tenants_tenant SET persistence = %s RETURNING 1", tier)
     with running(made):
         made.start_all("one", "two")
         yield made

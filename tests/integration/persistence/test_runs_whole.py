@@ -24,31 +24,44 @@ from agentfarm.engine.steps import RunSpec
 from agentfarm.errors import LeaseLost, StoreUnavailable
 from agentfarm.ids import new_id
 from agentfarm.messages import ExecuteNode
-from agentfarm.persistence.checkpoints import TenantSaver
 from agentfarm.persistence.database import Databases
 from agentfarm.persistence.executions import PostgresExecutions
 from agentfarm.persistence.leases import WorkerLease
+from agentfarm.persistence.redis_tier.claims import RedisClaims
+from agentfarm.persistence.redis_tier.scripts import RedisScripts
+from agentfarm.persistence.redis_tier.write_behind import WriteBehind
 from agentfarm.persistence.runs import PostgresRuns
 from agentfarm.persistence.serde import serde_of
+from agentfarm.persistence.threads import PostgresThreads
 from agentfarm.records import Claimed, NewRun, Refused
+from agentfarm.run_options import RunOptions
 from agentfarm.tenancy import Tenant
 from tests.integration.persistence.postgres import Home, wait_for
 from tests.integration.persistence.runs.parts import ASSISTANT, rows_of
+from tests.services import NOWHERE
 
 
 class Worker:
     """Claims, executes and commits one message after the other, as flow/step.py does."""
 
-    def __init__(self, home: Home, tenant: Tenant, builder: Any) -> None:
+    def __init__(self, home: Home, tenant: Tenant, builder: Any, redis_url: str | None) -> None:
         self.home, self.tenant = home, tenant
+        self.options = RunOptions(persistence="redis" if redis_url else "postgres")
         self.graph = builder.compile()
         self.serde = serde_of(self.graph)
         settings = home.settings.model_copy(update={"heartbeat_seconds": 0.1})
         self.lease = WorkerLease(settings, name="worker")
         self.lease.start()
         databases = Databases(home.app)
-        self.runs = PostgresRuns(databases, lambda _: self.serde)
-        self.executions = PostgresExecutions(databases, lambda _: self.serde, self.lease, settings)
+        self.scripts = RedisScripts(redis_url or NOWHERE)
+        self.behind = WriteBehind(self.scripts, databases)
+        redis = RedisClaims(self.scripts, self.behind) if redis_url else None
+        self.told: list[ExecuteNode] = []
+        self.behind.tell = lambda committed: self.told.extend(committed.ready)
+        behind = self.behind if redis_url else None
+        self.runs = PostgresRuns(databases, lambda _: self.serde, behind=behind)
+        self.threads = PostgresThreads(databases, lambda _: self.serde, behind=behind)
+        self.executions = PostgresExecutions(databases, lambda _: self.serde, self.lease, settings, redis)
         self.builder = builder
 
     def admit(
@@ -65,6 +78,7 @@ class Worker:
             config={"configurable": place, "metadata": {"run_id": str(run_id)}},
             kwargs=chosen,
             inline=inline_reason(chosen),
+            options=self.options,
         )
         admitted = self.runs.admit(self.tenant, NewRun(run_id, thread_id, ASSISTANT, "graph", spec, create_thread=True))
         return run_id, list(admitted.ready)
@@ -76,6 +90,8 @@ class Worker:
         while messages:
             message = messages.popleft()
             messages.extend(self.execute(message))
+            messages.extend(self.told)
+            self.told.clear()
             if lose:
                 assert list(self.execute(message)) == []
         return self.runs.get(self.tenant, thread_id, run_id).status
@@ -103,21 +119,29 @@ class Worker:
             yield from committed.ready
             work = committed.leased or committed.advance
 
-    def saver(self) -> TenantSaver:
-        return TenantSaver(self.home.app, self.tenant.id, self.serde)
+    def saver(self) -> BaseCheckpointSaver[str]:
+        return self.threads.saver(self.tenant, "graph")
+
+    def stop(self) -> None:
+        self.behind.close()
+        self.lease.stop()
+        self.scripts.close()
 
 
-@pytest.fixture
-def make_worker(home: Home, acme: Tenant) -> Iterator[Callable[[Any], Worker]]:
+@pytest.fixture(params=["postgres", "redis"])
+def make_worker(
+    request: pytest.FixtureRequest, home: Home, acme: Tenant, redis_url: str
+) -> Iterator[Callable[[Any], Worker]]:
+    """A worker of runs that are moved by Postgres, and of those that Redis moves."""
     made: list[Worker] = []
 
     def make(builder: Any) -> Worker:
-        made.append(Worker(home, acme, builder))
+        made.append(Worker(home, acme, builder, redis_url if request.param == "redis" else None))
         return made[-1]
 
     yield make
     for worker in made:
-        worker.lease.stop()
+        worker.stop()
 
 
 def history(builder: Any, saver: BaseCheckpointSaver[Any], thread_id: UUID) -> list[Any]:
@@ -315,8 +339,8 @@ def test_a_second_attempt_in_the_same_process_finds_what_the_first_was_given(
     with pytest.raises(StoreUnavailable):
         list(worker.execute(start))
     given_back = "SELECT 1 FROM farm.node_execution WHERE status = 'ready'"
-    wait_for(lambda: home.query(given_back), what="the execution that was given back")
-    (again,) = worker.executions.open_at_head(start) or (start,)
+    wait_for(lambda: home.query(given_back) or worker.told, what="the execution that was given back")
+    (again,) = worker.executions.open_at_head(start) or worker.told or (start,)
     list(worker.execute(again))
 
     assert worker.runs.get(worker.tenant, thread_id, run_id).status == "success"

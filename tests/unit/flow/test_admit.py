@@ -122,7 +122,6 @@ def test_a_command_becomes_langgraphs(farm: Farm, tenant: Tenant) -> None:
         ({"checkpoint_id": "../.."}, InvalidId),
         ({"context": {"a": 1}, "config": {"configurable": {"a": 1}}}, BadRequest),
         ({"stateless": True, "command": {"resume": 1}}, BadRequest),
-        ({"choices": RunChoices(persistence="redis")}, InvalidInput),
     ],
     ids=str,
 )
@@ -155,8 +154,4 @@ def test_how_a_run_is_executed_is_decided_when_it_is_asked_for(farm: Farm, tenan
     assert build(farm, tenant).spec.options == RunOptions()
     assert build(farm, eager).spec.options == RunOptions(10, 1.0)
     assert build(farm, eager, choices=RunChoices(run_ahead=False)).spec.options == RunOptions()
-
-
-def test_a_run_hears_that_its_state_cannot_be_in_redis_yet(farm: Farm, tenant: Tenant) -> None:
-    with pytest.raises(InvalidInput, match=r"config.agentfarm.persistence: 'redis' is not available yet"):
-        build(farm, tenant, choices=RunChoices(persistence="redis"))
+    assert build(farm, tenant, choices=RunChoices(persistence="redis")).spec.options.persistence == "redis"

@@ -146,6 +146,9 @@ class FakeHealing:
     def due(self, delayed: Sequence[Delayed]) -> tuple[ExecuteNode, ...]:
         return self.world.due
 
+    def in_redis(self, *, limit: int = 2000) -> tuple[ExecuteNode, ...]:
+        return ()
+
     def stalled(self, *, limit: int = 100) -> tuple[ExecuteNode, ...]:
         return ()
 

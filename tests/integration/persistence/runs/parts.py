@@ -71,7 +71,7 @@ def end(home: Home, tenant: Tenant, run_id: UUID, status: str, error: str | None
 
 
 def rows_of(home: Home, tenant: Tenant) -> dict[str, list[str]]:
-    """The tenant's rows, but for times."""
+    """The tenant's rows, but for times, and for what tells one line of entries from Redis from another."""
     told = {}
     for table in (
         "thread_head",
@@ -82,7 +82,8 @@ def rows_of(home: Home, tenant: Tenant) -> dict[str, list[str]]:
         "node_execution",
         "superstep",
     ):
-        statement = f"SELECT to_jsonb(t) - 'spec' #>> '{{}}' FROM farm.{table} t WHERE tenant_id = %s ORDER BY 1"
+        left_out = "'{spec,epoch,entry,entry_id}'::text[]"
+        statement = f"SELECT to_jsonb(t) - {left_out} #>> '{{}}' FROM farm.{table} t WHERE tenant_id = %s ORDER BY 1"
         told[table] = [str(row[0]) for row in home.query(statement, tenant.id)]
     told["thread"] = [
         str(row) for row in home.query("SELECT thread_id, status FROM farm.thread WHERE tenant_id = %s", tenant.id)

@@ -1,0 +1,12 @@
+"""Runs that are moved by Redis while they are under way: one Lua script a step, Postgres written behind.
+
+    scripts.py       the scripts as calls, and what their answers mean
+    entries.py       what a commit leaves for Postgres, and many of them as one call
+    tier.py          the tier of such a run (persistence/tier.py), and the claim of its executions
+    saver.py         LangGraph's saver as one of its node executions has it
+    write_behind.py  from Redis to Postgres: soon, at the end of a run, and before anybody reads
+    healing.py       what stands still there
+
+Redis only has to be fast. What it has lost, or cannot take, ends in one way: the run is recalled, and goes on from its
+last entry in Postgres as any other run does (sql/redis_tier.sql, docs/decisions/0013).
+"""

@@ -1,0 +1,92 @@
+"""What stands still in Redis: seen by beat, over all tenants of a home.
+
+Which runs are there is Postgres' to say (farm.ops_in_redis); how they stand is asked of Redis, in one pipeline. A
+message that nobody took is sent again. Everything else, a dead worker, a server that was replaced, a line that is not
+Postgres', a hash that is gone, ends in the same way: the run is recalled.
+"""
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from agentfarm.errors import RedisTierUnavailable
+from agentfarm.messages import ExecuteNode
+from agentfarm.persistence.redis_tier.scripts import Look, Place, RedisScripts, message_of_open
+from agentfarm.persistence.redis_tier.write_behind import Lost, WriteBehind
+
+logger = logging.getLogger(__name__)
+
+#: Who claims the start of a run opens it. What is not open after so long was claimed by nobody, or by one who died.
+OPENED_SECONDS: Final = 3.0
+
+
+@dataclass(frozen=True, slots=True)
+class Moved:
+    """A run that Postgres says is moved by Redis. entry: the last that arrived"""
+
+    place: Place
+    graph_id: str
+    entry: int
+    started_seconds: float
+
+
+class RedisHealing:
+    """late_seconds   after which a message that nobody took is sent again
+    lease_seconds  … and a worker that does not say that it works on something does not
+    """
+
+    def __init__(
+        self, scripts: RedisScripts, behind: WriteBehind, *, late_seconds: float, lease_seconds: float
+    ) -> None:
+        self.scripts = scripts
+        self.behind = behind
+        self.late_ms, self.lease_ms = round(late_seconds * 1000), round(lease_seconds * 1000)
+
+    def sweep(self, moved: Sequence[Moved], living: Callable[[], frozenset[int]]) -> tuple[ExecuteNode, ...]:
+        """Messages to send again. What a recall makes ready is told by it.
+
+        living  the processes that live, asked after Redis was: who has come since is among them
+        raises  StoreUnavailable
+        """
+        if not moved:
+            return ()
+        try:
+            asked = [(run.place.key, run.place.epoch) for run in moved]
+            looks = self.scripts.look_many(asked, late_ms=self.late_ms, lease_ms=self.lease_ms)
+            server = self.scripts.server()  # after it, so that it is who answered
+        except RedisTierUnavailable as error:
+            # Their workers recall what they need of it. What nobody works on waits for Redis, or for who asks for it.
+            logger.warning("Redis does not answer, and runs are there", extra={"code": error.code, "runs": len(moved)})
+            return self._give_up(moved)
+        alive = living()
+        again: list[ExecuteNode] = []
+        for run, look in zip(moved, looks, strict=True):
+            again += self._see_to(run, look, server, alive)
+        return tuple(again)
+
+    def _see_to(self, run: Moved, look: Look | None, server: str, alive: frozenset[int]) -> list[ExecuteNode]:
+        if look is None or look.epoch < run.place.epoch:
+            if run.started_seconds >= OPENED_SECONDS or run.entry:
+                self.behind.recall(run.place)
+            return []
+        if look.epoch > run.place.epoch:  # it has been recalled meanwhile, and another one begun
+            return []
+        lost = [
+            Lost(one.checkpoint_id, one.execution_id, one.worker)
+            for one in look.open
+            if one.worker is not None and (one.is_late or one.worker not in alive)
+        ]
+        if lost or look.state == "recalled" or look.server != server or look.last < run.entry:
+            self.behind.recall(run.place, lost=lost)
+            return []
+        if look.last > look.arrived:
+            self.behind.touch(run.place)
+        return [message_of_open(run.place, run.graph_id, one) for one in look.open if one.is_late]
+
+    def _give_up(self, moved: Sequence[Moved]) -> tuple[ExecuteNode, ...]:
+        """Without Redis nothing of these goes on: Postgres moves them from here on."""
+        for run in moved:
+            if run.started_seconds >= OPENED_SECONDS:
+                self.behind.recall(run.place)
+        return ()

@@ -1,0 +1,422 @@
+"""The scripts of lua/ as calls: ids and bytes in, verdicts and bytes out. One round trip each.
+
+The key of a thread is t:<tenant>:hot:{<thread>}: a tenant's by its prefix, which a Redis user can be held to, and one
+slot of a cluster, whatever a run does.
+"""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib import resources
+from typing import Any, Final
+from uuid import UUID
+
+import ormsgpack
+from redis.backoff import NoBackoff
+from redis.exceptions import NoScriptError, RedisError, ResponseError
+from redis.maint_notifications import MaintNotificationsConfig
+from redis.retry import Retry
+
+from agentfarm.errors import LeaseLost, RedisTierUnavailable
+from agentfarm.messages import ExecuteNode
+from agentfarm.persistence.bodies import Head, WriteRow
+from agentfarm.persistence.leases import Held
+from agentfarm.redis_clients import make_client
+
+#: Seconds that an answer may take. What is slower is not worth its name: the run goes on in Postgres.
+ANSWER_SECONDS: Final = 2.0
+
+#: Milliseconds after which Redis forgets a thread that nobody touches: a node that takes longer finds its run in
+#: Postgres. What a run leaves behind when it is ended from outside goes the same way.
+KEPT_MS: Final = 3_600_000
+
+#: Entries of a thread that Postgres may lack before its next claim must wait for Postgres.
+MAX_WAITING: Final = 256
+
+#: Bytes of entries that one look answers with, about.
+PEEK_BYTES: Final = 4 << 20
+
+_NAMES = ("open", "claim", "finish", "settle", "step", "put", "peek", "trim", "look", "drop", "renew")
+
+
+def thread_key(tenant_id: UUID, thread_id: UUID) -> str:
+    return f"t:{tenant_id.hex}:hot:{{{thread_id.hex}}}"
+
+
+class _Script:
+    def __init__(self, name: str) -> None:
+        folder = resources.files(__package__).joinpath("lua")
+        parts = (folder.joinpath(f"{part}.lua").read_text(encoding="utf-8") for part in ("_lib", name))
+        self.text = "\n".join(parts)
+        self.sha = hashlib.sha1(self.text.encode(), usedforsecurity=False).hexdigest()
+
+
+_SCRIPTS: Final = {name: _Script(name) for name in _NAMES}
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A thread, the run that is on it in Redis, and the epoch under which it is there."""
+
+    tenant_id: UUID
+    home: str
+    thread_id: UUID
+    run_id: UUID
+    epoch: int
+
+    @property
+    def key(self) -> str:
+        return thread_key(self.tenant_id, self.thread_id)
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """What Postgres lacks: one commit. begun, over: milliseconds since 1970, of Redis' clock"""
+
+    number: int
+    id: UUID
+    worker: int
+    begun: int
+    over: int
+    body: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """Of one thread, from the first that Postgres lacks on.
+
+    state   open, ending (its last entry ends the run) or recalled
+    before  id of the entry before the first; None: there is none
+    last    number of the last one that there is, here or not
+    """
+
+    epoch: int
+    run_id: UUID
+    state: str
+    last: int
+    before: UUID | None
+    entries: Sequence[Entry]
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """What a claim answers with. head None: as it is known, or there is none"""
+
+    verdict: str
+    graph_id: str = ""
+    build: str = ""
+    call: bytes = b""
+    run_spec: bytes = b""
+    is_answered: bool = False
+    head_id: UUID | None = None
+    head: Head | None = None
+    writes: Sequence[WriteRow] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Open:
+    """An open execution.
+
+    worker   None: nobody has it
+    is_late  its message is to be sent again; or its holder has not said for a lease that it works on it
+    """
+
+    checkpoint_id: UUID
+    execution_id: UUID
+    node: str
+    queue: str
+    worker: int | None
+    is_late: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    epoch: int
+    state: str
+    server: str
+    last: int
+    arrived: int
+    open: Sequence[Open] = field(default=())
+
+
+class RedisScripts:
+    """One a process; safe to use from any thread.
+
+    Every call raises RedisTierUnavailable: it may have been carried out.
+    """
+
+    def __init__(self, url: str, *, answer_seconds: float = ANSWER_SECONDS) -> None:
+        self.client = make_client(
+            url,
+            protocol=2,
+            socket_timeout=answer_seconds,
+            socket_connect_timeout=answer_seconds,
+            socket_keepalive=True,
+            health_check_interval=0,
+            retry=Retry(NoBackoff(), 0),
+            maint_notifications_config=MaintNotificationsConfig(enabled=False),
+            redis_connect_func=self._greet,
+        )
+        self._server = ""
+        self._connects = 0
+
+    def _greet(self, connection: Any) -> None:
+        """Whoever is at the other end of a new connection may be another server than before."""
+        connection.on_connect()
+        self._connects += 1
+        self._server = ""
+
+    def close(self) -> None:
+        self.client.close()
+
+    def server(self) -> str:
+        """Who answers: another one after a restart or a failover. Asked anew once a connection was made."""
+        if not (known := self._server):
+            connects = self._connects
+            known = str(self._ask(lambda: self.client.info("server"))["run_id"])
+            self._server = known if connects == self._connects else ""
+        return known
+
+    # ----------------------------------------------------------------------- one execution
+
+    def open(
+        self,
+        place: Place,
+        held: Held,
+        *,
+        graph_id: str,
+        build: str,
+        run_spec: bytes,
+        head_id: UUID | None,
+        head: Head | None,
+        writes: Sequence[WriteRow],
+    ) -> str:
+        """Begin a run, its start leased. Answers ok, known (it was begun before) or stale."""
+        blobs = dict(head.blobs) if head else {}
+        header = {
+            **_lease(place, held), "wk": str(held.worker), "hd": _hex(head_id), "rf": list(blobs),
+            "wn": [name_of(row) for row in writes], "gb": f"{graph_id}\0{build}", "ttl": KEPT_MS,
+        }  # fmt: skip
+        body = head.body if head else b""
+        rows = [dump_row(row) for row in writes]
+        connects = -1
+        while connects != self._connects:  # else it may have been opened in the name of another server
+            if connects >= 0:
+                self.drop(place.key, [place.run_id])
+            header["sv"] = self.server()
+            connects = self._connects
+            verdict = _text(self._call("open", place, header, run_spec, body, *blobs.values(), *rows)[0])
+        return verdict
+
+    def claim(
+        self,
+        place: Place,
+        held: Held,
+        *,
+        retake: bool,
+        has_run: bool,
+        known_head: UUID | None,
+    ) -> Loaded:
+        """verdict  ok, busy, gone, lost, stale or full"""
+        header = {
+            **_lease(place, held), "wk": str(held.worker), "retake": retake, "have_run": has_run,
+            "have_head": _hex(known_head) or "-", "max": MAX_WAITING, "all": held.execution_id == held.run_id,
+        }  # fmt: skip
+        connects = -1
+        while connects != self._connects:  # else another server may have answered than the one that was meant
+            server = self.server()
+            connects = self._connects
+            answer = self._call("claim", place, {**header, "sv": server})
+            header["retake"] = True
+        if (verdict := _text(answer[0])) != "ok":
+            return Loaded(verdict)
+        head, at = _read_head(answer, 6)
+        writes, _ = _read_writes(answer, at)
+        head_id = UUID(_text(answer[5])) if answer[5] else None
+        graph_id, _, build = _text(answer[1]).partition("\0")
+        return Loaded("ok", graph_id, build, answer[2], answer[3], answer[4] == b"1", head_id, head, writes)
+
+    def finish(self, place: Place, held: Held, header: Mapping[str, Any], parts: Sequence[bytes]) -> str:
+        """ok, or the verdict that refuses it: lost, stale, over, fenced, forgot; done: it was made before."""
+        given = {**_lease(place, held), "wk": str(held.worker), "ttl": KEPT_MS, **header}
+        return _text(self._call("finish", place, given, *parts)[0])
+
+    def settle(self, place: Place, held: Held, header: Mapping[str, Any], parts: Sequence[bytes]) -> list[bytes]:
+        given = {**_lease(place, held), "wk": str(held.worker), "ttl": KEPT_MS, **header}
+        return self._call("settle", place, given, *parts)
+
+    def step(self, place: Place, held: Held, *, has_head: bool) -> tuple[Head | None, list[WriteRow], dict[str, str]]:
+        """All that the advance needs that `held` leases. Raises LeaseLost."""
+        answer = self._call("step", place, {**_lease(place, held), "have_head": has_head})
+        if answer[0] != b"ok":
+            raise LeaseLost(execution_id=str(held.execution_id))
+        head, at = _read_head(answer, 1)
+        writes, at = _read_writes(answer, at)
+        pairs = zip(answer[at::2], answer[at + 1 :: 2], strict=True)
+        return head, writes, {str(UUID(_text(execution))): _text(outcome) for execution, outcome in pairs}
+
+    def put(self, place: Place, held: Held, header: Mapping[str, Any], entry: bytes) -> tuple[str, int]:
+        """Verdict as of `finish`, and the entry's number; 0 where it is not told."""
+        answer = self._call("put", place, {**_lease(place, held), "ttl": KEPT_MS, **header}, entry)
+        return _text(answer[0]), int(answer[1]) if len(answer) > 1 else 0
+
+    # ----------------------------------------------------------------------- one thread
+
+    def peek(self, key: str, *, recall: bool = False) -> Waiting | None:
+        """What Postgres lacks of a thread; None: Redis knows nothing of it. recall: nobody commits there any more."""
+        return _read_waiting(self._run("peek", key, str(PEEK_BYTES), "1" if recall else ""))
+
+    def peek_many(self, keys: Sequence[str]) -> list[Waiting | None]:
+        answers = self._run_many("peek", [(key, str(PEEK_BYTES), "") for key in keys])
+        return [_read_waiting(answer) for answer in answers]
+
+    def trim(self, key: str, epoch: int, number: int, *, is_over: bool) -> None:
+        self._run("trim", key, str(epoch), str(number), "1" if is_over else "")
+
+    def trim_many(self, done: Sequence[tuple[str, int, int, bool]]) -> None:
+        """(key, epoch, number, whether nothing is to be left) of each."""
+        self._run_many("trim", [(key, str(epoch), str(n), "1" if is_over else "") for key, epoch, n, is_over in done])
+
+    def renew_many(self, held: Sequence[tuple[Place, Held]]) -> None:
+        """Their holder works on them. Nothing where a lease is lost."""
+        calls = [
+            (place.key, str(place.epoch), one.checkpoint_id.hex, one.execution_id.hex, str(one.fence))
+            for place, one in held
+        ]
+        self._run_many("renew", calls)
+
+    def drop(self, key: str, run_ids: Sequence[UUID]) -> None:
+        """These are over: nothing is left of the one that is there, if it is."""
+        self._run("drop", key, *(run_id.hex for run_id in run_ids))
+
+    def look_many(self, asked: Sequence[tuple[str, int]], *, late_ms: int, lease_ms: int) -> list[Look | None]:
+        """asked: (key, epoch) of each; None where Redis knows nothing of it."""
+        answers = self._run_many("look", [(key, str(epoch), str(late_ms), str(lease_ms)) for key, epoch in asked])
+        return [_read_look(answer) for answer in answers]
+
+    # ----------------------------------------------------------------------- the wire
+
+    def _call(self, name: str, place: Place, header: Mapping[str, Any], *parts: bytes) -> list[bytes]:
+        answer: list[bytes] = self._run(name, place.key, ormsgpack.packb(dict(header)), *parts)
+        return answer
+
+    def _run(self, name: str, key: str, *args: bytes | str) -> Any:
+        script = _SCRIPTS[name]
+
+        def ask() -> Any:
+            try:
+                return self.client.evalsha(script.sha, 1, key, *args)
+            except NoScriptError:  # a server that has restarted; nothing was done
+                self.client.script_load(script.text)
+                return self.client.evalsha(script.sha, 1, key, *args)
+
+        return self._ask(ask)
+
+    def _run_many(self, name: str, calls: Sequence[tuple[str, ...]]) -> list[Any]:
+        if not calls:
+            return []
+        script = _SCRIPTS[name]
+
+        def ask() -> list[Any]:
+            pipeline = self.client.pipeline(transaction=False)
+            for key, *args in calls:
+                pipeline.evalsha(script.sha, 1, key, *args)
+            return list(pipeline.execute())
+
+        def ask_twice() -> list[Any]:
+            try:
+                return ask()
+            except NoScriptError:
+                self.client.script_load(script.text)
+                return ask()
+
+        return list(self._ask(ask_twice))
+
+    def _ask(self, ask: Any) -> Any:
+        try:
+            return ask()
+        except ResponseError as error:
+            raise RedisTierUnavailable(why=_first_word(error)) from error
+        except RedisError as error:
+            raise RedisTierUnavailable(why=type(error).__name__) from error
+
+
+def _first_word(error: ResponseError) -> str:
+    """OOM, READONLY, NOPERM: what a server refuses begins with it; the rest may repeat what was sent."""
+    return str(error).partition(" ")[0][:40]
+
+
+def message_of_open(place: Place, graph_id: str, one: Open) -> ExecuteNode:
+    key = (place.tenant_id, place.home, place.run_id, one.checkpoint_id, one.execution_id)
+    message = ExecuteNode(*key, graph_id=graph_id, node=one.node, queue=one.queue)
+    return message if message.kind == "start" else message.in_redis(place.thread_id, place.epoch)
+
+
+# --------------------------------------------------------------------------- names and rows
+
+
+def name_of(row: WriteRow) -> str:
+    return f"{row.owner.hex}{row.task_id.hex}{row.idx}"
+
+
+def dump_row(row: WriteRow) -> bytes:
+    return ormsgpack.packb([row.path, row.body])
+
+
+def _load_row(name: bytes, data: bytes) -> WriteRow:
+    text = name.decode()
+    path, body = ormsgpack.unpackb(data)
+    return WriteRow(UUID(text[:32]), UUID(text[32:64]), int(text[64:]), path, body)
+
+
+def _lease(place: Place, held: Held) -> dict[str, Any]:
+    return {
+        "ep": str(place.epoch),
+        "run": place.run_id.hex,
+        "ck": held.checkpoint_id.hex,
+        "ex": held.execution_id.hex,
+        "tok": str(held.fence),
+    }
+
+
+def _hex(value: UUID | None) -> str:
+    return value.hex if value else ""
+
+
+def _text(value: bytes) -> str:
+    return value.decode()
+
+
+def _read_head(answer: Sequence[Any], at: int) -> tuple[Head | None, int]:
+    body, count = answer[at], int(answer[at + 1])
+    end = at + 2 + 2 * count
+    blobs = {_text(answer[i]): answer[i + 1] for i in range(at + 2, end, 2)}
+    return (Head(body, blobs) if body else None), end
+
+
+def _read_writes(answer: Sequence[Any], at: int) -> tuple[list[WriteRow], int]:
+    end = at + 1 + 2 * int(answer[at])
+    return [_load_row(answer[i], answer[i + 1]) for i in range(at + 1, end, 2)], end
+
+
+def _read_waiting(answer: Sequence[Any]) -> Waiting | None:
+    if answer[0] == b"none":
+        return None
+    entries = []
+    for i in range(6, len(answer), 3):
+        entry_id, worker, begun, over = _text(answer[i + 1]).split(",")
+        entries.append(Entry(int(answer[i]), UUID(entry_id), int(worker), int(begun), int(over), answer[i + 2]))
+    before = UUID(_text(answer[5])) if answer[5] else None
+    return Waiting(int(answer[0]), UUID(_text(answer[1])), _text(answer[2]), int(answer[3]), before, entries)
+
+
+def _read_look(answer: Sequence[Any]) -> Look | None:
+    if answer[0] == b"none":
+        return None
+    found = []
+    for i in range(5, len(answer), 5):
+        node, _, queue = _text(answer[i + 2]).partition("\0")
+        worker = int(answer[i + 3]) if answer[i + 3] else None
+        execution = UUID(_text(answer[i + 1]))
+        found.append(Open(UUID(_text(answer[i])), execution, node, queue, worker, answer[i + 4] == b"1"))
+    return Look(int(answer[0]), _text(answer[1]), _text(answer[2]), int(answer[3]), int(answer[4]), found)

@@ -1,0 +1,330 @@
+"""From Redis to Postgres: soon, at the end of a run, before anybody reads, and when a run is recalled.
+
+Whoever hands entries in asks Redis what Postgres lacks, applies it in one transaction, and lets Redis forget it. Any
+process may, several at once: an entry counts once, in its place of the line, or not at all (farm.apply_entries).
+"""
+
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Final
+from uuid import UUID
+
+from agentfarm.errors import AgentFarmError, RedisTierUnavailable, StoreUnavailable
+from agentfarm.messages import ExecuteNode
+from agentfarm.persistence import wire
+from agentfarm.persistence.database import Database, Databases
+from agentfarm.persistence.execution_keys import start_message
+from agentfarm.persistence.leases import Held
+from agentfarm.persistence.redis_tier.entries import APPLY, Batch
+from agentfarm.persistence.redis_tier.scripts import Place, RedisScripts, Waiting, thread_key
+from agentfarm.records import Committed, Ended
+
+logger = logging.getLogger(__name__)
+
+#: How long a commit may be in Redis alone: what a Redis that loses its memory costs is executed again.
+BEHIND_SECONDS: Final = 0.2
+
+#: Threads that one transaction takes along, so that its one flush serves them all.
+BATCH: Final = 64
+
+#: How often a worker says that it works on what it has been working on for longer: a third of a lease.
+RENEW_SECONDS: Final = 5.0
+
+#: After Redis or Postgres did not answer.
+PAUSE_SECONDS: Final = 1.0
+
+RECALL: Final = wire.function("recall", "uuid uuid uuid int8 uuid[] uuid[] int8[] uuid uuid int8 int8")
+
+
+@dataclass(frozen=True, slots=True)
+class Lost:
+    """An execution that a worker held in Redis when it was lost."""
+
+    checkpoint_id: UUID
+    execution_id: UUID
+    worker: int
+
+
+@dataclass(frozen=True, slots=True)
+class RedisHeld(Held):
+    """A lease in Redis; its fence is a token that no other lease has."""
+
+    place: Place
+
+
+def redis_held(place: Place, message: ExecuteNode, token: int, worker: int) -> RedisHeld:
+    return RedisHeld(
+        message.tenant_id, message.run_id, message.checkpoint_id, message.execution_id, token, worker, place=place
+    )
+
+
+class WriteBehind:
+    """One a process.
+
+    tell  what became ready or ended by what nobody waits for here: it is to be published and announced
+    """
+
+    def __init__(self, scripts: RedisScripts, databases: Databases, *, seconds: float = BEHIND_SECONDS) -> None:
+        self.scripts = scripts
+        self.databases = databases
+        self.tell: Callable[[Committed], None] = lambda committed: None
+        #: What this process works on right now.
+        self.holding: Callable[[], Sequence[RedisHeld]] = tuple
+        self._renews_at = time.monotonic() + RENEW_SECONDS
+        self._seconds = seconds
+        self._lock = threading.Lock()
+        self._dirty: dict[str, Place] = {}
+        self._recalls: deque[Place] = deque()
+        self._wake = threading.Event()
+        self._stopping = False
+        self._thread: threading.Thread | None = None
+
+    # ----------------------------------------------------------------------- one thread
+
+    def complete(self, place: Place) -> Committed:
+        """Hand in all that Postgres lacks of a run, now.
+
+        raises  StoreUnavailable: it may have been applied; RedisTierUnavailable
+        """
+        done = Committed()
+        while (waiting := self.scripts.peek(place.key)) is not None and waiting.entries:
+            if waiting.epoch != place.epoch:
+                break
+            done, is_last = self._hand_in(place, waiting)
+            if is_last:
+                break
+        return done
+
+    def bring(self, tenant_id: UUID, home: str, thread_id: UUID) -> None:
+        """The same for whatever run is on a thread: before somebody reads it. Never raises: what Postgres has is whole
+        and in order, and late at most."""
+        try:
+            waiting = self.scripts.peek(thread_key(tenant_id, thread_id))
+            if waiting is not None and waiting.entries:
+                place = Place(tenant_id, home, thread_id, waiting.run_id, waiting.epoch)
+                self._tell(self.complete(place))
+        except (RedisTierUnavailable, StoreUnavailable) as error:
+            logger.warning("a thread is read as Postgres has it", extra={"code": error.code})
+
+    def drop(self, tenant_id: UUID, thread_id: UUID, run_ids: Sequence[UUID]) -> None:
+        """These were ended in Postgres: their workers are told so by their next commit. Never raises: what they commit
+        where Redis was not told is of no line that counts."""
+        try:
+            if run_ids:
+                self.scripts.drop(thread_key(tenant_id, thread_id), run_ids)
+        except RedisTierUnavailable:
+            logger.debug("Redis keeps a run that is over for a while")
+
+    def recall(
+        self, place: Place, *, keep: Held | None = None, needs: int = 0, lost: Sequence[Lost] = ()
+    ) -> int | None:
+        """The run goes on in Postgres, from its last commit as far as Redis can tell of it. What is ready is told.
+
+        keep     lease this one to its holder, who executes it and could not save something
+        needs    … if this entry has arrived: the last that it could
+        returns  the fence of what is kept; None where nothing is
+        raises   StoreUnavailable: it may have been recalled, and the healer publishes what is ready
+        """
+        try:
+            waiting = self.scripts.peek(place.key, recall=True)
+            while waiting is not None and waiting.entries and waiting.epoch == place.epoch:
+                done, is_last = self._hand_in(place, waiting)
+                self._tell(done)
+                waiting = None if is_last else self.scripts.peek(place.key, recall=True)
+        except RedisTierUnavailable as error:
+            logger.warning("a run goes on without what Redis has of it", extra={"code": error.code, **_ids(place)})
+        database = self.databases.at(place.home)
+        answer = database.call(RECALL, _recall_params(place, keep, needs, lost), again=True)
+        self._forget(place)
+        ready, fence = [], None
+        for at in range(answer.rows):
+            if answer.flag("is_kept", at):
+                fence = answer.number("fence", at)
+            else:
+                ready.append(_message(place, answer, at))
+        if answer.rows:
+            logger.info("a run was recalled from Redis", extra=_ids(place))
+        self._tell(Committed(ready=tuple(ready)))
+        return fence
+
+    def _hand_in(self, place: Place, waiting: Waiting) -> tuple[Committed, bool]:
+        """What came of it, and whether that was all that there will be."""
+        batch = _batch(place, waiting)
+        answer = self.databases.at(place.home).call(APPLY, batch.params())
+        done, trimmed, is_over = _judge(batch, answer)
+        self.scripts.trim(place.key, place.epoch, trimmed, is_over=is_over)
+        return done, is_over or trimmed >= waiting.last
+
+    def _forget(self, place: Place) -> None:
+        try:
+            self.scripts.trim(place.key, place.epoch, 0, is_over=True)
+        except RedisTierUnavailable:  # of an epoch that is over: it forgets it by itself
+            logger.debug("Redis keeps a run that is over for a while", extra=_ids(place))
+
+    # ----------------------------------------------------------------------- the thread
+
+    def give_back(self, held: RedisHeld) -> None:
+        """This process will not finish it: its run goes on in Postgres, where another has it at once.
+
+        Takes no lock: the garbage collector calls it.
+        """
+        self._recalls.append(held.place)
+
+    def recall_later(self, place: Place) -> None:
+        """Nobody knows what a call has done there. Never blocks, never raises."""
+        self._recalls.append(place)
+        self.begin()
+
+    def touch(self, place: Place) -> None:
+        """There is something new in Redis: Postgres gets it soon."""
+        with self._lock:
+            self._dirty[place.key] = place
+        self.begin()
+
+    def begin(self) -> None:
+        """Before anything is leased to this process: what it gives back must find somebody."""
+        if self._thread is not None:
+            return
+        with self._lock:
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._live, name="farm-write-behind", daemon=True)
+                self._thread.start()
+
+    def clean(self, place: Place) -> None:
+        """Postgres has all of it."""
+        with self._lock:
+            self._dirty.pop(place.key, None)
+
+    def close(self) -> None:
+        """Hand in what waits, and end."""
+        self._stopping = True
+        self._wake.set()
+        if self._thread is not None:
+            self._thread.join(PAUSE_SECONDS * 5)
+        elif self._recalls:
+            self._round()
+
+    def _live(self) -> None:
+        while not self._stopping:
+            self._wake.wait(self._seconds)
+            if not self._round():
+                self._wake.wait(PAUSE_SECONDS)
+        self._round()
+
+    def _round(self) -> bool:
+        """One transaction a home and batch. Whether all answered; what did not is tried again."""
+        with self._lock:
+            places = list(self._dirty.values())
+            self._dirty.clear()
+        places.sort(key=lambda place: place.key)  # as in every process: none waits for another in a circle
+        try:
+            self._recall_all()
+            self._renew()
+            for at in range(0, len(places), BATCH):
+                self._hand_in_many(places[at : at + BATCH])
+        except AgentFarmError as error:
+            logger.warning("Postgres lags behind Redis", extra={"code": error.code, "threads": len(places)})
+        except Exception:  # a bug of ours: without this thread nothing would arrive before its run ends
+            logger.exception("Postgres lags behind Redis")
+        else:
+            return True
+        with self._lock:
+            self._dirty = {**{place.key: place for place in places}, **self._dirty}
+        return False
+
+    def _recall_all(self) -> None:
+        """Where Postgres does not answer, it is tried again."""
+        while self._recalls:
+            self.recall(self._recalls[0])
+            self._recalls.popleft()
+
+    def _renew(self) -> None:
+        if time.monotonic() >= self._renews_at:
+            self._renews_at = time.monotonic() + RENEW_SECONDS
+            self.scripts.renew_many([(held.place, held) for held in self.holding()])
+
+    def _hand_in_many(self, places: Sequence[Place]) -> None:
+        found = zip(places, self.scripts.peek_many([place.key for place in places]), strict=True)
+        batches = [
+            _batch(place, waiting)
+            for place, waiting in found
+            if waiting is not None and waiting.entries and waiting.epoch == place.epoch
+        ]
+        by_home: dict[str, list[Batch]] = {}
+        for batch in batches:
+            by_home.setdefault(batch.place.home, []).append(batch)
+        for home, of_home in by_home.items():
+            self._apply_all(self.databases.at(home), of_home)
+
+    def _apply_all(self, database: Database, batches: Sequence[Batch]) -> None:
+        answers = database.call_all(APPLY, [batch.params() for batch in batches])
+        trimmed = []
+        for batch, answer in zip(batches, answers, strict=True):
+            done, number, is_over = _judge(batch, answer)
+            trimmed.append((batch.place.key, batch.place.epoch, number, is_over))
+            self._tell(done)
+        self.scripts.trim_many(trimmed)
+
+    def _tell(self, committed: Committed) -> None:
+        if committed.ready or committed.ended is not None:
+            self.tell(committed)
+
+
+def _batch(place: Place, waiting: Waiting) -> Batch:
+    return Batch(replace(place, run_id=waiting.run_id), waiting.before, waiting.entries)
+
+
+def _judge(batch: Batch, answer: wire.Answer) -> tuple[Committed, int, bool]:
+    """(what came of it, up to which entry Redis may forget, whether it may forget all)."""
+    place, verdict = batch.place, answer.text("verdict")
+    if verdict == "other":
+        logger.info("what Redis has of a run is of no line that counts", extra=_ids(place))
+        return Committed(), batch.last.number, True
+    if verdict == "known":
+        return Committed(), min(answer.number("entry"), batch.last.number), False
+    if batch.status is None:
+        return Committed(), batch.last.number, False
+    ready: tuple[ExecuteNode, ...] = ()
+    if (next_run := answer.find_uuid("next_run")) is not None:
+        place_of = (answer.text("next_graph"), answer.text("next_queue"))
+        ready = (start_message(place.tenant_id, place.home, next_run, *place_of),)
+    forget = answer.flag("forget")
+    ended = Ended(place.tenant_id, place.home, place.run_id, place.thread_id, batch.status, None, forget)
+    return Committed(ready=ready, ended=ended), batch.last.number, True
+
+
+def _recall_params(place: Place, keep: Held | None, needs: int, lost: Sequence[Lost]) -> list[wire.Param]:
+    return [
+        place.tenant_id.bytes,
+        place.thread_id.bytes,
+        place.run_id.bytes,
+        wire.put_int8(place.epoch),
+        wire.put_uuids(one.checkpoint_id.bytes for one in lost),
+        wire.put_uuids(one.execution_id.bytes for one in lost),
+        wire.put_bigints(one.worker for one in lost),
+        keep.checkpoint_id.bytes if keep else None,
+        keep.execution_id.bytes if keep else None,
+        wire.put_int8(keep.worker) if keep else None,
+        wire.put_int8(needs),
+    ]
+
+
+def _message(place: Place, answer: wire.Answer, at: int) -> ExecuteNode:
+    return ExecuteNode(
+        place.tenant_id,
+        place.home,
+        place.run_id,
+        checkpoint_id=answer.uuid("checkpoint_id", at),
+        execution_id=answer.uuid("execution_id", at),
+        graph_id=answer.text("graph_id", at),
+        node=answer.text("node", at),
+        queue=answer.text("queue", at),
+    )
+
+
+def _ids(place: Place) -> dict[str, str]:
+    return {"run_id": str(place.run_id)}

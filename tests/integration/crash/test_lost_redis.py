@@ -1,0 +1,148 @@
+"""The Redis that moves runs loses its memory, finds an older one again, takes nothing, or falls silent, anywhere in a
+worker's work: each run ends as it would have ended, on one line of checkpoints, and its end is told once."""
+
+import random
+import threading
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import pytest
+
+from agentfarm.errors import RedisTierUnavailable
+from tests.integration.crash.mortal import Fate, MortalScripts, Outside, Process
+from tests.integration.crash.stories import Farm, Story, broken_promises, gaps
+from tests.integration.crash.test_crash_points import CHOSEN, undisturbed
+
+#: Points between a memory and the moment at which it is all that Redis has.
+AGO = 8
+
+#: Nodes that may be executed again: those whose commits Postgres had not got, every second one here, and siblings of
+#: theirs.
+MOST_AGAIN = 4
+
+WRITES = {"open", "claim", "finish", "settle", "put"}
+
+
+class Shaken(Fate):
+    """A process that lives, and at one of whose points something happens to Redis."""
+
+    def __init__(self, at: int, shake: Callable[["Shaken"], None]) -> None:
+        super().__init__()
+        self.shakes_at, self.shake = at, shake
+        self.refuses: frozenset[str] = frozenset()
+        self._once = threading.Lock()
+        self.memories: list[Mapping[bytes, bytes]] = []
+        self.remember: Callable[[], Mapping[bytes, bytes]] = dict
+
+    def lives_past(self, point: str) -> bool:
+        with self._once:  # LangGraph saves from several threads
+            self.memories.append(self.remember())
+            if len(self.points) + 1 == self.shakes_at:
+                self.shake(self)
+            return super().lives_past(point)
+
+
+class RefusingScripts(MortalScripts):
+    """identity: that of the server, where it is not the one that it was"""
+
+    identity = ""
+
+    def server(self) -> str:
+        return self.identity or super().server()
+
+    def _run(self, name: str, key: str, *args: Any) -> Any:
+        if isinstance(self.fate, Shaken) and name in self.fate.refuses:
+            raise RedisTierUnavailable(why="OOM")
+        return super()._run(name, key, *args)
+
+
+class ShakenFarm:
+    """What Redis has of runs, over all threads of the test."""
+
+    def __init__(self, farm: Farm) -> None:
+        self.farm = farm
+
+    def remember(self) -> Mapping[bytes, bytes]:
+        redis = self.farm.streams
+        return {key: redis.dump(key) for key in redis.keys("t:*:hot:*")}  # type: ignore[union-attr,misc]  # of a sync client
+
+    def forget(self, fate: Shaken) -> None:
+        for key in self.farm.streams.keys("t:*:hot:*"):  # type: ignore[union-attr]  # likewise
+            self.farm.streams.unlink(key)
+
+    def find_again(self, fate: Shaken) -> None:
+        """An older memory is another server's: one that was started on what was on its disk, or a replica."""
+        self.forget(fate)
+        RefusingScripts.identity = "another"
+        for key, value in fate.memories[-min(AGO, len(fate.memories))].items():
+            self.farm.streams.restore(key, 0, value)
+
+    def refuse(self, fate: Shaken) -> None:
+        fate.refuses = frozenset(WRITES)
+
+    def fall_silent(self, fate: Shaken) -> None:
+        fate.refuses = frozenset({*WRITES, "step", "peek", "trim", "look", "drop", "renew"})
+
+
+FAULTS: Mapping[str, Callable[[ShakenFarm], Callable[[Shaken], None]]] = {
+    "is emptied": lambda farm: farm.forget,
+    "finds an older memory": lambda farm: farm.find_again,
+    "takes nothing more": lambda farm: farm.refuse,
+    "falls silent": lambda farm: farm.fall_silent,
+}
+
+
+def shaken(farm: Farm, name: str, fault: str, at: int) -> tuple[Story, Shaken]:
+    around = ShakenFarm(farm)
+    fate = Shaken(at, FAULTS[fault](around))
+    fate.remember = around.remember
+    story = Story(farm, name)
+    outside = Outside(farm.settings, farm.graphs, farm.log, farm.caches, farm.send, lambda: len(farm.inbox))
+    process = Process(outside, "worker", is_worker=True, fate=fate)
+    story.mortals["worker"] = process
+    return story, fate
+
+
+@pytest.fixture
+def redis_farm(farm: Farm, monkeypatch: pytest.MonkeyPatch) -> Farm:
+    if farm.tier != "redis":
+        pytest.skip("of the tier that Redis is")
+    monkeypatch.setattr("tests.integration.crash.mortal.MortalScripts", RefusingScripts)
+    return farm
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+@pytest.mark.parametrize("name", ["line", "diamond", "twice", "waiting", "two questions", "tasks", "asking subgraph"])
+def test_a_redis_that_fails_anywhere_costs_some_nodes_again_and_nothing_else(
+    redis_farm: Farm, name: str, fault: str
+) -> None:
+    before = undisturbed(redis_farm, name)
+    points = len(undisturbed_points(redis_farm, name))
+    chosen = range(1, points + 1)
+    few = (
+        chosen if CHOSEN == "all" else sorted(random.Random(name + fault).sample(chosen, min(int(CHOSEN) // 2, points)))
+    )
+    for at in few:
+        RefusingScripts.identity = ""
+        story, fate = shaken(redis_farm, name, fault, at)
+        story.tell()
+
+        where = f"{fault} at {at}: {fate.points[at - 2 : at]}"
+        assert len(fate.points) >= at - 1, f"never happened: {where}"
+        assert story.statuses == before.statuses, where
+        assert story.history == before.history, where
+        assert broken_promises(redis_farm, story) == [], where
+        if not before.tasks:  # one whose result was lost says it again
+            assert gaps(story.events, before.events) == [], where
+        assert [[name for name, _ in events].count("end") for events in story.events] == [1] * len(story.events), where
+        again = story.executed.total() - before.executed.total()
+        assert 0 <= again <= MOST_AGAIN, f"{again} nodes executed again; {where}"
+        RefusingScripts.identity = ""
+        if fault in ("is emptied", "takes nothing more"):  # else what is left is forgotten when its time is over
+            assert redis_farm.streams.keys(f"t:{story.tenant.id.hex}:hot:*") == [], where
+
+
+def undisturbed_points(farm: Farm, name: str) -> list[str]:
+    story, fate = shaken(farm, name, "is emptied", 0)
+    story.tell()
+    return fate.points
