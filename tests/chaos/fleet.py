@@ -2,7 +2,9 @@
 
 control   two webs and beat
 one, two  workers of threads
-three     a worker of prefork children, which also takes what is in quarantine
+three     a worker of prefork children
+
+Two of them take what is in quarantine: what lost its worker twice must not wait until the only one comes back.
 """
 
 import contextlib
@@ -140,9 +142,10 @@ class Fleet:
             return ("manage.py", "serve", "--host", "127.0.0.1", "--port", str(self._ports[name]))
         if name == "beat":
             return ("-m", "celery", "-A", "workers", "beat", "-l", "INFO")
-        pool = ("prefork", "2", "cpu,io,quarantine") if name == PREFORK else ("threads", "6", "io,cpu")
+        pool = ("prefork", "2") if name == PREFORK else ("threads", "6")
+        queues = "io,cpu" if name == THREADS[0] else "io,cpu,quarantine"
         return (
-            "-m", "celery", "-A", "workers", "worker", "-P", pool[0], "-c", pool[1], "-Q", pool[2],
+            "-m", "celery", "-A", "workers", "worker", "-P", pool[0], "-c", pool[1], "-Q", queues,
             "-n", f"{name}@%h", "--without-gossip", "--without-mingle", "-l", "INFO",
         )  # fmt: skip
 
