@@ -10,7 +10,7 @@ import pytest
 
 from tests.farm import ROOT
 
-SECONDS = os.environ.get("AGENTFARM_CHAOS_SECONDS", "45")
+SECONDS = os.environ.get("AGENTFARM_CHAOS_SECONDS", "30")
 #: One plan, so that a failure is the change's and not the day's; `make chaos` draws a new one each time.
 SEED = os.environ.get("AGENTFARM_CHAOS_SEED", "11")
 #: Other tests run beside it on the same cores.
