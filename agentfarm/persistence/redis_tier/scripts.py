@@ -262,9 +262,12 @@ class RedisScripts:
 
     # ----------------------------------------------------------------------- one thread
 
-    def peek(self, key: str, *, recall: bool = False) -> Waiting | None:
-        """What Postgres lacks of a thread; None: Redis knows nothing of it. recall: nobody commits there any more."""
-        return _read_waiting(self._run("peek", key, str(PEEK_BYTES), "1" if recall else ""))
+    def peek(self, key: str, *, recall: int = 0) -> Waiting | None:
+        """What Postgres lacks of a thread; None: Redis knows nothing of it.
+
+        recall  an epoch, if it is still the thread's: nobody commits there any more
+        """
+        return _read_waiting(self._run("peek", key, str(PEEK_BYTES), str(recall)))
 
     def peek_many(self, keys: Sequence[str]) -> list[Waiting | None]:
         answers = self._run_many("peek", [(key, str(PEEK_BYTES), "") for key in keys])

@@ -34,6 +34,9 @@ BATCH: Final = 64
 #: How often a worker says that it works on what it has been working on for longer: a third of a lease.
 RENEW_SECONDS: Final = 5.0
 
+#: For how long readers do without Redis after it did not answer.
+SILENT_SECONDS: Final = 5.0
+
 #: After Redis or Postgres did not answer.
 PAUSE_SECONDS: Final = 1.0
 
@@ -74,6 +77,7 @@ class WriteBehind:
         self.tell: Callable[[Committed], None] = lambda committed: None
         #: What this process works on right now.
         self.holding: Callable[[], Sequence[RedisHeld]] = tuple
+        self._brings_again_at = 0.0
         self._renews_at = time.monotonic() + RENEW_SECONDS
         self._seconds = seconds
         self._lock = threading.Lock()
@@ -102,13 +106,16 @@ class WriteBehind:
     def bring(self, tenant_id: UUID, home: str, thread_id: UUID) -> None:
         """The same for whatever run is on a thread: before somebody reads it. Never raises: what Postgres has is whole
         and in order, and late at most."""
+        if time.monotonic() < self._brings_again_at:
+            return
         try:
             waiting = self.scripts.peek(thread_key(tenant_id, thread_id))
             if waiting is not None and waiting.entries:
                 place = Place(tenant_id, home, thread_id, waiting.run_id, waiting.epoch)
                 self._tell(self.complete(place))
         except (RedisTierUnavailable, StoreUnavailable) as error:
-            logger.warning("a thread is read as Postgres has it", extra={"code": error.code})
+            self._brings_again_at = time.monotonic() + SILENT_SECONDS  # or each reader would wait as long
+            logger.warning("threads are read as Postgres has them", extra={"code": error.code})
 
     def drop(self, tenant_id: UUID, thread_id: UUID, run_ids: Sequence[UUID]) -> None:
         """These were ended in Postgres: their workers are told so by their next commit. Never raises: what they commit
@@ -130,11 +137,11 @@ class WriteBehind:
         raises   StoreUnavailable: it may have been recalled, and the healer publishes what is ready
         """
         try:
-            waiting = self.scripts.peek(place.key, recall=True)
+            waiting = self.scripts.peek(place.key, recall=place.epoch)
             while waiting is not None and waiting.entries and waiting.epoch == place.epoch:
                 done, is_last = self._hand_in(place, waiting)
                 self._tell(done)
-                waiting = None if is_last else self.scripts.peek(place.key, recall=True)
+                waiting = None if is_last else self.scripts.peek(place.key, recall=place.epoch)
         except RedisTierUnavailable as error:
             logger.warning("a run goes on without what Redis has of it", extra={"code": error.code, **_ids(place)})
         database = self.databases.at(place.home)

@@ -187,7 +187,7 @@ END $$;
 CREATE FUNCTION farm.ops_expired_threads(p_limit int) RETURNS TABLE (tenant_id uuid, thread_id uuid) LANGUAGE sql STABLE AS $$
   SELECT t.tenant_id, t.thread_id FROM farm.thread t WHERE t.expires_at < clock_timestamp() ORDER BY t.expires_at LIMIT p_limit $$;
 
--- Runs that Redis moves, the one that has been silent longest first.
+-- Runs that Redis moves, the one that was begun first before all others.
 CREATE FUNCTION farm.ops_in_redis(p_limit int)
 RETURNS TABLE (tenant_id uuid, thread_id uuid, run_id uuid, graph_id text, epoch bigint, entry bigint, started_seconds float8) LANGUAGE sql STABLE AS $$
   SELECT r.tenant_id, r.thread_id, r.run_id, r.graph_id, h.epoch, h.entry, extract(epoch FROM clock_timestamp() - r.started_at)::float8
