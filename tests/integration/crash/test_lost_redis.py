@@ -13,6 +13,8 @@ from tests.integration.crash.mortal import Fate, MortalScripts, Outside, Process
 from tests.integration.crash.stories import Farm, Story, broken_promises, gaps
 from tests.integration.crash.test_crash_points import CHOSEN, undisturbed
 
+pytestmark = pytest.mark.parametrize("farm", ["redis"], indirect=True, scope="module")
+
 #: Points between a memory and the moment at which it is all that Redis has.
 AGO = 8
 
@@ -105,8 +107,6 @@ def shaken(farm: Farm, name: str, fault: str, at: int) -> tuple[Story, Shaken]:
 
 @pytest.fixture
 def redis_farm(farm: Farm, monkeypatch: pytest.MonkeyPatch) -> Farm:
-    if farm.tier != "redis":
-        pytest.skip("of the tier that Redis is")
     monkeypatch.setattr("tests.integration.crash.mortal.MortalScripts", RefusingScripts)
     return farm
 
