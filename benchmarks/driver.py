@@ -13,6 +13,7 @@ from agentfarm import ids
 from agentfarm.flow.admit import admit_run, build_run
 from agentfarm.flow.farm import Farm
 from agentfarm.records import RunRequest
+from agentfarm.run_options import RunChoices
 from agentfarm.tenancy import Tenant
 from benchmarks.stock import INPUTS
 from benchmarks.watcher import Watcher
@@ -25,8 +26,13 @@ PATIENCE_SECONDS = 60.0
 
 
 class Driver:
-    def __init__(self, farm: Farm, tenant: Tenant, watcher: Watcher) -> None:
-        self.farm, self.tenant, self.watcher = farm, tenant, watcher
+    """choices: how its runs are to be executed"""
+
+    def __init__(self, farm: Farm, tenant: Tenant, watcher: Watcher, choices: RunChoices = RunChoices()) -> None:  # noqa: B008  # frozen
+        self.farm, self.tenant, self.watcher, self.choices = farm, tenant, watcher, choices
+
+    def asking(self, choices: RunChoices) -> "Driver":
+        return Driver(self.farm, self.tenant, self.watcher, choices)
 
     def start(
         self,
@@ -44,6 +50,7 @@ class Driver:
             if_not_exists="create",
             stream_mode=stream_mode,
             streamed=bool(stream_mode),
+            choices=self.choices,
         )
         new = build_run(self.farm, self.tenant, request, thread_id=thread_id or ids.new_id())
         return admit_run(self.farm, self.tenant, new).run_id
