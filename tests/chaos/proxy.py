@@ -138,6 +138,8 @@ class Proxy:
             await asyncio.gather(self._pump(reader, server, "up"), self._pump(answers, client, "down"))
         except OSError:  # one side is gone, and the other hears of it
             pair.reset()
+        except asyncio.CancelledError:  # the proxy ends. asyncio's own callback would print one that is not caught
+            pair.reset()
         finally:
             self._pairs.discard(pair)
             client.close()
