@@ -68,9 +68,10 @@ def default_redis_broker(redis_url: str) -> OurValkey:
 
 
 @pytest.fixture
-def default_rabbitmq_broker(rabbitmq: RabbitMQ) -> Iterator[OurRabbitMQ]:
-    yield OurRabbitMQ(Server(rabbitmq.make_virtual_host("smoke")))
-    rabbitmq.drop_virtual_host("smoke")
+def default_rabbitmq_broker(rabbitmq: RabbitMQ, worker_id: str) -> Iterator[OurRabbitMQ]:
+    name = f"smoke-{worker_id}"  # the node is shared by all processes of the tests, whose modules run side by side
+    yield OurRabbitMQ(Server(rabbitmq.make_virtual_host(name)))
+    rabbitmq.drop_virtual_host(name)
 
 
 @pytest.fixture
