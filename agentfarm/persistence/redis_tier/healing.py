@@ -17,6 +17,9 @@ from agentfarm.persistence.redis_tier.write_behind import Lost, WriteBehind
 
 logger = logging.getLogger(__name__)
 
+#: Runs that one sweep recalls: each is a transaction, and dead workers' nodes wait meanwhile.
+RECALLS: Final = 200
+
 #: Who claims the start of a run opens it. What is not open after so long was claimed by nobody, or by one who died.
 OPENED_SECONDS: Final = 3.0
 
@@ -61,24 +64,32 @@ class RedisHealing:
             return self._give_up(moved)
         alive = living()
         again: list[ExecuteNode] = []
+        recalls = 0
         for run, look in zip(moved, looks, strict=True):
-            again += self._see_to(run, look, server, alive)
+            lost = self._find_lost(run, look, server, alive)
+            if lost is not None and recalls < RECALLS:
+                self.behind.recall(run.place, lost=lost)
+                recalls += 1
+            elif lost is None and look is not None:
+                again += self._see_to(run, look)
         return tuple(again)
 
-    def _see_to(self, run: Moved, look: Look | None, server: str, alive: frozenset[int]) -> list[ExecuteNode]:
+    def _find_lost(self, run: Moved, look: Look | None, server: str, alive: frozenset[int]) -> Sequence[Lost] | None:
+        """Of a run that is to be recalled, what was lost with its holders, if anything; None: it goes well."""
         if look is None or look.epoch < run.place.epoch:
-            if run.started_seconds >= OPENED_SECONDS or run.entry:
-                self.behind.recall(run.place)
-            return []
+            return () if run.started_seconds >= OPENED_SECONDS or run.entry else None
         if look.epoch > run.place.epoch:  # it has been recalled meanwhile, and another one begun
-            return []
+            return None
         lost = [
             Lost(one.checkpoint_id, one.execution_id, one.worker)
             for one in look.open
             if one.worker is not None and (one.is_late or one.worker not in alive)
         ]
-        if lost or look.state == "recalled" or look.server != server or look.last < run.entry:
-            self.behind.recall(run.place, lost=lost)
+        is_odd = look.state == "recalled" or look.server != server or look.last < run.entry
+        return lost if lost or is_odd else None
+
+    def _see_to(self, run: Moved, look: Look) -> list[ExecuteNode]:
+        if look.epoch != run.place.epoch:
             return []
         if look.last > look.arrived:
             self.behind.touch(run.place)
@@ -86,7 +97,7 @@ class RedisHealing:
 
     def _give_up(self, moved: Sequence[Moved]) -> tuple[ExecuteNode, ...]:
         """Without Redis nothing of these goes on: Postgres moves them from here on."""
-        for run in moved:
-            if run.started_seconds >= OPENED_SECONDS:
-                self.behind.recall(run.place)
+        opened = [run for run in moved if run.started_seconds >= OPENED_SECONDS]
+        for run in opened[:RECALLS]:
+            self.behind.recall(run.place, is_blind=True)
         return ()

@@ -127,26 +127,28 @@ class WriteBehind:
             logger.debug("Redis keeps a run that is over for a while")
 
     def recall(
-        self, place: Place, *, keep: Held | None = None, needs: int = 0, lost: Sequence[Lost] = ()
+        self,
+        place: Place,
+        *,
+        keep: Held | None = None,
+        needs: int = 0,
+        lost: Sequence[Lost] = (),
+        is_blind: bool = False,
     ) -> int | None:
         """The run goes on in Postgres, from its last commit as far as Redis can tell of it. What is ready is told.
 
+        is_blind Redis is known to be silent, and is not asked
         keep     lease this one to its holder, who executes it and could not save something
         needs    … if this entry has arrived: the last that it could
         returns  the fence of what is kept; None where nothing is
         raises   StoreUnavailable: it may have been recalled, and the healer publishes what is ready
         """
-        try:
-            waiting = self.scripts.peek(place.key, recall=place.epoch)
-            while waiting is not None and waiting.entries and waiting.epoch == place.epoch:
-                done, is_last = self._hand_in(place, waiting)
-                self._tell(done)
-                waiting = None if is_last else self.scripts.peek(place.key, recall=place.epoch)
-        except RedisTierUnavailable as error:
-            logger.warning("a run goes on without what Redis has of it", extra={"code": error.code, **_ids(place)})
+        if not is_blind:
+            self._bring_last(place)
         database = self.databases.at(place.home)
         answer = database.call(RECALL, _recall_params(place, keep, needs, lost), again=True)
-        self._forget(place)
+        if not is_blind:
+            self._forget(place)
         ready, fence = [], None
         for at in range(answer.rows):
             if answer.flag("is_kept", at):
@@ -157,6 +159,19 @@ class WriteBehind:
             logger.info("a run was recalled from Redis", extra=_ids(place))
         self._tell(Committed(ready=tuple(ready)))
         return fence
+
+    def _bring_last(self, place: Place) -> None:
+        """What Postgres lacks of a run that is to be recalled, as far as it can be had. Raises StoreUnavailable."""
+        try:
+            waiting = self.scripts.peek(place.key, recall=place.epoch)
+            while waiting is not None and waiting.entries and waiting.epoch == place.epoch:
+                done, is_last = self._hand_in(place, waiting)
+                self._tell(done)
+                waiting = None if is_last else self.scripts.peek(place.key, recall=place.epoch)
+        except StoreUnavailable:
+            raise
+        except AgentFarmError as error:  # Redis is silent; or Postgres refuses what it has, which is executed again
+            logger.warning("a run goes on without what Redis has of it", extra={"code": error.code, **_ids(place)})
 
     def _hand_in(self, place: Place, waiting: Waiting) -> tuple[Committed, bool]:
         """What came of it, and whether that was all that there will be."""
@@ -268,7 +283,20 @@ class WriteBehind:
             self._apply_all(self.databases.at(home), of_home)
 
     def _apply_all(self, database: Database, batches: Sequence[Batch]) -> None:
-        answers = database.call_all(APPLY, [batch.params() for batch in batches])
+        try:
+            answers = database.call_all(APPLY, [batch.params() for batch in batches])
+        except StoreUnavailable:
+            raise
+        except AgentFarmError as error:
+            if len(batches) > 1:  # nothing of them was done. Who is refused must not keep the others from arriving
+                for batch in batches:
+                    self._apply_all(database, [batch])
+                return
+            logger.warning(
+                "Postgres refuses what Redis has of a run", extra={"code": error.code, **_ids(batches[0].place)}
+            )
+            self.recall(batches[0].place)
+            return
         trimmed = []
         for batch, answer in zip(batches, answers, strict=True):
             done, number, is_over = _judge(batch, answer)

@@ -62,7 +62,7 @@ BEGIN
     UPDATE farm.worker w SET lost = w.lost + 1 WHERE w.worker = p_worker RETURNING w.name INTO v_name;
   END IF;
   RETURN coalesce(p_lost_to, '[]')
-      || (jsonb_build_object('attempt', p_attempt, 'at', clock_timestamp(), 'worker', coalesce(v_name, p_worker::text))
+      || (jsonb_build_object('attempt', p_attempt, 'at', clock_timestamp(), 'worker', coalesce(v_name, p_worker::text, 'Redis'))
           || CASE p_how WHEN 'given_back' THEN '{"given_back": true}'::jsonb ELSE jsonb_build_object('how', p_how, 'alone', p_alone) END);
 END $$;
 

@@ -1,0 +1,88 @@
+"""What Redis has of runs arrives in Postgres, whatever becomes of one among them."""
+
+from collections.abc import Callable
+from typing import Any
+from uuid import UUID, uuid4
+
+import pytest
+
+from agentfarm.errors import RedisTierUnavailable
+from agentfarm.messages import ExecuteNode
+from agentfarm.persistence.bodies import WriteRow
+from agentfarm.persistence.redis_tier.entries import Draft
+from agentfarm.persistence.redis_tier.healing import RECALLS, Moved, RedisHealing
+from agentfarm.persistence.redis_tier.saver import RedisSaver
+from agentfarm.persistence.redis_tier.scripts import Place
+from agentfarm.records import Claimed
+from tests.integration.persistence.postgres import Home
+from tests.integration.persistence.test_runs_whole import START_STATE, Worker, _line, make_worker
+
+__all__ = ["make_worker"]
+
+pytestmark = pytest.mark.parametrize("make_worker", ["redis"], indirect=True)
+
+
+def begun(worker: Worker) -> tuple[UUID, ExecuteNode]:
+    """A thread whose run has executed its first node, in Redis; and the message for the second."""
+    thread_id = uuid4()
+    _, (start,) = worker.admit(thread_id, START_STATE)
+    (second,) = worker.execute(start)
+    return thread_id, second
+
+
+def saver_of(worker: Worker, message: ExecuteNode) -> RedisSaver:
+    claimed = worker.executions.claim(message)
+    assert isinstance(claimed, Claimed)
+    assert isinstance(claimed.saver, RedisSaver)
+    return claimed.saver
+
+
+def test_what_postgres_refuses_of_one_run_keeps_no_other_from_arriving(
+    home: Home, make_worker: Callable[[Any], Worker], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    worker = make_worker(_line())
+    monkeypatch.setattr(worker.behind, "begin", lambda: None)  # one round, with both in it
+    thread_id, second = begun(worker)
+    saver = saver_of(worker, second)
+    draft = Draft()
+    execution = second.execution_id
+    draft.add_write("", second.checkpoint_id, WriteRow(execution, execution, 0, "no text of Postgres: \0", b""))
+    saver.tier.put(saver, draft)  # type: ignore[attr-defined]  # RedisTier's
+
+    other, _ = begun(worker)
+
+    worker.behind._round()
+
+    head = "SELECT entry, redis_run IS NULL FROM farm.thread_head WHERE thread_id = %s"
+    assert home.query(head, other) == [(2, False)], "the other run's commits are there, and it goes on in Redis"
+    assert home.query(head, thread_id) == [(1, True)], "this run goes on in Postgres, from before what was refused"
+    ready = "SELECT node, lost_to->0->>'worker' FROM farm.node_execution WHERE thread_id = %s AND status = 'ready'"
+    assert home.query(ready, thread_id) == [("a", "Redis")]
+
+
+def test_a_sweep_without_redis_gives_up_so_many_runs_and_asks_redis_once(
+    home: Home, make_worker: Callable[[Any], Worker], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    worker = make_worker(_line())
+    thread_id, message = begun(worker)
+    asked = []
+
+    def silent(*args: object, **more: object) -> None:
+        asked.append(args)
+        raise RedisTierUnavailable(why="TimeoutError")
+
+    for name in ("_run", "_run_many", "server"):
+        monkeypatch.setattr(worker.scripts, name, silent)
+    place = Place(message.tenant_id, message.home, thread_id, message.run_id, message.epoch)
+    nowhere = [
+        Moved(Place(message.tenant_id, message.home, uuid4(), uuid4(), 1), "graph", 0, 60.0) for _ in range(RECALLS)
+    ]
+    healing = RedisHealing(worker.scripts, worker.behind, late_seconds=3.0, lease_seconds=15.0)
+    worker.behind.close()
+    asked.clear()
+
+    healing.sweep([Moved(place, "graph", 0, 60.0), *nowhere], frozenset)
+
+    assert len(asked) == 1, "a Redis that is silent would be waited for once a run"
+    (row,) = home.query("SELECT redis_run FROM farm.thread_head WHERE thread_id = %s", thread_id)
+    assert row == (None,)
