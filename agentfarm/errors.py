@@ -184,7 +184,10 @@ class StoreUnavailable(Unavailable):
 
 class BrokerUnavailable(Unavailable):
     code = "broker_unavailable"
-    says = "The broker did not take {count} message(s). They are in the outbox and will be published by the healer."
+    says = (
+        "The broker did not take {count} message(s) ({why}). They are in the outbox and will be published by the "
+        "healer."
+    )
 
 
 class RedisTierUnavailable(Unavailable):

@@ -64,8 +64,11 @@ class Moto:
             self.popen.wait(10)
 
     def is_ready(self) -> bool:
+        """SQS itself answers, which moto loads with the first question that is signed for it."""
+        signed = {"Authorization": "AWS4-HMAC-SHA256 Credential=of/20260101/us-east-1/sqs/aws4_request"}
+        request = urllib.request.Request(f"http://127.0.0.1:{self.port}/", b"Action=ListQueues", signed)  # ours
         try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/moto-api/data.json", timeout=5):
-                return True
+            with urllib.request.urlopen(request, timeout=5) as answer:
+                return b"ListQueuesResult" in answer.read()
         except OSError:
             return False

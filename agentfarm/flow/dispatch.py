@@ -21,4 +21,4 @@ def dispatch(farm: Farm, messages: Sequence[ExecuteNode]) -> None:
     try:
         farm.publisher.publish(messages)
     except BrokerUnavailable as error:
-        logger.warning("messages stay in the outbox", extra={"code": error.code, "messages": len(messages)})
+        logger.warning("messages stay in the outbox", extra={"code": error.code, **error.facts})

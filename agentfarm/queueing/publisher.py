@@ -92,7 +92,7 @@ class CeleryPublisher:
         if not waiting:
             return
         if self._is_paused():
-            raise BrokerUnavailable(count=len(waiting))
+            raise BrokerUnavailable(count=len(waiting), why="it failed a moment ago")
         try:
             self._send_all(waiting)
         except BrokerUnavailable as error:
@@ -137,7 +137,7 @@ class CeleryPublisher:
                 self._drop(line)
                 self.close()  # who restarted took the other connections along
                 if isinstance(error, _SILENCE):
-                    raise BrokerUnavailable(count=len(waiting)) from error
+                    raise BrokerUnavailable(count=len(waiting), why=_why(error)) from error
         if waiting:
             self._send_anew(waiting)
 
@@ -152,7 +152,7 @@ class CeleryPublisher:
         except self._broker_errors as error:
             if line is not None:
                 self._drop(line)
-            raise BrokerUnavailable(count=len(waiting)) from error
+            raise BrokerUnavailable(count=len(waiting), why=_why(error)) from error
 
     def _declare(self, line: _Line, waiting: deque[ExecuteNode]) -> None:
         queues = {queue.name: queue for queue in (self._queue(message.queue) for message in waiting)}
@@ -249,6 +249,13 @@ class CeleryPublisher:
     def _drop(self, line: _Line) -> None:
         with suppress(*self._broker_errors):  # it may be broken already, which is why it goes
             line.connection.collect()  # without a farewell, which a broker that says nothing would not answer
+
+
+def _why(error: BaseException) -> str:
+    """Its kind, and with SQS what it calls it. Not its text, which may name hosts and keys."""
+    answer = getattr(error, "response", None)
+    code = answer.get("Error", {}).get("Code") if isinstance(answer, dict) else None
+    return f"{type(error).__name__} {code}" if code else type(error).__name__
 
 
 def constant_headers() -> dict[str, Any]:

@@ -53,7 +53,7 @@ class FakePublisher:
 
     def publish(self, messages: Sequence[ExecuteNode]) -> None:
         if not self.world.broker_is_up:
-            raise BrokerUnavailable(count=len(messages))
+            raise BrokerUnavailable(count=len(messages), why="OSError")
         self.world.calls.append(("publish", *messages))
 
     def queue_length(self, queue: str) -> int | None:

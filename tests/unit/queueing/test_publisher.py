@@ -97,7 +97,7 @@ def test_a_broker_that_is_not_there_is_said_with_how_many_messages_wait(app: Cel
     with pytest.raises(BrokerUnavailable, match=r"3 message") as caught:
         CeleryPublisher(app, "io").publish([MESSAGE] * 3)
 
-    assert caught.value.facts == {"count": 3}
+    assert caught.value.facts == {"count": 3, "why": "OperationalError"}
 
 
 def test_the_length_of_a_queue_that_cannot_be_asked_is_not_known(app: Celery) -> None:
