@@ -87,7 +87,7 @@ class PostgresRuns:
         """
         spec = dump_spec(new.spec, self.serde_for(new.graph_id))
         if self.behind is not None and new.strategy == "interrupt":  # what the run before it has finished stays
-            self.behind.bring(tenant.id, tenant.home, new.thread_id)
+            self.behind.bring(tenant.id, tenant.home, new.thread_id, is_last=True)
         with self.databases.transaction(tenant) as connection:
             if new.once is not None:
                 first = take_name(connection, tenant, new.once, new.run_id)
@@ -168,7 +168,7 @@ class PostgresRuns:
         raises    NotFound, for one that is over too, as the Agent Server does
         """
         if self.behind is not None and not rollback:  # what it has finished stays
-            self.behind.bring(tenant.id, tenant.home, thread_id)
+            self.behind.bring(tenant.id, tenant.home, thread_id, is_last=True)
         statement = text(
             "SELECT verdict, forget, started, started_graph, started_queue"
             " FROM farm.cancel_run(:tenant, :thread, :run, :undo)"

@@ -103,10 +103,14 @@ class WriteBehind:
                 break
         return done
 
-    def bring(self, tenant_id: UUID, home: str, thread_id: UUID) -> None:
+    def bring(self, tenant_id: UUID, home: str, thread_id: UUID, *, is_last: bool = False) -> None:
         """The same for whatever run is on a thread: before somebody reads it. Never raises: what Postgres has is whole
-        and in order, and late at most."""
-        if time.monotonic() < self._brings_again_at:
+        and in order, and late at most.
+
+        is_last  the run is about to be ended: what is not brought now is lost. So Redis is asked even if it was silent
+                 a moment ago
+        """
+        if not is_last and time.monotonic() < self._brings_again_at:
             return
         try:
             waiting = self.scripts.peek(thread_key(tenant_id, thread_id))

@@ -60,6 +60,31 @@ def test_what_postgres_refuses_of_one_run_keeps_no_other_from_arriving(
     assert home.query(ready, thread_id) == [("a", "Redis")]
 
 
+def test_readers_do_without_a_redis_that_was_silent_and_the_end_of_a_run_does_not(
+    home: Home, make_worker: Callable[[Any], Worker], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    worker = make_worker(_line())
+    monkeypatch.setattr(worker.behind, "begin", lambda: None)
+    thread_id, message = begun(worker)
+    asked: list[object] = []
+
+    def silent(*args: object, **more: object) -> None:
+        asked.append(args)
+        raise RedisTierUnavailable(why="TimeoutError")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(worker.scripts, "_run", silent)
+        for _ in range(3):
+            worker.behind.bring(message.tenant_id, message.home, thread_id)
+    entry = "SELECT entry FROM farm.thread_head WHERE thread_id = %s"
+    worker.behind.bring(message.tenant_id, message.home, thread_id)
+    assert (len(asked), home.query(entry, thread_id)) == (1, [(1,)])
+
+    worker.behind.bring(message.tenant_id, message.home, thread_id, is_last=True)
+
+    assert home.query(entry, thread_id) == [(2,)]
+
+
 def test_a_sweep_without_redis_gives_up_so_many_runs_and_asks_redis_once(
     home: Home, make_worker: Callable[[Any], Worker], monkeypatch: pytest.MonkeyPatch
 ) -> None:
