@@ -13,6 +13,7 @@ from redis.asyncio.retry import Retry as AsyncRetry
 from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError as ConnectionLost
 from redis.exceptions import ReadOnlyError
+from redis.maint_notifications import MaintNotificationsConfig
 from redis.retry import Retry
 
 from agentfarm.conf import Sentinels, redis_py_url
@@ -30,6 +31,21 @@ def make_client(url: str, **options: Any) -> redis.Redis:
         return redis.Redis.from_url(redis_py_url(url), **options)
     return redis.Redis.from_pool(
         redis.ConnectionPool(connection_class=_AtPrimary, sentinels=sentinels, **_login(sentinels), **options)
+    )
+
+
+def make_bounded_client(url: str, *, answer_seconds: float, **options: Any) -> redis.Redis:
+    """For short commands: each is sent once, and answered within so many seconds or not at all."""
+    return make_client(
+        url,
+        protocol=2,
+        socket_timeout=answer_seconds,
+        socket_connect_timeout=answer_seconds,
+        socket_keepalive=True,
+        health_check_interval=0,
+        retry=Retry(NoBackoff(), 0),
+        maint_notifications_config=MaintNotificationsConfig(enabled=False),  # asks each new connection in vain
+        **options,
     )
 
 

@@ -1,7 +1,7 @@
 """How far a worker goes on with a run by itself, instead of sending a message for each of its nodes.
 
-A node costs a worker half as much where no message comes before it. Each is claimed, leased, fenced and committed as
-ever; what changes is who is asked to execute it. Nothing here is about safety: whoever stops, or dies, leaves what any
+A node costs a worker less where no message comes before it. Each is claimed, leased, fenced and committed as ever;
+what changes is who is asked to execute it. Nothing here is about safety: whoever stops, or dies, leaves what any
 worker leaves.
 """
 
@@ -14,10 +14,10 @@ from agentfarm.records import Claimed
 from agentfarm.run_options import RunAhead
 
 #: A turn: for so long a message's worker goes on although others wait, as a scheduler lets a process have its slice.
-#: Who waits is served sooner by that, since a node that is sent for costs twice the CPU of one that is not. 30 chains
-#: of no-op nodes on two full cores: 1.6 x the nodes a second of a message each; with 0.05 s hardly more than 1 x.
+#: Who waits is served sooner by that, since a node that is sent for costs more CPU than one that is not. 30 chains
+#: of no-op nodes on two full cores, beside other work: 1.6 x the nodes a second of a message each; with 0.05 s 1.6 x in
+#: one series and 1.05 x in another. To be measured again on quiet cores.
 TURN_SECONDS: Final = 0.25
-
 
 #: So long a message goes on among siblings (wave.py). Then another message does, behind whatever waits in the queue.
 WAVE_SECONDS: Final = 1.0

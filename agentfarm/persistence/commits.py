@@ -4,7 +4,7 @@ What a commit means for the claim, for caches and for what is published is execu
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from typing import Final
 from uuid import UUID
 
 import orjson
@@ -18,7 +18,7 @@ from agentfarm.persistence.execution_saver import ExecutionSaver, held_params
 from agentfarm.persistence.leases import Held
 from agentfarm.persistence.segment_rows import CHECKPOINT_TYPES, WRITE_TYPES, SegmentRows
 from agentfarm.persistence.specs import dump_call
-from agentfarm.persistence.tier import Finished, Settled, Step, Taken
+from agentfarm.persistence.tier import Finished, Finishing, Settled, Settling, Step, Taken
 
 _HELD: Final = "uuid uuid uuid uuid int8 int8"
 
@@ -50,17 +50,7 @@ class PostgresTier:
 
     has_waves = True
 
-    def finish(
-        self,
-        saver: ExecutionSaver,
-        result: SegmentResult,
-        rows: SegmentRows,
-        *,
-        build: str,
-        leases_next: bool,
-        sent: Sequence[bool] | None,
-        error: dict[str, Any] | None,
-    ) -> Finished:
+    def finish(self, saver: ExecutionSaver, result: SegmentResult, rows: SegmentRows, how: Finishing) -> Finished:
         next_at = UUID(result.next[0].checkpoint_id) if result.next else None
         new_head = rows.new_head or (next_at if next_at != saver.head_id else None)
         params = [
@@ -74,12 +64,12 @@ class PostgresTier:
             rows.own_path.encode(),
             *rows.checkpoint_params(),
             *rows.write_params(),
-            *_next_params(result.next, next_at, saver.serde, build),
+            *_next_params(result.next, next_at, saver.serde, how.build),
             wire.put_int4(width_of(result)),
-            wire.put_bool(leases_next),
-            None if sent is None else wire.put_bools(sent),
+            wire.put_bool(how.leases_next),
+            None if how.sent is None else wire.put_bools(how.sent),
             wire.put_text(status_of(result)),
-            wire.put_jsonb(orjson.dumps(error)) if error else None,
+            wire.put_jsonb(orjson.dumps(how.error)) if how.error else None,
             UUID(result.root_run_id).bytes if result.root_run_id else None,
         ]
         answer = saver.database.call(COMMIT, params)
@@ -88,19 +78,10 @@ class PostgresTier:
             next_run=answer.find_uuid("next_run"),
             next_graph=answer.text("next_graph"),
             next_queue=answer.text("next_queue"),
-            leased_fence=1 if leases_next else None,
+            leased_fence=1 if how.leases_next else None,
         )
 
-    def settle(
-        self,
-        saver: ExecutionSaver,
-        result: SegmentResult,
-        rows: SegmentRows,
-        *,
-        are_held: bool,
-        take_next: bool,
-        stops: bool,
-    ) -> Settled:
+    def settle(self, saver: ExecutionSaver, result: SegmentResult, rows: SegmentRows, how: Settling) -> Settled:
         params = [
             *held_params(saver.held),
             saver.thread_id.bytes,
@@ -110,9 +91,9 @@ class PostgresTier:
             rows.own,
             rows.own_path.encode(),
             *rows.write_params(),
-            wire.put_bool(are_held),
-            wire.put_bool(take_next),
-            wire.put_bool(stops),
+            wire.put_bool(how.are_held),
+            wire.put_bool(how.take_next),
+            wire.put_bool(how.stops),
         ]
         answer = saver.database.call(SETTLE, params)
         released, taken = answer.find_uuid("h_exec"), answer.find_uuid("n_exec")

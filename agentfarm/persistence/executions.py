@@ -29,7 +29,7 @@ from agentfarm.persistence.run_errors import describe_error
 from agentfarm.persistence.segment_rows import SegmentRows
 from agentfarm.persistence.serde import serde_of
 from agentfarm.persistence.specs import load_call
-from agentfarm.persistence.tier import Taken
+from agentfarm.persistence.tier import Finishing, Settling, Taken
 from agentfarm.records import Claimed, Committed, Ended, Refused
 
 OPEN_AT_HEAD: Final = wire.function("open_at_head", "uuid uuid")
@@ -149,9 +149,7 @@ class PostgresExecutions:
         is_new = bool(result.next) and rows.new_head == UUID(result.next[0].checkpoint_id)
         may_wait = leases_next and wake is not None and is_new and saver.tier.has_waves
         sent = _sent(result.next, width_of(result), wake or 0) if may_wait else None
-        done = saver.tier.finish(
-            saver, result, rows, build=message.build, leases_next=leases_next, sent=sent, error=error
-        )
+        done = saver.tier.finish(saver, result, rows, Finishing(message.build, leases_next, sent, error))
         message = saver.addressed(message)
         ready = [
             message_of(message, claimed.run, call)
@@ -201,8 +199,8 @@ class PostgresExecutions:
         """One of several siblings. The last one gets the advance."""
         message = claimed.message
         are_held = bool(claimed.run.config.get("max_concurrency"))
-        stops = claimed.in_wave and not take_next
-        settled = saver.tier.settle(saver, result, rows, are_held=are_held, take_next=take_next, stops=stops)
+        how = Settling(are_held, take_next, stops=claimed.in_wave and not take_next)
+        settled = saver.tier.settle(saver, result, rows, how)
         message = saver.addressed(message)
         ready = () if settled.released is None else (_sibling(message, *settled.released),)
         if settled.taken is not None:

@@ -17,14 +17,11 @@ from uuid import UUID
 
 from langgraph.cache.base import BaseCache, FullKey, Namespace
 from langgraph.checkpoint.serde.base import SerializerProtocol
-from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
-from redis.maint_notifications import MaintNotificationsConfig
-from redis.retry import Retry
 
 from agentfarm.errors import CacheUnavailable, ValueLost
 from agentfarm.persistence.serde import FaithfulSerializer, serde_of
-from agentfarm.redis_clients import make_client
+from agentfarm.redis_clients import make_bounded_client
 
 logger = logging.getLogger(__name__)
 
@@ -59,16 +56,7 @@ class RedisNodeCaches:
     ) -> None:
         self._serde_for = serde_for
         self.max_bytes, self.max_seconds = max_bytes, max_seconds
-        self.client = make_client(
-            url,
-            protocol=2,
-            socket_timeout=answer_seconds,
-            socket_connect_timeout=answer_seconds,
-            socket_keepalive=True,
-            health_check_interval=0,
-            retry=Retry(NoBackoff(), 0),
-            maint_notifications_config=MaintNotificationsConfig(enabled=False),
-        )
+        self.client = make_bounded_client(url, answer_seconds=answer_seconds)
         self._lock = threading.Lock()
         self._asks_again_at = 0.0
         self._told: set[tuple[str, Namespace]] = set()

@@ -64,6 +64,36 @@ class Step:
     settled: Mapping[str, str]
 
 
+@dataclass(frozen=True, slots=True)
+class Finishing:
+    """How a segment is finished.
+
+    build        of the run: whose workers are to execute what is next
+    leases_next  lease the first of the next executions to this worker
+    sent         a wave: which of them have a message; None: each
+    error        of the run, if this ends it so
+    """
+
+    build: str
+    leases_next: bool
+    sent: Sequence[bool] | None
+    error: dict[str, Any] | None
+
+
+@dataclass(frozen=True, slots=True)
+class Settling:
+    """How one of several siblings is settled.
+
+    are_held   siblings are held back (max_concurrency): let one go
+    take_next  of a wave: lease the next ready one of the same queue that has no message to this worker
+    stops      of a wave: this worker takes none; release one that has no message
+    """
+
+    are_held: bool
+    take_next: bool
+    stops: bool
+
+
 class Tier(Protocol):
     """Each call is one round trip, and all of it is durable or nothing.
 
@@ -73,39 +103,11 @@ class Tier(Protocol):
 
     has_waves: bool
 
-    def finish(
-        self,
-        saver: "ExecutionSaver",
-        result: SegmentResult,
-        rows: SegmentRows,
-        *,
-        build: str,
-        leases_next: bool,
-        sent: Sequence[bool] | None,
-        error: dict[str, Any] | None,
-    ) -> Finished:
-        """The segment decides what is next, or ends the run.
+    def finish(self, saver: "ExecutionSaver", result: SegmentResult, rows: SegmentRows, how: Finishing) -> Finished:
+        """The segment decides what is next, or ends the run."""
 
-        build  of the run: whose workers are to execute what is next
-        sent   a wave: which of them have a message; None: each
-        """
-
-    def settle(
-        self,
-        saver: "ExecutionSaver",
-        result: SegmentResult,
-        rows: SegmentRows,
-        *,
-        are_held: bool,
-        take_next: bool,
-        stops: bool,
-    ) -> Settled:
-        """One of several siblings is settled.
-
-        are_held   siblings are held back (max_concurrency): let one go
-        take_next  of a wave: lease the next ready one of the same queue that has no message to this worker
-        stops      of a wave: this worker takes none; release one that has no message
-        """
+    def settle(self, saver: "ExecutionSaver", result: SegmentResult, rows: SegmentRows, how: Settling) -> Settled:
+        """One of several siblings is settled."""
 
     def rest_of_wave(self, saver: "ExecutionSaver", most: int) -> Sequence[tuple[UUID, str, str]]:
         """(execution, node, queue) of so many siblings that wait without a message. Each is named once."""

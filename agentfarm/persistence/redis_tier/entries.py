@@ -72,6 +72,14 @@ class Draft:
             [[one.bytes, node, queue, call] for one, node, queue, call in executions],
         ]
 
+    def set_answered(self) -> None:
+        """It took the answer without an id."""
+        self.packed["t"] = True
+
+    def set_after(self, *, head: UUID | None, status: str | None, root: UUID | None) -> None:
+        """How it leaves the thread, and the run: None where it stays as it is."""
+        self.packed |= {"h": head and head.bytes, "s": status, "r": root and root.bytes}
+
     def to_bytes(self) -> bytes:
         return ormsgpack.packb({key: value for key, value in self.packed.items() if value is not None})
 

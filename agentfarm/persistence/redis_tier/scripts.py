@@ -12,16 +12,13 @@ from typing import Any, Final
 from uuid import UUID
 
 import ormsgpack
-from redis.backoff import NoBackoff
 from redis.exceptions import NoScriptError, RedisError, ResponseError
-from redis.maint_notifications import MaintNotificationsConfig
-from redis.retry import Retry
 
 from agentfarm.errors import LeaseLost, RedisTierUnavailable
 from agentfarm.messages import ExecuteNode
 from agentfarm.persistence.bodies import Head, WriteRow
 from agentfarm.persistence.leases import Held
-from agentfarm.redis_clients import make_client
+from agentfarm.redis_clients import make_bounded_client
 
 #: Seconds that an answer may take. What is slower is not worth its name: the run goes on in Postgres.
 ANSWER_SECONDS: Final = 2.0
@@ -146,17 +143,7 @@ class RedisScripts:
     """
 
     def __init__(self, url: str, *, answer_seconds: float = ANSWER_SECONDS) -> None:
-        self.client = make_client(
-            url,
-            protocol=2,
-            socket_timeout=answer_seconds,
-            socket_connect_timeout=answer_seconds,
-            socket_keepalive=True,
-            health_check_interval=0,
-            retry=Retry(NoBackoff(), 0),
-            maint_notifications_config=MaintNotificationsConfig(enabled=False),
-            redis_connect_func=self._greet,
-        )
+        self.client = make_bounded_client(url, answer_seconds=answer_seconds, redis_connect_func=self._greet)
         self._server = ""
         self._connects = 0
 

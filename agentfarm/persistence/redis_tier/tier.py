@@ -24,7 +24,7 @@ from agentfarm.persistence.redis_tier.scripts import Place, RedisScripts, dump_r
 from agentfarm.persistence.redis_tier.write_behind import WriteBehind
 from agentfarm.persistence.segment_rows import SegmentRows
 from agentfarm.persistence.specs import dump_call
-from agentfarm.persistence.tier import Finished, Settled, Step, Taken
+from agentfarm.persistence.tier import Finished, Finishing, Settled, Settling, Step
 
 if TYPE_CHECKING:
     from agentfarm.persistence.redis_tier.saver import RedisSaver
@@ -50,58 +50,31 @@ class RedisTier:
 
     # ----------------------------------------------------------------------- Tier
 
-    def finish(
-        self,
-        saver: ExecutionSaver,
-        result: SegmentResult,
-        rows: SegmentRows,
-        *,
-        build: str,
-        leases_next: bool,
-        sent: Sequence[bool] | None,
-        error: dict[str, Any] | None,
-    ) -> Finished:
+    def finish(self, saver: ExecutionSaver, result: SegmentResult, rows: SegmentRows, how: Finishing) -> Finished:
         here = cast("RedisSaver", saver)
-
-        def in_postgres() -> Finished:
-            return POSTGRES.finish(saver, result, rows, build=build, leases_next=leases_next, sent=sent, error=error)
-
-        made = _Finish.of(here, result, rows, build=build)
+        made = _Finish.of(here, result, rows, build=how.build)
         if made is None or made.draft.size > MAX_BYTES:
             self._adopt(here)
-            return in_postgres()
-        token = new_token() if leases_next else None
+            return POSTGRES.finish(saver, result, rows, how)
+        token = new_token() if how.leases_next else None
         header = {**made.header, **here.saved_header, "lease": str(token) if token else ""}
         verdict = self._commit(here, lambda: self.scripts.finish(here.place, here.held, header, made.parts))
         if verdict == "adopted":
-            return in_postgres()
+            return POSTGRES.finish(saver, result, rows, how)
         if not made.is_over:
             self.behind.touch(here.place)
             return Finished(leased_fence=token)
         return self._end(here.place)
 
-    def settle(
-        self,
-        saver: ExecutionSaver,
-        result: SegmentResult,
-        rows: SegmentRows,
-        *,
-        are_held: bool,
-        take_next: bool,
-        stops: bool,
-    ) -> Settled:
+    def settle(self, saver: ExecutionSaver, result: SegmentResult, rows: SegmentRows, how: Settling) -> Settled:
         here = cast("RedisSaver", saver)
-
-        def in_postgres() -> Settled:
-            return POSTGRES.settle(saver, result, rows, are_held=are_held, take_next=take_next, stops=stops)
-
         draft = _draft(here, result, rows)
         if result.took_scalar:
-            draft.packed["t"] = True
+            draft.set_answered()
         if draft.size > MAX_BYTES or any(ns for ns, _ in rows.checkpoints):
             self._adopt(here)
-            return in_postgres()
-        next_token, advance = new_token() if take_next else None, new_token()
+            return POSTGRES.settle(saver, result, rows, how)
+        advance = new_token()
         writes = list(_writes_at(rows, here, here.held.checkpoint_id))
         header = {
             **here.saved_header,
@@ -109,7 +82,6 @@ class RedisTier:
             "out": result.outcome or "",
             "wn": [name_of(row) for row in writes],
             "taken": result.took_scalar,
-            "next": str(next_token) if next_token else "",
             "adv": str(advance),
         }
         parts = [draft.to_bytes(), *(dump_row(row) for row in writes)]
@@ -121,15 +93,14 @@ class RedisTier:
 
         verdict = self._commit(here, ask)
         if verdict == "adopted":
-            return in_postgres()
+            return POSTGRES.settle(saver, result, rows, how)
         self.behind.touch(here.place)
         if verdict == "done":  # what it leased to this worker is in an answer that nobody has: nobody works on it
             self.behind.recall(here.place)
             raise LeaseLost(execution_id=str(here.held.execution_id))
-        _, released, place, taken, call, answered, is_last = answers[-1]
+        _, released, place, is_last = answers[-1]
         return Settled(
             released=(UUID(released.decode()), *_node_and_queue(place)) if released else None,
-            taken=Taken(UUID(taken.decode()), next_token or 0, call, is_answered=answered == b"1") if taken else None,
             advance_fence=advance if is_last else None,
         )
 
@@ -193,7 +164,8 @@ class RedisTier:
                 verdict = ask()
             except RedisTierUnavailable as error:
                 logger.warning("Redis did not take a commit", extra={"code": error.code, "attempt": attempt})
-                time.sleep(PAUSE_SECONDS)
+                if attempt < TRIES:
+                    time.sleep(PAUSE_SECONDS)
                 continue
             if verdict in ("ok", "done"):
                 return verdict
@@ -316,7 +288,6 @@ class _Finish:
             for ns, one in rows.checkpoints:
                 blobs.update(one.blobs if ns == "" else {})
             blobs = {key: blobs[key] for key in made.refs if key in blobs}
-            draft.packed["h"] = made.checkpoint_id.bytes
         head = new_head or saver.head_id
         writes = list(_writes_at(rows, saver, head)) if head is not None else []
         following = [
@@ -325,8 +296,11 @@ class _Finish:
         ]
         if next_at is not None:
             draft.set_next(next_at, following, alone=result.next[0].sole, width=width_of(result))
-        draft.packed["s"] = status
-        draft.packed["r"] = UUID(result.root_run_id).bytes if result.root_run_id else None
+        draft.set_after(
+            head=made.checkpoint_id if made else None,
+            status=status,
+            root=UUID(result.root_run_id) if result.root_run_id else None,
+        )
         header = {
             "id": new_id().hex,
             "hd": new_head.hex if new_head else "",

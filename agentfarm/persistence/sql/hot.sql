@@ -11,7 +11,7 @@ DO $$
 DECLARE v_function regprocedure;
 BEGIN
   FOR v_function IN SELECT p.oid::regprocedure FROM pg_proc p WHERE p.pronamespace = 'farm'::regnamespace AND p.proname = ANY (ARRAY[
-      'is_lost', 'how_lost', 'losses', 'deaths', 'is_spent', 'is_advance_spent', 'note_loss', 'loss_story', 'times', 'read_checkpoint', 'claim', 'load_step', 'claim_advance', 'save_own', 'save_writes', 'save_checkpoints', 'end_run',
+      'is_lost', 'how_lost', 'losses', 'deaths', 'is_spent', 'is_advance_spent', 'note_loss', 'loss_story', 'times', 'read_checkpoint', 'claim', 'load_step', 'claim_advance', 'save_own', 'save_writes', 'keep_writes', 'save_checkpoints', 'end_run',
       'commit', 'settle', 'rest_of_wave', 'retry_later', 'give_back', 'leased_to', 'hold', 'put_checkpoint', 'put_writes', 'open_at_head', 'bury', 'start_waiting', 'note_warnings', 'mark_announced',
       'register', 'beat', 'leave']) LOOP
     EXECUTE format('DROP ROUTINE %s', v_function);
@@ -242,6 +242,22 @@ CREATE FUNCTION farm.save_writes(
 BEGIN
   INSERT INTO farm.checkpoint_write AS w (tenant_id, thread_id, ns, checkpoint_id, execution_id, task_id, idx, run_id, fence, task_path, body)
     SELECT p_tenant, p_thread, u.n, u.c, u.o, u.t, u.i, p_run, p_fence, u.p, u.b FROM unnest(w_ns, w_ckpt, w_owner, w_task, w_idx, w_path, w_body) u(n, c, o, t, i, p, b)
+    ON CONFLICT (tenant_id, thread_id, ns, checkpoint_id, execution_id, task_id, idx)
+    DO UPDATE SET body = EXCLUDED.body, fence = EXCLUDED.fence, run_id = EXCLUDED.run_id, task_path = EXCLUDED.task_path;
+END $$;
+
+-- Writes that were saved before their execution's commit. w_keep: of an ordinary one the first counts; of the others the last.
+CREATE FUNCTION farm.keep_writes(
+  p_tenant uuid, p_run uuid, p_thread uuid, p_fence bigint,
+  w_ns text[], w_ckpt uuid[], w_owner uuid[], w_task uuid[], w_idx int[], w_path text[], w_body bytea[], w_keep boolean[]) RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+  INSERT INTO farm.checkpoint_write AS w (tenant_id, thread_id, ns, checkpoint_id, execution_id, task_id, idx, run_id, fence, task_path, body)
+    SELECT p_tenant, p_thread, u.n, u.c, u.o, u.t, u.i, p_run, p_fence, u.p, u.b
+      FROM unnest(w_ns, w_ckpt, w_owner, w_task, w_idx, w_path, w_body, w_keep) u(n, c, o, t, i, p, b, k) WHERE u.k
+    ON CONFLICT DO NOTHING;
+  INSERT INTO farm.checkpoint_write AS w (tenant_id, thread_id, ns, checkpoint_id, execution_id, task_id, idx, run_id, fence, task_path, body)
+    SELECT p_tenant, p_thread, u.n, u.c, u.o, u.t, u.i, p_run, p_fence, u.p, u.b
+      FROM unnest(w_ns, w_ckpt, w_owner, w_task, w_idx, w_path, w_body, w_keep) u(n, c, o, t, i, p, b, k) WHERE NOT u.k
     ON CONFLICT (tenant_id, thread_id, ns, checkpoint_id, execution_id, task_id, idx)
     DO UPDATE SET body = EXCLUDED.body, fence = EXCLUDED.fence, run_id = EXCLUDED.run_id, task_path = EXCLUDED.task_path;
 END $$;
@@ -542,15 +558,7 @@ CREATE FUNCTION farm.put_writes(
   w_ns text[], w_ckpt uuid[], w_owner uuid[], w_task uuid[], w_idx int[], w_path text[], w_body bytea[], w_keep boolean[]) RETURNS void LANGUAGE plpgsql AS $$
 BEGIN
   PERFORM farm.hold(p_tenant, p_run, p_ckpt, p_exec, p_fence, p_worker);
-  INSERT INTO farm.checkpoint_write AS w (tenant_id, thread_id, ns, checkpoint_id, execution_id, task_id, idx, run_id, fence, task_path, body)
-    SELECT p_tenant, p_thread, u.n, u.c, u.o, u.t, u.i, p_run, p_fence, u.p, u.b
-      FROM unnest(w_ns, w_ckpt, w_owner, w_task, w_idx, w_path, w_body, w_keep) u(n, c, o, t, i, p, b, k) WHERE u.k
-    ON CONFLICT DO NOTHING;
-  INSERT INTO farm.checkpoint_write AS w (tenant_id, thread_id, ns, checkpoint_id, execution_id, task_id, idx, run_id, fence, task_path, body)
-    SELECT p_tenant, p_thread, u.n, u.c, u.o, u.t, u.i, p_run, p_fence, u.p, u.b
-      FROM unnest(w_ns, w_ckpt, w_owner, w_task, w_idx, w_path, w_body, w_keep) u(n, c, o, t, i, p, b, k) WHERE NOT u.k
-    ON CONFLICT (tenant_id, thread_id, ns, checkpoint_id, execution_id, task_id, idx)
-    DO UPDATE SET body = EXCLUDED.body, fence = EXCLUDED.fence, run_id = EXCLUDED.run_id, task_path = EXCLUDED.task_path;
+  PERFORM farm.keep_writes(p_tenant, p_run, p_thread, p_fence, w_ns, w_ckpt, w_owner, w_task, w_idx, w_path, w_body, w_keep);
 END $$;
 
 -- ------------------------------------------------------------------------------------------------ for the healer, as the tenant

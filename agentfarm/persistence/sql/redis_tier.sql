@@ -58,15 +58,7 @@ BEGIN
     END IF;
   END IF;
   IF w_task IS NOT NULL THEN
-    INSERT INTO farm.checkpoint_write AS w (tenant_id, thread_id, ns, checkpoint_id, execution_id, task_id, idx, run_id, fence, task_path, body)
-      SELECT p_tenant, p_thread, u.n, u.c, u.o, u.t, u.i, p_run, p_epoch, u.p, u.b
-        FROM unnest(w_ns, w_ckpt, w_owner, w_task, w_idx, w_path, w_body, w_keep) u(n, c, o, t, i, p, b, k) WHERE u.k
-      ON CONFLICT DO NOTHING;
-    INSERT INTO farm.checkpoint_write AS w (tenant_id, thread_id, ns, checkpoint_id, execution_id, task_id, idx, run_id, fence, task_path, body)
-      SELECT p_tenant, p_thread, u.n, u.c, u.o, u.t, u.i, p_run, p_epoch, u.p, u.b
-        FROM unnest(w_ns, w_ckpt, w_owner, w_task, w_idx, w_path, w_body, w_keep) u(n, c, o, t, i, p, b, k) WHERE NOT u.k
-      ON CONFLICT (tenant_id, thread_id, ns, checkpoint_id, execution_id, task_id, idx)
-      DO UPDATE SET body = EXCLUDED.body, fence = EXCLUDED.fence, run_id = EXCLUDED.run_id, task_path = EXCLUDED.task_path;
+    PERFORM farm.keep_writes(p_tenant, p_run, p_thread, p_epoch, w_ns, w_ckpt, w_owner, w_task, w_idx, w_path, w_body, w_keep);
   END IF;
   IF x_exec IS NOT NULL THEN
     INSERT INTO farm.node_execution AS e (tenant_id, thread_id, run_id, checkpoint_id, execution_id, node, queue, spec, alone, status, outcome, error,

@@ -83,6 +83,14 @@ class Tier:
 
 
 @pytest.fixture
+def pid(server: Valkey) -> int:
+    """Of the Redis."""
+    found = server.pid
+    assert found is not None
+    return found
+
+
+@pytest.fixture
 def tier(server: Valkey) -> Tier:
     return Tier(server.url())
 
@@ -173,12 +181,10 @@ def test_a_redis_that_is_emptied_costs_a_node_or_two(
 
 
 def test_a_redis_that_is_killed_holds_nobody_up(
-    client: SyncLangGraphClient, farm: FarmProcesses, tier: Tier, server: Valkey
+    client: SyncLangGraphClient, farm: FarmProcesses, tier: Tier, server: Valkey, pid: int
 ) -> None:
     thread_id, run_id = begin(client)
     tier.holder(farm, "step_05")
-    pid = server.pid
-    assert pid is not None
 
     os.kill(pid, signal.SIGKILL)
     try:
@@ -201,12 +207,10 @@ def test_a_redis_that_is_full_holds_nobody_up(client: SyncLangGraphClient, farm:
 
 
 def test_a_redis_that_answers_late_holds_nobody_up(
-    client: SyncLangGraphClient, farm: FarmProcesses, tier: Tier, server: Valkey
+    client: SyncLangGraphClient, farm: FarmProcesses, tier: Tier, pid: int
 ) -> None:
     thread_id, run_id = begin(client)
     tier.holder(farm, "step_05")
-    pid = server.pid
-    assert pid is not None
 
     os.kill(pid, signal.SIGSTOP)
     try:

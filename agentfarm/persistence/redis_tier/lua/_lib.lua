@@ -5,7 +5,7 @@
 --   wn w:<name>         names (joined by commas) and rows of the writes at the head; a name begins with the execution that they belong to
 --   sp gb               the run's spec; its graph and build (joined by NUL)
 --   at wd op tk e:<i>   the superstep: its checkpoint, how many executions, how many are not settled, whether the answer without an id
---                       is gone, and the executions in order; hn: the first that is held back, nx: no ready one comes before it
+--                       is gone, and the executions in order; hn: the first that is held back
 --   x:<execution>       r,<when its message was sent> | l,<worker>,<token>,<since>,<renewed> | h | d; that of ZERO is the superstep's advance
 --   y: p: z:<execution> its call, its node and queue (joined by NUL), how it was settled
 --   q:<n> i:<n>         an entry for Postgres, and its id,<worker>,<begun>,<over>; i of the last that Postgres has is kept

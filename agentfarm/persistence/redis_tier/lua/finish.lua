@@ -37,7 +37,7 @@ end
 fields[#fields + 1] = 'wn' fields[#fields + 1] = table.concat(names, ',')
 if #H.nx > 0 then
   local t = id(now())
-  for _, pair in ipairs({ 'at', H.at, 'wd', #H.nx, 'op', #H.nx, 'tk', '', 'nx', 1, 'hn', H.wd + 1 }) do fields[#fields + 1] = pair end
+  for _, pair in ipairs({ 'at', H.at, 'wd', #H.nx, 'op', #H.nx, 'tk', '', 'hn', H.wd + 1 }) do fields[#fields + 1] = pair end
   for i, e in ipairs(H.nx) do
     local x = 'r,' .. t
     if i == 1 and H.lease ~= '' then x = table.concat({ 'l', H.wk, H.lease, t }, ',') elseif i > H.wd then x = 'h' end

@@ -1,7 +1,6 @@
 -- One of several siblings is settled. The last one gets the advance of the superstep.
--- ARGV: header, entry, writes at the head    header: ep run ck ex wk tok id sn si out: how   wn[] taken   next: token to take another, or ''   adv: token   ttl
--- answer: the verdict that refuses it | ok, released execution ('' for none), its place, taken execution, its call, whether the answer without an id
---         is gone, 1 where this was the last
+-- ARGV: header, entry, writes at the head    header: ep run ck ex wk tok id sn si out: how   wn[] taken   adv: token   ttl
+-- answer: the verdict that refuses it | ok, released execution ('' for none), its place, 1 where this was the last
 local H = cmsgpack.unpack(ARGV[1])
 local m, bad = asked(H)
 if bad then return { bad } end
@@ -15,7 +14,7 @@ end
 for _, pair in ipairs({ 'wn', table.concat(names, ','), 'x:' .. H.ex, 'd', 'z:' .. H.ex, H.out }) do fields[#fields + 1] = pair end
 if H.taken then fields[#fields + 1] = 'tk' fields[#fields + 1] = '1' end
 set(fields)
-local out = { 'ok', '', '', '', '', '', '' }
+local out = { 'ok', '', '', '' }
 local width, t = tonumber(m[11]), id(now())
 local held = tonumber(get('hn'))
 if held <= width then
@@ -23,30 +22,9 @@ if held <= width then
   redis.call('HSET', K, 'x:' .. e, 'r,' .. t, 'hn', held + 1)
   out[2] = e out[3] = get('p:' .. e)
 end
-if H.next ~= '' then
-  local queue = split(get('p:' .. H.ex), '\0')[2]
-  local first, is_first = tonumber(get('nx')), true
-  for i = first, width do
-    local e = get('e:' .. i)
-    local x = get('x:' .. e)
-    if string.sub(x, 1, 1) == 'r' then
-      is_first = false
-      if e ~= out[2] and split(get('p:' .. e), '\0')[2] == queue then
-        redis.call('HSET', K, 'x:' .. e, table.concat({ 'l', H.wk, H.next, t }, ','))
-        out[4] = e out[5] = get('y:' .. e) out[6] = H.taken and '1' or get('tk')
-        break
-      end
-    elseif string.sub(x, 1, 1) == 'h' then
-      break
-    elseif is_first then
-      first = i + 1
-    end
-  end
-  redis.call('HSET', K, 'nx', first)
-end
 if redis.call('HINCRBY', K, 'op', -1) == 0 then
   redis.call('HSET', K, 'x:' .. ZERO, table.concat({ 'l', H.wk, H.adv, t }, ','))
-  out[7] = '1'
+  out[4] = '1'
 end
 redis.call('PEXPIRE', K, H.ttl)
 return out
