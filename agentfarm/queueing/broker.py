@@ -88,12 +88,12 @@ def make_app(settings: Settings, queues: Sequence[str]) -> Celery:
         worker_disable_prefetch=kind == "redis",  # known to the Redis transport only
         **_COMMON,
     )
+    consumer = "SilentConsumer" if kind == "sqs" else "BatchingConsumer"
+    app.conf.worker_consumer = f"agentfarm.queueing.consumer:{consumer}"
     if kind == "redis":
         app.steps["consumer"].add(LeaseKeeper)
-        app.conf.worker_consumer = "agentfarm.queueing.consumer:BatchingConsumer"
     if kind == "sqs":
         app.steps["consumer"].add(ThreadedLeaseKeeper)
-        app.conf.worker_consumer = "agentfarm.queueing.consumer:SilentConsumer"
     return app
 
 

@@ -1,18 +1,19 @@
-"""Celery's consumer, but for when it tells Flower of tasks: a few times a second, not at every turn of its loop.
+"""Celery's consumer, but for when it tells Flower of tasks: a few times a second, and from its own thread alone.
 
 Stock sends what it has after each message that it handles. With one small message a node execution that was an eighth
 of a worker's CPU (profile of a full queue on Valkey), and as many publishes to the broker as messages.
 
-On Redis alone. There may be more events than the dispatcher keeps, and then it sends them from the thread that adds one
-more. redis-py may be used from any thread, but an AMQP connection belongs to the loop that reads it: on RabbitMQ a
-thread that waited for its confirm kept the loop from beating, and under load the broker closed the connection.
+Stock also sends from the thread that adds an event when 24 of them wait. An AMQP connection belongs to the loop that
+reads it: a pool's thread that waited for its confirm, which the loop had read, held the dispatcher's lock, the loop
+waited for the lock, no connection of the worker beat any more, and RabbitMQ closed them all.
 """
 
+import sys
 from typing import Any
 
 from celery.worker.consumer import Consumer
 
-#: Flower's pages are no younger than this. Celery sends earlier when it has 24 events.
+#: Flower's pages are no younger than this.
 FLUSH_SECONDS = 0.2
 
 
@@ -31,11 +32,22 @@ class BatchingConsumer(Consumer):
     """For the setting `worker_consumer`."""
 
     hub: Any  # Celery's, which its stubs do not know
-    event_dispatcher: Any
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
+        self._dispatcher: Any = None
         super().__init__(*args, **kwargs)
         self._flush_is_due = False
+
+    @property
+    def event_dispatcher(self) -> Any:
+        """A new one with each connection; None while the broker is away."""
+        return self._dispatcher
+
+    @event_dispatcher.setter
+    def event_dispatcher(self, dispatcher: Any) -> None:
+        if dispatcher is not None and self.hub:
+            dispatcher.buffer_limit = sys.maxsize  # else who adds the last one sends
+        self._dispatcher = dispatcher
 
     def on_send_event_buffered(self) -> None:  # type: ignore[override]  # the stubs say that it answers a callable
         """Celery calls it for each event, also from the pool's threads."""
@@ -48,5 +60,5 @@ class BatchingConsumer(Consumer):
 
     def _flush_now(self) -> None:
         self._flush_is_due = False
-        if self.event_dispatcher:  # None while the broker is away
+        if self.event_dispatcher:
             self.event_dispatcher.flush()

@@ -1,13 +1,16 @@
 """`celery -A tests.integration.queueing.slow_worker worker`: the farm's app with a visibility timeout that a test
 can outlast.
 
-One task, which runs as long as SLOW_SECONDS says and notes each time it is begun. Without the keeper where
-WITHOUT_KEEPER is set.
+One task, which runs as long as SLOW_SECONDS says, tells Flower of SLOW_EVENTS things, and notes each time it is begun.
+Without the keeper where WITHOUT_KEEPER is set.
 """
 
 import os
 import threading
 from pathlib import Path
+from typing import Any
+
+from celery.worker import state
 
 from agentfarm.queueing import broker
 from agentfarm.queueing.broker import EXECUTE_NODE
@@ -22,11 +25,13 @@ if "WITHOUT_KEEPER" in os.environ:
     app.steps["consumer"] -= {LeaseKeeper, ThreadedLeaseKeeper}
 
 
-@app.task(name=EXECUTE_NODE)
-def slow(body: dict[str, str]) -> None:
+@app.task(name=EXECUTE_NODE, bind=True)
+def slow(self: Any, body: dict[str, str]) -> None:
     """As a node that takes its time."""
     with Path(os.environ["SLOW_TRAIL"]).open("a") as trail:
         trail.write("begun\n")
     threading.Event().wait(float(os.environ["SLOW_SECONDS"]))
+    for number in range(int(os.environ.get("SLOW_EVENTS", "0"))):
+        state.requests[self.request.id].eventer.send("task-told", uuid=self.request.id, number=number)
     with Path(os.environ["SLOW_TRAIL"]).open("a") as trail:
         trail.write("done\n")

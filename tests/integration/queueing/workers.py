@@ -28,7 +28,7 @@ class SlowWorker:
 
 @contextmanager
 def slow_worker(
-    broker_url: str, folder: Path, *, seconds: float, pool: str = "threads", **environment: str
+    broker_url: str, folder: Path, *, seconds: float, pool: str = "threads", slots: int = 2, **environment: str
 ) -> Iterator[SlowWorker]:
     """seconds  that each of its tasks takes. Ended by SIGTERM, which it has to obey."""
     trail, log = folder / "trail", folder / "log"
@@ -37,7 +37,7 @@ def slow_worker(
     command = [sys.executable, "-m", "celery", "-A", "tests.integration.queueing.slow_worker", "worker", "-P", pool]
     with log.open("wb") as out:
         popen = subprocess.Popen(
-            [*command, "-c", "2", "-Q", "io", "--without-gossip", "--without-mingle", "-l", "INFO"],
+            [*command, "-c", str(slots), "-Q", "io", "--without-gossip", "--without-mingle", "-l", "INFO"],
             cwd=ROOT, env={**os.environ, **environment}, stdout=out, stderr=out,
         )  # fmt: skip
     try:

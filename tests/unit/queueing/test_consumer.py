@@ -2,6 +2,8 @@
 
 from typing import Any
 
+import pytest
+
 from agentfarm.queueing.consumer import FLUSH_SECONDS, BatchingConsumer
 from tests.unit.queueing.conftest import NOWHERE, app_on
 
@@ -22,6 +24,7 @@ class Hub:
 
 class Dispatcher:
     flushes = 0
+    buffer_limit = 24
 
     def flush(self) -> None:
         self.flushes += 1
@@ -29,7 +32,8 @@ class Dispatcher:
 
 def consumer() -> Any:
     made: Any = BatchingConsumer.__new__(BatchingConsumer)
-    made._flush_is_due, made.hub, made.event_dispatcher = False, Hub(), Dispatcher()
+    made._flush_is_due, made.hub = False, Hub()
+    made.event_dispatcher = Dispatcher()
     return made
 
 
@@ -47,11 +51,20 @@ def test_many_events_are_sent_together_and_later() -> None:
     assert telling.event_dispatcher.flushes == 1
 
 
-def test_it_is_celerys_only_where_any_thread_may_send() -> None:
-    ours = "agentfarm.queueing.consumer:BatchingConsumer"
+def test_no_thread_but_the_loops_sends() -> None:
+    telling = consumer()
 
-    assert app_on(NOWHERE["redis"]).conf.worker_consumer == ours
-    assert app_on(NOWHERE["amqp"]).conf.worker_consumer != ours
+    assert telling.event_dispatcher.buffer_limit > 1_000_000
+
+    telling.event_dispatcher = None  # the broker is away
+    telling._flush_now()
+
+
+@pytest.mark.parametrize(
+    ("kind", "ours"), [("amqp", "BatchingConsumer"), ("redis", "BatchingConsumer"), ("sqs", "SilentConsumer")]
+)
+def test_each_broker_has_its_consumer(kind: str, ours: str) -> None:
+    assert app_on(NOWHERE[kind]).conf.worker_consumer == f"agentfarm.queueing.consumer:{ours}"
 
 
 def test_events_after_a_flush_are_sent_by_the_next() -> None:
