@@ -17,20 +17,36 @@ def test_the_installed_kombu_is_the_one_it_was_written_for() -> None:
     assert kombu.VERSION[:2] == kombu_redis.WRITTEN_FOR
     assert kombu_redis.install()
     assert transport.Channel._create_client is kombu_redis._create_client
+    assert (transport.QoS.append, transport.QoS.ack) == (kombu_redis._append, kombu_redis._ack)
 
 
 def test_another_kombu_is_left_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(kombu_redis.kombu, "VERSION", (5, 8, 0))
     monkeypatch.setattr(transport.Channel, "_create_client", kombu_redis._stock)
+    monkeypatch.setattr(transport.QoS, "append", kombu_redis._stock_append)
 
     assert not kombu_redis.install()
     assert transport.Channel._create_client is kombu_redis._stock
+    assert transport.QoS.append is kombu_redis._stock_append
 
 
 def test_kombus_own_method_still_makes_a_client_a_call_and_takes_what_ours_takes() -> None:
     assert list(inspect.signature(kombu_redis._stock).parameters) == ["self", "asynchronous"]
     assert "self.Client(" in inspect.getsource(kombu_redis._stock)
     assert "_create_client" in inspect.getsource(transport.Channel.conn_or_acquire)
+
+
+def test_kombus_own_methods_still_keep_a_message_in_a_sorted_set_and_a_hash() -> None:
+    append, ack = map(inspect.getsource, (kombu_redis._stock_append, kombu_redis._stock_ack))
+    remove = inspect.getsource(transport.QoS._remove_from_indices)
+
+    assert "zadd(self.unacked_index_key" in append
+    assert "hset(self.unacked_key, delivery_tag" in append
+    assert "dumps([message._raw, EX, RK])" in append
+    assert "self._remove_from_indices(delivery_tag).execute()" in ack
+    assert "zrem(self.unacked_index_key, delivery_tag)" in remove
+    assert "hdel(self.unacked_key, delivery_tag)" in remove
+    assert ack.count("\n") == 3, "it does something more"
 
 
 class Channel:
