@@ -5,7 +5,7 @@ is decided of that when the run is admitted travels in its spec, so that each cl
 """
 
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, fields
 from typing import Any, Final, Literal
 
 Persistence = Literal["postgres", "redis"]
@@ -38,30 +38,38 @@ class RunOptions:
     run_ahead_nodes    how many nodes a worker may go on with after the one that a message names; 0: none
     run_ahead_seconds  … and until how long after the message was begun
     persistence        where its state is between its nodes
+    waits_for_disk     what it commits before its end is on Postgres' disk before anybody goes on from it. False: the
+                       client asked for durability "async", and a Postgres that crashes may cost its last nodes, which
+                       are executed again
     """
 
     run_ahead_nodes: int = 0
     run_ahead_seconds: float = 0.0
     persistence: Persistence = "postgres"
+    waits_for_disk: bool = True
 
     def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
+        """What differs from the default: each claim brings it along."""
+        return {one.name: value for one in fields(self) if (value := getattr(self, one.name)) != one.default}
 
 
-def decide_options(choices: Iterable[RunChoices], *, most: RunAhead) -> RunOptions:
+def decide_options(choices: Iterable[RunChoices], *, most: RunAhead, durability: str | None = None) -> RunOptions:
     """Each question is answered by the first who says something about it.
 
-    choices  the run's own first, its tenant's last
-    most     how far a run goes ahead that does not say how far
+    choices     the run's own first, its tenant's last
+    most        how far a run goes ahead that does not say how far
+    durability  what the client asked for, if anything
     """
     asked = list(choices)
     ahead = next((one.run_ahead for one in asked if one.run_ahead is not None), False)
     persistence: Persistence = next((one.persistence for one in asked if one.persistence is not None), "postgres")
+    waits_for_disk = durability != "async"
     if ahead is False:
-        return RunOptions(persistence=persistence)
+        return RunOptions(persistence=persistence, waits_for_disk=waits_for_disk)
     limits = ahead if isinstance(ahead, RunAhead) else RunAhead()
     return RunOptions(
         run_ahead_nodes=(most.nodes or 0) if limits.nodes is None else limits.nodes,
         run_ahead_seconds=(most.seconds or 0.0) if limits.seconds is None else limits.seconds,
         persistence=persistence,
+        waits_for_disk=waits_for_disk,
     )

@@ -6,7 +6,7 @@ share of the same cores. benchmarks/runs.py measures with HTTP.
 
 import time
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 from uuid import UUID
 
 from agentfarm import ids
@@ -18,6 +18,8 @@ from agentfarm.tenancy import Tenant
 from benchmarks.stock import INPUTS
 from benchmarks.watcher import Watcher
 
+Durability = Literal["sync", "async"]
+
 #: Between two looks at the database. One look costs Postgres about 0.2 ms.
 LOOK_SECONDS = 0.02
 
@@ -26,13 +28,20 @@ PATIENCE_SECONDS = 60.0
 
 
 class Driver:
-    """choices: how its runs are to be executed"""
+    """choices, durability: how its runs are to be executed"""
 
-    def __init__(self, farm: Farm, tenant: Tenant, watcher: Watcher, choices: RunChoices = RunChoices()) -> None:  # noqa: B008  # frozen
-        self.farm, self.tenant, self.watcher, self.choices = farm, tenant, watcher, choices
+    def __init__(
+        self,
+        farm: Farm,
+        tenant: Tenant,
+        watcher: Watcher,
+        choices: RunChoices = RunChoices(),  # noqa: B008  # frozen
+        durability: Durability = "sync",
+    ) -> None:
+        self.farm, self.tenant, self.watcher, self.choices, self.durability = farm, tenant, watcher, choices, durability
 
-    def asking(self, choices: RunChoices) -> "Driver":
-        return Driver(self.farm, self.tenant, self.watcher, choices)
+    def asking(self, choices: RunChoices, *, durability: Durability = "sync") -> "Driver":
+        return Driver(self.farm, self.tenant, self.watcher, choices, durability)
 
     def start(
         self,
@@ -46,7 +55,7 @@ class Driver:
         request = RunRequest(
             assistant_id=graph_id,
             input=INPUTS[graph_id] if run_input is None else run_input,
-            durability="sync",
+            durability=self.durability,
             if_not_exists="create",
             stream_mode=stream_mode,
             streamed=bool(stream_mode),

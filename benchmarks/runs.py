@@ -7,15 +7,19 @@ from typing import Any
 
 from langgraph_sdk.client import SyncLangGraphClient
 
+from benchmarks.driver import Durability
 from benchmarks.rounds import Cell, Figures, Ratio, Table, alternate, percentile
 from benchmarks.stock import INPUTS, StockRunner
 
 STOCK = "stock in process"
 SDK = "farm, runs.wait"
+#: Nothing but the admission and the end waits for the disk.
+ASYNC = "farm, run-ahead, async"
 
 #: How runs are executed otherwise: {row: config.agentfarm}.
 OTHERWISE: dict[str, dict[str, Any]] = {
     "farm, run-ahead": {"run_ahead": True},
+    ASYNC: {"run_ahead": True},
     "farm, Redis": {"persistence": "redis"},
     "farm, Redis, run-ahead": {"persistence": "redis", "run_ahead": True},
 }
@@ -57,17 +61,18 @@ def _measure(
 
 
 def _otherwise(name: str, asked: dict[str, Any], client: SyncLangGraphClient, graph_id: str, runs: int) -> Cell:
-    return Cell(name, lambda: _timed(lambda: wait_for_answer(client, graph_id, **asked), runs))
+    durability: Durability = "async" if name == ASYNC else "sync"
+    return Cell(name, lambda: _timed(lambda: wait_for_answer(client, graph_id, durability, **asked), runs))
 
 
-def wait_for_answer(client: SyncLangGraphClient, graph_id: str, **asked: Any) -> None:
+def wait_for_answer(client: SyncLangGraphClient, graph_id: str, durability: Durability = "sync", **asked: Any) -> None:
     """One run on a new thread. asked: how it is to be executed. Raises RuntimeError for a wrong answer."""
     thread_id = str(uuid.uuid4())
     answer: Any = client.runs.wait(
         thread_id,
         graph_id,
         input=INPUTS[graph_id],
-        durability="sync",
+        durability=durability,
         if_not_exists="create",
         config={"agentfarm": asked},  # type: ignore[typeddict-unknown-key]  # a key of ours
     )

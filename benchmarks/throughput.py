@@ -12,10 +12,13 @@ IN_FLIGHT = 30
 NODES = 10
 STOCK = "stock in process"
 FARM = "farm, a Celery task a node"
+#: Nothing but the admission and the end waits for the disk.
+ASYNC = "farm, run-ahead, async"
 
 #: How runs are executed otherwise: {row: what they ask for}.
 OTHERWISE: Mapping[str, RunChoices] = {
     "farm, run-ahead": RunChoices(run_ahead=True),
+    ASYNC: RunChoices(run_ahead=True),
     "farm, Redis": RunChoices(persistence="redis"),
     "farm, Redis, run-ahead": RunChoices(persistence="redis", run_ahead=True),
 }
@@ -33,11 +36,11 @@ def measure_throughput(
     cells = [
         Cell(STOCK, lambda: stock_cell(stock, servers, seconds)),
         Cell(FARM, lambda: farm_cell(driver, servers, seconds)),
-        *(_otherwise(name, driver.asking(choices), servers, seconds) for name, choices in OTHERWISE.items()),
+        *(_otherwise(name, _asking(driver, name), servers, seconds) for name in OTHERWISE),
     ]
     stock_cell(stock, servers, 0.5)
-    for choices in (RunChoices(), *OTHERWISE.values()):
-        farm_cell(driver.asking(choices), servers, 0.5)
+    for asking in (driver, *(_asking(driver, name) for name in OTHERWISE)):
+        farm_cell(asking, servers, 0.5)
     rows = alternate(cells, rounds)
     notes = [
         f"Chain of {NODES} no-op nodes. Stock: 2 processes of 4 threads, PostgresSaver, durability sync.",
@@ -46,6 +49,10 @@ def measure_throughput(
     ]
     limit = "at least 0.5, with run-ahead 1.0; Redis with run-ahead 1.5 times the farm's"
     return Table("1 Node throughput", rows, Ratio("nodes/s", STOCK, limit), notes)
+
+
+def _asking(driver: Driver, name: str) -> Driver:
+    return driver.asking(OTHERWISE[name], durability="async" if name == ASYNC else "sync")
 
 
 def _otherwise(name: str, driver: Driver, servers: Mapping[str, Callable[[], Sequence[int]]], seconds: float) -> Cell:

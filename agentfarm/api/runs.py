@@ -10,6 +10,7 @@ import json
 import re
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from dataclasses import asdict
 from hashlib import sha256
 from typing import Annotated, Any, Literal
 from uuid import UUID
@@ -315,7 +316,7 @@ def _kwargs(row: RunRow) -> dict[str, Any]:
     return {
         "input": None if command else given,
         "command": command,
-        "config": {**row.spec.config, "agentfarm": row.spec.options.to_dict()},
+        "config": {**row.spec.config, "agentfarm": asdict(row.spec.options)},
         "stream_mode": list(row.spec.modes),
         **{
             name: row.spec.kwargs.get(name)

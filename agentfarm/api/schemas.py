@@ -311,7 +311,12 @@ class RunCreate(Request):
     stream_subgraphs: bool = False
     stream_resumable: bool = False
     on_disconnect: Literal["cancel", "continue"] = "continue"
-    durability: Literal["sync", "async", "exit"] | None = None
+    durability: Literal["sync", "async", "exit"] | None = Field(
+        None,
+        description="`sync`, and what is not said: each checkpoint is on the database's disk before the next node"
+        " begins. `async`: it follows within a second; the run's acknowledgement and its end wait for the disk all the"
+        " same. `exit`: one worker executes the whole run and saves its end.",
+    )
     checkpoint_during: bool | None = None
 
     checkpoint: Checkpoint | None = None

@@ -164,7 +164,7 @@ def build_run(farm: Farm, tenant: Tenant, request: RunRequest, *, thread_id: UUI
 
 def _options(farm: Farm, tenant: Tenant, request: RunRequest) -> RunOptions:
     # Between the run's choices and its tenant's is the place of its assistant's, once assistants can be made.
-    return decide_options([request.choices, tenant.choices], most=farm.run_ahead)
+    return decide_options([request.choices, tenant.choices], most=farm.run_ahead, durability=request.durability)
 
 
 def _requested_modes(request: RunRequest) -> tuple[str, ...]:

@@ -25,10 +25,10 @@ _HELD: Final = "uuid uuid uuid uuid int8 int8"
 COMMIT: Final = wire.function(
     "commit",
     f"{_HELD} uuid uuid uuid text text bytea text {CHECKPOINT_TYPES} {WRITE_TYPES}"
-    " uuid uuid[] text[] text[] bytea[] bool int4 bool bool[] text jsonb uuid",
+    " uuid uuid[] text[] text[] bytea[] bool int4 bool bool[] text jsonb uuid bool",
 )
 SETTLE: Final = wire.procedure(
-    "settle", f"{_HELD} uuid text text bool bytea text {WRITE_TYPES} bool bool bool", answers=8
+    "settle", f"{_HELD} uuid text text bool bytea text {WRITE_TYPES} bool bool bool bool", answers=8
 )
 REST_OF_WAVE: Final = wire.function("rest_of_wave", "uuid uuid uuid int4")
 RETRY_LATER: Final = wire.function("retry_later", f"{_HELD} text bytea int4 interval")
@@ -71,6 +71,7 @@ class PostgresTier:
             wire.put_text(status_of(result)),
             wire.put_jsonb(orjson.dumps(how.error)) if how.error else None,
             UUID(result.root_run_id).bytes if result.root_run_id else None,
+            wire.put_bool(how.waits),
         ]
         answer = saver.database.call(COMMIT, params)
         return Finished(
@@ -94,6 +95,7 @@ class PostgresTier:
             wire.put_bool(how.are_held),
             wire.put_bool(how.take_next),
             wire.put_bool(how.stops),
+            wire.put_bool(how.waits),
         ]
         answer = saver.database.call(SETTLE, params)
         released, taken = answer.find_uuid("h_exec"), answer.find_uuid("n_exec")

@@ -149,7 +149,8 @@ class PostgresExecutions:
         is_new = bool(result.next) and rows.new_head == UUID(result.next[0].checkpoint_id)
         may_wait = leases_next and wake is not None and is_new and saver.tier.has_waves
         sent = _sent(result.next, width_of(result), wake or 0) if may_wait else None
-        done = saver.tier.finish(saver, result, rows, Finishing(message.build, leases_next, sent, error))
+        waits = claimed.run.options.waits_for_disk
+        done = saver.tier.finish(saver, result, rows, Finishing(message.build, leases_next, sent, error, waits))
         message = saver.addressed(message)
         ready = [
             message_of(message, claimed.run, call)
@@ -199,7 +200,8 @@ class PostgresExecutions:
         """One of several siblings. The last one gets the advance."""
         message = claimed.message
         are_held = bool(claimed.run.config.get("max_concurrency"))
-        how = Settling(are_held, take_next, stops=claimed.in_wave and not take_next)
+        stops, waits = claimed.in_wave and not take_next, claimed.run.options.waits_for_disk
+        how = Settling(are_held, take_next, stops, waits)
         settled = saver.tier.settle(saver, result, rows, how)
         message = saver.addressed(message)
         ready = () if settled.released is None else (_sibling(message, *settled.released),)

@@ -72,12 +72,14 @@ class Finishing:
     leases_next  lease the first of the next executions to this worker
     sent         a wave: which of them have a message; None: each
     error        of the run, if this ends it so
+    waits        until it is on the disk. What ends a run does so anyway
     """
 
     build: str
     leases_next: bool
     sent: Sequence[bool] | None
     error: dict[str, Any] | None
+    waits: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,15 +89,17 @@ class Settling:
     are_held   siblings are held back (max_concurrency): let one go
     take_next  of a wave: lease the next ready one of the same queue that has no message to this worker
     stops      of a wave: this worker takes none; release one that has no message
+    waits      until it is on the disk
     """
 
     are_held: bool
     take_next: bool
     stops: bool
+    waits: bool
 
 
 class Tier(Protocol):
-    """Each call is one round trip, and all of it is durable or nothing.
+    """Each call is one round trip, and all of it is committed or nothing.
 
     has_waves  siblings may wait without a message (docs/decisions/0014). A tier without is never asked for one
     raises  LeaseLost, HeadMoved, StoreFailed: nothing was written; StoreUnavailable: it may have been

@@ -42,7 +42,8 @@ TIMEOUT = httpx.Timeout(20.0, connect=5.0)
 
 @dataclass(frozen=True, slots=True)
 class Ask:
-    """What a client asked for. name: unique, and in the run's metadata."""
+    """What a client asked for. name: unique, and in the run's metadata. durability: "async" may cost executions when
+    Postgres dies, and nothing else."""
 
     name: str
     tenant: str
@@ -50,6 +51,7 @@ class Ask:
     thread_id: str
     input: Mapping[str, Any] | None = None
     resume: str | None = None
+    durability: Literal["sync", "async"] = "sync"
 
 
 @dataclass
@@ -113,7 +115,8 @@ class User:
     async def run(self, graph: str, thread_id: str, **what: Any) -> str:
         """Its terminal status, as this client was told."""
         self.asked += 1
-        ask = Ask(f"{self.name}.{self.asked}", self.tenant, graph, thread_id, **what)
+        durability: Literal["sync", "async"] = "async" if self.asked % 2 else "sync"
+        ask = Ask(f"{self.name}.{self.asked}", self.tenant, graph, thread_id, durability=durability, **what)
         self.book.asks[ask.name] = ask
         run_id = await self.create(ask)
         self.book.acknowledged[run_id] = ask
@@ -136,6 +139,7 @@ class User:
                 multitask_strategy="enqueue",
                 stream_mode=["updates", "custom"],
                 stream_resumable=True,
+                durability=ask.durability,
                 headers={"Idempotency-Key": ask.name},
             )
         )

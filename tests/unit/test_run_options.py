@@ -25,3 +25,13 @@ NOTHING = RunChoices()
 )
 def test_what_a_run_does_not_say_its_tenant_has_said(run: RunChoices, tenant: RunChoices, decided: RunOptions) -> None:
     assert decide_options([run, tenant], most=MOST) == decided
+
+
+@pytest.mark.parametrize(("durability", "waits"), [(None, True), ("sync", True), ("exit", True), ("async", False)])
+@pytest.mark.parametrize("run_ahead", [False, True])
+def test_only_who_asks_for_it_goes_on_before_the_disk_has_it(
+    durability: str | None, waits: bool, run_ahead: bool
+) -> None:
+    asked = RunChoices(run_ahead=run_ahead)
+
+    assert decide_options([asked], most=MOST, durability=durability).waits_for_disk is waits

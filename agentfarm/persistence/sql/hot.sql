@@ -309,6 +309,7 @@ END $$;
 --  p_lease_next      the first of them is leased to this worker already
 --  p_sent            a wave: which of them have a message; the others are taken by workers that have settled one. NULL: each has one
 --  p_status          the run is over
+--  p_waits           until it is on the disk. What ends a run does so anyway, and so brings all before it there
 CREATE FUNCTION farm.commit(
   p_tenant uuid, p_run uuid, p_ckpt uuid, p_exec uuid, p_fence bigint, p_worker bigint, p_thread uuid, p_from uuid, p_head uuid,
   p_outcome text, p_error_type text, p_writes bytea, p_path text,
@@ -316,11 +317,12 @@ CREATE FUNCTION farm.commit(
   b_ns text[], b_key text[], b_blob bytea[],
   w_ns text[], w_ckpt uuid[], w_owner uuid[], w_task uuid[], w_idx int[], w_path text[], w_body bytea[],
   p_at uuid, p_next uuid[], n_node text[], n_queue text[], n_spec bytea[], p_alone boolean, p_width int, p_lease_next boolean, p_sent boolean[],
-  p_status text, p_error jsonb, p_root uuid,
+  p_status text, p_error jsonb, p_root uuid, p_waits boolean,
   OUT forget boolean, OUT next_run uuid, OUT next_graph text, OUT next_queue text) LANGUAGE plpgsql AS $$
 DECLARE c_zero constant uuid := '00000000-0000-0000-0000-000000000000';
 BEGIN
   PERFORM set_config('farm.tenant', p_tenant::text, true);
+  IF NOT p_waits AND p_status IS NULL THEN PERFORM set_config('synchronous_commit', 'off', true); END IF;
   IF p_status IS NOT NULL THEN PERFORM farm.lock_thread(p_tenant, p_thread); END IF;
   IF p_exec = c_zero THEN
     DELETE FROM farm.superstep s
@@ -376,16 +378,18 @@ END $$;
 --  p_take    of a wave: lease the next ready sibling of the same queue that has no message to this worker: n_exec …
 --            taken: an interrupt() has got the answer without an id
 --  p_stop    of a wave: this worker takes none, so another is to be asked for one that has no message: h_exec …
+--  p_waits   until it is on the disk
 --  s_fence   not NULL: this was the last, and the superstep's advance is leased to this worker under that fence
 CREATE PROCEDURE farm.settle(
   p_tenant uuid, p_run uuid, p_ckpt uuid, p_exec uuid, p_fence bigint, p_worker bigint, p_thread uuid,
   p_outcome text, p_error_type text, p_taken boolean, p_writes bytea, p_path text,
-  w_ns text[], w_ckpt uuid[], w_owner uuid[], w_task uuid[], w_idx int[], w_path text[], w_body bytea[], p_held boolean, p_take boolean, p_stop boolean,
+  w_ns text[], w_ckpt uuid[], w_owner uuid[], w_task uuid[], w_idx int[], w_path text[], w_body bytea[], p_held boolean, p_take boolean, p_stop boolean, p_waits boolean,
   INOUT s_fence bigint, INOUT h_exec uuid, INOUT h_node text, INOUT h_queue text,
   INOUT n_exec uuid, INOUT n_fence bigint, INOUT n_spec bytea, INOUT taken boolean) LANGUAGE plpgsql AS $$
 DECLARE v_queue text;
 BEGIN
   PERFORM set_config('farm.tenant', p_tenant::text, true);
+  IF NOT p_waits THEN PERFORM set_config('synchronous_commit', 'off', true); END IF;
   UPDATE farm.node_execution e SET status = 'done', outcome = p_outcome, error = p_error_type, finished_at = clock_timestamp()
    WHERE e.tenant_id = p_tenant AND e.run_id = p_run AND e.checkpoint_id = p_ckpt AND e.execution_id = p_exec
      AND e.fence = p_fence AND e.worker = p_worker AND e.status = 'leased' RETURNING e.queue INTO v_queue;

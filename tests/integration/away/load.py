@@ -47,6 +47,7 @@ class Load:
                     "assistant_id": "twelve_steps",
                     "input": {"delay_seconds": 0.05, "seed": seed},
                     "if_not_exists": "create",
+                    "durability": ("sync", "async")[count % 2],
                 }
                 thread = self._ask(client, "/threads", {})
                 run = thread and self._ask(client, f"/threads/{thread['thread_id']}/runs", body, key=seed)
