@@ -15,8 +15,8 @@ from agentfarm.run_options import RunAhead
 
 #: A turn: for so long a message's worker goes on although others wait, as a scheduler lets a process have its slice.
 #: Who waits is served sooner by that, since a node that is sent for costs more CPU than one that is not. 30 chains
-#: of no-op nodes on two full cores, beside other work: 1.6 x the nodes a second of a message each; with 0.05 s 1.6 x in
-#: one series and 1.05 x in another. To be measured again on quiet cores.
+#: of no-op nodes on two full cores and nothing else: 1.5 x the nodes a second of a message each on Valkey, 1.4 x on
+#: RabbitMQ (benchmarks, table 1, medians of three rounds). A turn is about three such nodes of sixteen threads.
 TURN_SECONDS: Final = 0.25
 
 #: So long a message goes on among siblings (wave.py). Then another message does, behind whatever waits in the queue.
