@@ -82,14 +82,12 @@ class Entry:
 class Waiting:
     """Of one thread, from the first that Postgres lacks on.
 
-    state   open, ending (its last entry ends the run) or recalled
     before  id of the entry before the first; None: there is none
     last    number of the last one that there is, here or not
     """
 
     epoch: int
     run_id: UUID
-    state: str
     last: int
     before: UUID | None
     entries: Sequence[Entry]
@@ -393,11 +391,11 @@ def _read_waiting(answer: Sequence[Any]) -> Waiting | None:
     if answer[0] == b"none":
         return None
     entries = []
-    for i in range(6, len(answer), 3):
+    for i in range(5, len(answer), 3):
         entry_id, worker, begun, over = _text(answer[i + 1]).split(",")
         entries.append(Entry(int(answer[i]), UUID(entry_id), int(worker), int(begun), int(over), answer[i + 2]))
-    before = UUID(_text(answer[5])) if answer[5] else None
-    return Waiting(int(answer[0]), UUID(_text(answer[1])), _text(answer[2]), int(answer[3]), before, entries)
+    before = UUID(_text(answer[4])) if answer[4] else None
+    return Waiting(int(answer[0]), UUID(_text(answer[1])), int(answer[2]), before, entries)
 
 
 def _read_look(answer: Sequence[Any]) -> Look | None:

@@ -1,6 +1,6 @@
 -- What Postgres lacks. ARGV: bytes, about so many at once; an epoch, whose run is to be recalled: nobody commits there any more
--- answer: none | epoch, run, state, number of the last entry, then lo, the id of the last that Postgres has, and number, id line, bytes of each
+-- answer: none | epoch, run, number of the last entry, then lo, the id of the last that Postgres has, and number, id line, bytes of each
 local m = redis.call('HMGET', K, 'ep', 'run', 'st', 'n')
 if not m[1] then return { 'none' } end
 if m[1] == ARGV[2] and m[3] == 'open' then redis.call('HSET', K, 'st', 'recalled') end
-return { m[1], m[2], m[3], m[4], unpack(waiting(tonumber(ARGV[1]))) }
+return { m[1], m[2], m[4], unpack(waiting(tonumber(ARGV[1]))) }
