@@ -6,13 +6,13 @@ Tasks are workers/tasks.py; which queues there are says names.py.
 """
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 from urllib.parse import quote
 
 from celery import Celery
 from celery.app.amqp import Queues
-from kombu import Exchange, Queue
+from kombu import Connection, Exchange, Queue
 from kombu.transport.native_delayed_delivery import (
     bind_queue_to_native_delayed_delivery_exchange,
     declare_native_delayed_delivery_exchanges_and_queues,
@@ -242,20 +242,28 @@ def declare_all(app: Celery) -> None:
     """
     queues: list[Queue] = list(app.amqp.queues.values())
     with app.connection_for_write() as connection:
-        connection.ensure_connection(max_retries=30, interval_start=0, interval_step=1, interval_max=2)
-        channel = connection.default_channel
-        kind = connection.transport.driver_type
-        is_amqp = kind == "amqp"
-        if is_amqp:
-            Queue(DEAD_LETTERS, _DEAD, queue_arguments={"x-queue-type": "quorum"})(channel).declare()
+        # All of it again when the connection breaks in between: a worker that ended by that would be missed until its
+        # supervisor has started another, which loads LangGraph and every graph anew.
+        declare: Callable[[], object] = connection.autoretry(  # type: ignore[assignment]  # the stubs say None
+            lambda channel: _declare(connection, channel, queues),
+            max_retries=30, interval_start=0, interval_step=1, interval_max=2,
+        )  # fmt: skip
+        declare()
+
+
+def _declare(connection: Connection, channel: Any, queues: Sequence[Queue]) -> None:
+    kind = connection.transport.driver_type
+    is_amqp = kind == "amqp"
+    if is_amqp:
+        Queue(DEAD_LETTERS, _DEAD, queue_arguments={"x-queue-type": "quorum"})(channel).declare()
+    for queue in queues:
+        queue(channel).declare()
+        if kind == "sqs":
+            sqs.mend_queue(channel, queue.name)
+    if is_amqp:
+        declare_native_delayed_delivery_exchanges_and_queues(connection, "quorum")
         for queue in queues:
-            queue(channel).declare()
-            if kind == "sqs":
-                sqs.mend_queue(channel, queue.name)
-        if is_amqp:
-            declare_native_delayed_delivery_exchanges_and_queues(connection, "quorum")
-            for queue in queues:
-                bind_queue_to_native_delayed_delivery_exchange(connection, queue)
+            bind_queue_to_native_delayed_delivery_exchange(connection, queue)
 
 
 __all__ = ["DEAD_LETTERS", "EXECUTE_NODE", "declare_all", "make_app", "queue_names", "queues_read_by"]

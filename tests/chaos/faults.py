@@ -176,7 +176,7 @@ class Faults:
 
     def _kill_child(self, fired: Fired) -> str:
         """Tried again while its parent, or Postgres, comes back from another fault."""
-        end = time.monotonic() + IDLE_SECONDS * self.slack
+        end = time.monotonic() + PATIENCE_SECONDS * self.slack
         while True:
             try:
                 return self._kill_one_child(fired)
