@@ -1,10 +1,11 @@
 """How a run is executed, where there is a choice. None of it changes what the run answers.
 
-Who says something: the run itself (`config.agentfarm`, read by api/schemas.py), else its tenant (tenants/models). What
-is decided of that when the run is admitted travels in its spec, so that each claim brings it along.
+Who says something: the run itself (`config.agentfarm`, read by api/schemas.py), else its assistant (its graph's entry
+in langgraph.json), else its tenant (tenants/models). What is decided of that when the run is admitted travels in its
+spec, so that each claim brings it along.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
 from typing import Any, Final, Literal
 
@@ -53,10 +54,37 @@ class RunOptions:
         return {one.name: value for one in fields(self) if (value := getattr(self, one.name)) != one.default}
 
 
+def read_choices(said: Mapping[str, Any]) -> RunChoices:
+    """`run_ahead` and `persistence` as an operator writes them. Raises ValueError: a sentence without its full stop."""
+    ahead, persistence = said.get("run_ahead"), said.get("persistence")
+    if persistence not in (None, "postgres", "redis"):
+        raise ValueError('"persistence" is "postgres" or "redis"')
+    if isinstance(ahead, dict):
+        return RunChoices(_read_limits(ahead), persistence)
+    if not (ahead is None or isinstance(ahead, bool)):
+        raise ValueError(_AHEAD)
+    return RunChoices(ahead, persistence)
+
+
+_AHEAD: Final = (
+    f'"run_ahead" is true, false, or how far: {{"nodes": 1 to {MAX_AHEAD_NODES}, "seconds": up to {MAX_AHEAD_SECONDS}}}'
+)
+
+
+def _read_limits(said: Mapping[str, Any]) -> RunAhead:
+    nodes, seconds = said.get("nodes"), said.get("seconds")
+    is_known = set(said) <= {"nodes", "seconds"}
+    is_count = nodes is None or (type(nodes) is int and 1 <= nodes <= MAX_AHEAD_NODES)
+    is_time = seconds is None or (type(seconds) in (int, float) and 0 < seconds <= MAX_AHEAD_SECONDS)
+    if not (is_known and is_count and is_time):
+        raise ValueError(_AHEAD)
+    return RunAhead(nodes, seconds)
+
+
 def decide_options(choices: Iterable[RunChoices], *, most: RunAhead, durability: str | None = None) -> RunOptions:
     """Each question is answered by the first who says something about it.
 
-    choices     the run's own first, its tenant's last
+    choices     the run's own first, then its assistant's, its tenant's last
     most        how far a run goes ahead that does not say how far
     durability  what the client asked for, if anything
     """

@@ -250,7 +250,7 @@ class Ahead(Request):
 
 
 class AgentFarm(Request):
-    """How the run is executed. What is not said, its tenant has chosen."""
+    """How the run is executed. What is not said, its assistant's graph says, or else its tenant has chosen."""
 
     run_ahead: StrictBool | Ahead | None = Field(
         None, description="The worker that has executed a node goes on with the next one while no other work waits."

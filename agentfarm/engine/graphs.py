@@ -6,7 +6,7 @@ request in graph_factories.py. Who serves a request asks `open`, whichever of th
 """
 
 import logging
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import Self
@@ -14,9 +14,10 @@ from typing import Self
 from agentfarm.engine.graph_access import Access
 from agentfarm.engine.graph_factories import GraphFactory, Opening, Shared, make_graph
 from agentfarm.engine.graph_loading import LoadedGraph, load_failures, load_variable
-from agentfarm.engine.graphs_config import GraphsConfig, TtlConfig, prepare_process, read_config
+from agentfarm.engine.graphs_config import GraphEntry, GraphsConfig, TtlConfig, prepare_process, read_config
 from agentfarm.engine.store_config import StoreConfig, load_store
 from agentfarm.errors import GraphLoadFailed, GraphNotFound
+from agentfarm.run_options import RunChoices
 
 __all__ = ["GraphRegistry", "LoadedGraph"]
 
@@ -28,7 +29,7 @@ class GraphRegistry:
 
     problems  {graph id: why it could not be loaded}
     store     what the file says of the store
-    lossy     ids of graphs whose values go on as plain data where they cannot be kept
+    entries   what else the file says of a graph
     ttl       for how long threads are kept, as the file says
     """
 
@@ -37,13 +38,13 @@ class GraphRegistry:
         graphs: Mapping[str, LoadedGraph | GraphFactory],
         problems: Mapping[str, str] | None = None,
         store: StoreConfig | None = None,
-        lossy: Collection[str] = (),
+        entries: Mapping[str, GraphEntry] | None = None,
         *,
         ttl: TtlConfig | None = None,
     ) -> None:
         self.store = store or StoreConfig()
         self._graphs = dict(graphs)
-        self._lossy = frozenset(lossy)
+        self._entries = dict(entries or {})
         self.ttl = ttl or TtlConfig()
         self.problems: Mapping[str, str] = MappingProxyType(dict(problems or {}))
 
@@ -70,8 +71,7 @@ class GraphRegistry:
             except GraphLoadFailed as error:
                 problems[graph_id] = str(error)
                 logger.exception("a graph could not be loaded", extra={"graph_id": graph_id})
-        lossy = [graph_id for graph_id, entry in config.graphs.items() if entry.lossy_state]
-        return cls(graphs, problems, load_store(config), lossy, ttl=config.ttl)
+        return cls(graphs, problems, load_store(config), config.graphs, ttl=config.ttl)
 
     def open(self, graph_id: str, access: Callable[[], Access]) -> Opening | Shared:
         """The graph, for one request: a context manager, and an async one where `is_async`.
@@ -107,7 +107,13 @@ class GraphRegistry:
 
     def is_lossy(self, graph_id: str) -> bool:
         """Whether langgraph.json says that its values may go on as plain data where they cannot be kept."""
-        return graph_id in self._lossy
+        entry = self._entries.get(graph_id)
+        return entry is not None and entry.lossy_state
+
+    def choices(self, graph_id: str) -> RunChoices:
+        """How its assistant's runs are executed that do not say so themselves."""
+        entry = self._entries.get(graph_id)
+        return entry.choices if entry is not None else RunChoices()
 
     def description(self, graph_id: str) -> str | None:
         """Raises GraphNotFound, GraphLoadFailed."""

@@ -16,6 +16,7 @@ from typing import Any, Literal
 from dotenv import dotenv_values
 
 from agentfarm.errors import Misconfigured
+from agentfarm.run_options import RunChoices, read_choices
 
 logger = logging.getLogger(__name__)
 
@@ -48,11 +49,13 @@ class GraphEntry:
     """One entry of `graphs`: where its variable is ("./agent/graph.py:graph" or "package.module:graph").
 
     lossy_state  values that cannot be kept between two nodes go on as plain data, with a warning in the run's record
+    choices      how runs of its assistant are executed that do not say so themselves
     """
 
     path: str
     description: str | None = None
     lossy_state: bool = False
+    choices: RunChoices = field(default_factory=RunChoices)
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,15 +127,19 @@ def _warn_of(keys: set[str], path: Path) -> None:
 
 
 def _entry(graph_id: str, entry: Any, path: Path) -> GraphEntry:
-    where, description = (entry.get("path"), entry.get("description")) if isinstance(entry, dict) else (entry, None)
+    said: dict[str, Any] = entry if isinstance(entry, dict) else {"path": entry}
+    where, description, lossy_state = said.get("path"), said.get("description"), said.get("lossy_state", False)
     if not isinstance(where, str) or ":" not in where:
         raise Misconfigured(
             f'{path}: graph "{graph_id}" needs a path like "./agent.py:graph" or "package.module:graph".'
         )
-    lossy_state = entry.get("lossy_state", False) if isinstance(entry, dict) else False
     if not isinstance(lossy_state, bool):
         raise Misconfigured(f'{path}: "lossy_state" of graph "{graph_id}" is true or false.')
-    return GraphEntry(where, description if isinstance(description, str) else None, lossy_state)
+    try:
+        choices = read_choices(said)
+    except ValueError as error:
+        raise Misconfigured(f'{path}: graph "{graph_id}": {error}.') from error
+    return GraphEntry(where, description if isinstance(description, str) else None, lossy_state, choices)
 
 
 def _search_paths(dependencies: Any, path: Path) -> tuple[Path, ...]:

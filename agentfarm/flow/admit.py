@@ -143,7 +143,7 @@ def build_run(farm: Farm, tenant: Tenant, request: RunRequest, *, thread_id: UUI
         retry_by_message=farm.retry_message_seconds,
         modes=_requested_modes(request),
         fingerprint=fingerprint,
-        options=_options(farm, tenant, request),
+        options=_options(farm, tenant, graph_id, request),
     )
     return NewRun(
         run_id=run_id,
@@ -162,9 +162,9 @@ def build_run(farm: Farm, tenant: Tenant, request: RunRequest, *, thread_id: UUI
     )
 
 
-def _options(farm: Farm, tenant: Tenant, request: RunRequest) -> RunOptions:
-    # Between the run's choices and its tenant's is the place of its assistant's, once assistants can be made.
-    return decide_options([request.choices, tenant.choices], most=farm.run_ahead, durability=request.durability)
+def _options(farm: Farm, tenant: Tenant, graph_id: str, request: RunRequest) -> RunOptions:
+    choices = [request.choices, farm.graphs.choices(graph_id), tenant.choices]
+    return decide_options(choices, most=farm.run_ahead, durability=request.durability)
 
 
 def _requested_modes(request: RunRequest) -> tuple[str, ...]:

@@ -48,8 +48,6 @@ def width_of(result: SegmentResult) -> int:
 class PostgresTier:
     """The tier of every run that asks for no other. Has no state: where to write is the saver's."""
 
-    has_waves = True
-
     def finish(self, saver: ExecutionSaver, result: SegmentResult, rows: SegmentRows, how: Finishing) -> Finished:
         next_at = UUID(result.next[0].checkpoint_id) if result.next else None
         new_head = rows.new_head or (next_at if next_at != saver.head_id else None)

@@ -147,7 +147,7 @@ class PostgresExecutions:
         leases_next = lease_next and is_for_us and next_head is not None
         # A superstep that is entered again has writes of each sibling, such as its answers: a claim brings them along.
         is_new = bool(result.next) and rows.new_head == UUID(result.next[0].checkpoint_id)
-        may_wait = leases_next and wake is not None and is_new and saver.tier.has_waves
+        may_wait = leases_next and wake is not None and is_new
         sent = _sent(result.next, width_of(result), wake or 0) if may_wait else None
         waits = claimed.run.options.waits_for_disk
         done = saver.tier.finish(saver, result, rows, Finishing(message.build, leases_next, sent, error, waits))
@@ -253,7 +253,8 @@ class PostgresExecutions:
         if not claimed.in_wave:
             return ()
         saver = saver_of(claimed)
-        return tuple(_sibling(claimed.message, *place) for place in saver.tier.rest_of_wave(saver, most))
+        message = saver.addressed(claimed.message)
+        return tuple(_sibling(message, *place) for place in saver.tier.rest_of_wave(saver, most))
 
     # ----------------------------------------------------------------------- after a delivery that came again
 

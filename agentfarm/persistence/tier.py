@@ -101,11 +101,8 @@ class Settling:
 class Tier(Protocol):
     """Each call is one round trip, and all of it is committed or nothing.
 
-    has_waves  siblings may wait without a message (docs/decisions/0014). A tier without is never asked for one
     raises  LeaseLost, HeadMoved, StoreFailed: nothing was written; StoreUnavailable: it may have been
     """
-
-    has_waves: bool
 
     def finish(self, saver: "ExecutionSaver", result: SegmentResult, rows: SegmentRows, how: Finishing) -> Finished:
         """The segment decides what is next, or ends the run."""

@@ -1,4 +1,4 @@
-"""Who says how a run is executed: the run, else its tenant."""
+"""Who says how a run is executed: the run, else its assistant, else its tenant."""
 
 import pytest
 
@@ -24,7 +24,15 @@ NOTHING = RunChoices()
     ids=str,
 )
 def test_what_a_run_does_not_say_its_tenant_has_said(run: RunChoices, tenant: RunChoices, decided: RunOptions) -> None:
-    assert decide_options([run, tenant], most=MOST) == decided
+    assert decide_options([run, NOTHING, tenant], most=MOST) == decided
+
+
+def test_an_assistant_is_asked_before_a_tenant_and_after_a_run() -> None:
+    assistant, tenant = RunChoices(run_ahead=True, persistence="redis"), RunChoices(run_ahead=False)
+
+    decided = decide_options([RunChoices(persistence="postgres"), assistant, tenant], most=MOST)
+
+    assert decided == RunOptions(10, 1.0)
 
 
 @pytest.mark.parametrize(("durability", "waits"), [(None, True), ("sync", True), ("exit", True), ("async", False)])

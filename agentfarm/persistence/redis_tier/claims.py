@@ -117,6 +117,7 @@ class RedisClaims:
                 call=loaded.call,
                 attempt=1,
                 is_answered=loaded.is_answered,
+                in_wave=loaded.in_wave,
                 head_id=loaded.head_id,
                 head=loaded.head,
                 writes=loaded.writes,

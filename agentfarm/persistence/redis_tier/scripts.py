@@ -33,7 +33,7 @@ MAX_WAITING: Final = 256
 #: Bytes of entries that one look answers with, about.
 PEEK_BYTES: Final = 4 << 20
 
-_NAMES = ("open", "claim", "finish", "settle", "step", "put", "peek", "trim", "look", "drop", "renew")
+_NAMES = ("open", "claim", "finish", "settle", "step", "put", "peek", "trim", "look", "drop", "renew", "rest")
 
 
 def thread_key(tenant_id: UUID, thread_id: UUID) -> str:
@@ -103,9 +103,27 @@ class Loaded:
     call: bytes = b""
     run_spec: bytes = b""
     is_answered: bool = False
+    in_wave: bool = False
     head_id: UUID | None = None
     head: Head | None = None
     writes: Sequence[WriteRow] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Siblings:
+    """What `settle` answers with.
+
+    released  (execution, node, queue) of one that is to have a message now
+    is_last   the caller has the advance
+    taken     one that is leased to the caller, with its call
+    """
+
+    verdict: str
+    released: tuple[UUID, str, str] | None = None
+    is_last: bool = False
+    taken: UUID | None = None
+    call: bytes = b""
+    is_answered: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,20 +233,46 @@ class RedisScripts:
             header["retake"] = True
         if (verdict := _text(answer[0])) != "ok":
             return Loaded(verdict)
-        head, at = _read_head(answer, 6)
+        head, at = _read_head(answer, 7)
         writes, _ = _read_writes(answer, at)
-        head_id = UUID(_text(answer[5])) if answer[5] else None
         graph_id, _, build = _text(answer[1]).partition("\0")
-        return Loaded("ok", graph_id, build, answer[2], answer[3], answer[4] == b"1", head_id, head, writes)
+        return Loaded(
+            verdict="ok",
+            graph_id=graph_id,
+            build=build,
+            call=answer[2],
+            run_spec=answer[3],
+            is_answered=answer[4] == b"1",
+            in_wave=bool(answer[5]),
+            head_id=UUID(_text(answer[6])) if answer[6] else None,
+            head=head,
+            writes=writes,
+        )
 
     def finish(self, place: Place, held: Held, header: Mapping[str, Any], parts: Sequence[bytes]) -> str:
         """ok, or the verdict that refuses it: lost, stale, over, fenced, forgot; done: it was made before."""
         given = {**_lease(place, held), "wk": str(held.worker), "ttl": KEPT_MS, **header}
         return _text(self._call("finish", place, given, *parts)[0])
 
-    def settle(self, place: Place, held: Held, header: Mapping[str, Any], parts: Sequence[bytes]) -> list[bytes]:
-        given = {**_lease(place, held), "wk": str(held.worker), "ttl": KEPT_MS, **header}
-        return self._call("settle", place, given, *parts)
+    def settle(self, place: Place, held: Held, header: Mapping[str, Any], parts: Sequence[bytes]) -> Siblings:
+        given = {**_lease(place, held), "wk": str(held.worker), "ttl": KEPT_MS, "max": MAX_WAITING, **header}
+        answer = self._call("settle", place, given, *parts)
+        if (verdict := _text(answer[0])) != "ok":
+            return Siblings(verdict)
+        _, released, where, is_last, taken, call, is_answered = answer
+        return Siblings(
+            verdict="ok",
+            released=_sibling(released, where) if released else None,
+            is_last=bool(is_last),
+            taken=UUID(_text(taken)) if taken else None,
+            call=call,
+            is_answered=is_answered == b"1",
+        )
+
+    def rest_of_wave(self, place: Place, checkpoint_id: UUID, most: int) -> list[tuple[UUID, str, str]]:
+        """(execution, node, queue) of so many siblings that wait without a message. Each is named once."""
+        answer = self._run("rest", place.key, str(place.epoch), checkpoint_id.hex, str(most))
+        return [_sibling(*pair) for pair in zip(answer[::2], answer[1::2], strict=True)]
 
     def step(self, place: Place, held: Held, *, has_head: bool) -> tuple[Head | None, list[WriteRow], dict[str, str]]:
         """All that the advance needs that `held` leases. Raises LeaseLost."""
@@ -398,13 +442,17 @@ def _read_waiting(answer: Sequence[Any]) -> Waiting | None:
     return Waiting(int(answer[0]), UUID(_text(answer[1])), int(answer[2]), before, entries)
 
 
+def _sibling(execution: bytes, place: bytes) -> tuple[UUID, str, str]:
+    node, _, queue = _text(place).partition("\0")
+    return UUID(_text(execution)), node, queue
+
+
 def _read_look(answer: Sequence[Any]) -> Look | None:
     if answer[0] == b"none":
         return None
     found = []
     for i in range(5, len(answer), 5):
-        node, _, queue = _text(answer[i + 2]).partition("\0")
+        execution, node, queue = _sibling(answer[i + 1], answer[i + 2])
         worker = int(answer[i + 3]) if answer[i + 3] else None
-        execution = UUID(_text(answer[i + 1]))
         found.append(Open(UUID(_text(answer[i])), execution, node, queue, worker, answer[i + 4] == b"1"))
     return Look(int(answer[0]), _text(answer[1]), _text(answer[2]), int(answer[3]), int(answer[4]), found)

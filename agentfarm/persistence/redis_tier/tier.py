@@ -20,11 +20,11 @@ from agentfarm.persistence.commits import POSTGRES, status_of, width_of
 from agentfarm.persistence.execution_saver import ExecutionSaver
 from agentfarm.persistence.leases import Held
 from agentfarm.persistence.redis_tier.entries import Draft
-from agentfarm.persistence.redis_tier.scripts import Place, RedisScripts, dump_row, name_of
+from agentfarm.persistence.redis_tier.scripts import Place, RedisScripts, Siblings, dump_row, name_of
 from agentfarm.persistence.redis_tier.write_behind import WriteBehind
 from agentfarm.persistence.segment_rows import SegmentRows
 from agentfarm.persistence.specs import dump_call
-from agentfarm.persistence.tier import Finished, Finishing, Settled, Settling, Step
+from agentfarm.persistence.tier import Finished, Finishing, Settled, Settling, Step, Taken
 
 if TYPE_CHECKING:
     from agentfarm.persistence.redis_tier.saver import RedisSaver
@@ -42,8 +42,6 @@ PAUSE_SECONDS: Final = 0.05
 class RedisTier:
     """One a process."""
 
-    has_waves = False
-
     def __init__(self, scripts: RedisScripts, behind: WriteBehind) -> None:
         self.scripts = scripts
         self.behind = behind
@@ -57,7 +55,8 @@ class RedisTier:
             self._adopt(here)
             return POSTGRES.finish(saver, result, rows, how)
         token = new_token() if how.leases_next else None
-        header = {**made.header, **here.saved_header, "lease": str(token) if token else ""}
+        lease = {"lease": str(token) if token else "", "sent": list(how.sent or ())}
+        header = {**made.header, **here.saved_header, **lease}
         verdict = self._commit(here, lambda: self.scripts.finish(here.place, here.held, header, made.parts))
         if verdict == "adopted":
             return POSTGRES.finish(saver, result, rows, how)
@@ -74,7 +73,7 @@ class RedisTier:
         if draft.size > MAX_BYTES or any(ns for ns, _ in rows.checkpoints):
             self._adopt(here)
             return POSTGRES.settle(saver, result, rows, how)
-        advance = new_token()
+        advance, taken = new_token(), new_token()
         writes = list(_writes_at(rows, here, here.held.checkpoint_id))
         header = {
             **here.saved_header,
@@ -83,13 +82,15 @@ class RedisTier:
             "wn": [name_of(row) for row in writes],
             "taken": result.took_scalar,
             "adv": str(advance),
+            "take": str(taken) if how.take_next else "",
+            "stops": how.stops,
         }
         parts = [draft.to_bytes(), *(dump_row(row) for row in writes)]
-        answers: list[list[bytes]] = []
+        answers: list[Siblings] = []
 
         def ask() -> str:
             answers.append(self.scripts.settle(here.place, here.held, header, parts))
-            return answers[-1][0].decode()
+            return answers[-1].verdict
 
         verdict = self._commit(here, ask)
         if verdict == "adopted":
@@ -98,14 +99,19 @@ class RedisTier:
         if verdict == "done":  # what it leased to this worker is in an answer that nobody has: nobody works on it
             self.behind.recall(here.place)
             raise LeaseLost(execution_id=str(here.held.execution_id))
-        _, released, place, is_last = answers[-1]
+        done = answers[-1]
         return Settled(
-            released=(UUID(released.decode()), *_node_and_queue(place)) if released else None,
-            advance_fence=advance if is_last else None,
+            released=done.released,
+            taken=Taken(done.taken, taken, done.call, is_answered=done.is_answered) if done.taken else None,
+            advance_fence=advance if done.is_last else None,
         )
 
     def rest_of_wave(self, saver: ExecutionSaver, most: int) -> Sequence[tuple[UUID, str, str]]:
-        return () if saver.tier is self else POSTGRES.rest_of_wave(saver, most)
+        here = cast("RedisSaver", saver)
+        try:
+            return self.scripts.rest_of_wave(here.place, here.held.checkpoint_id, most)
+        except RedisTierUnavailable as error:
+            raise StoreUnavailable from error
 
     def load_step(self, saver: ExecutionSaver, held: Held) -> Step:
         here = cast("RedisSaver", saver)
@@ -221,11 +227,6 @@ def new_token() -> int:
 
 def new_id() -> UUID:
     return UUID(int=random.getrandbits(128))
-
-
-def _node_and_queue(place: bytes) -> tuple[str, str]:
-    node, _, queue = place.decode().partition("\0")
-    return node, queue
 
 
 # --------------------------------------------------------------------------- what a segment wrote, as Redis takes it

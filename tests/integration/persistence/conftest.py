@@ -8,6 +8,7 @@ import pytest
 
 from agentfarm.local.services import Services
 from agentfarm.persistence.database import Database
+from agentfarm.run_options import Persistence
 from agentfarm.tenancy import Tenant
 from tests.integration.persistence.farmhands import Hand
 from tests.integration.persistence.postgres import Home, empty
@@ -58,12 +59,19 @@ def globex() -> Tenant:
 
 
 @pytest.fixture
-def hands(home: Home) -> Iterator[Callable[..., Hand]]:
+def tier() -> Persistence:
+    """Of the runs that a test executes; a test of both has it as a parameter."""
+    return "postgres"
+
+
+@pytest.fixture
+def hands(home: Home, tier: Persistence, request: pytest.FixtureRequest) -> Iterator[Callable[..., Hand]]:
     """Makes worker processes, as far as the database can tell; ended with the test."""
     made: list[Hand] = []
+    redis_url = request.getfixturevalue("redis_url") if tier == "redis" else None
 
     def make(name: str = "hand", **settings: object) -> Hand:
-        made.append(Hand(home, f"{name}-{len(made)}", **settings))
+        made.append(Hand(home, f"{name}-{len(made)}", redis_url, **settings))
         return made[-1]
 
     try:

@@ -15,11 +15,16 @@ from agentfarm.messages import ExecuteNode
 from agentfarm.persistence.database import Databases
 from agentfarm.persistence.executions import PostgresExecutions
 from agentfarm.persistence.leases import WorkerLease
+from agentfarm.persistence.redis_tier.claims import RedisClaims
+from agentfarm.persistence.redis_tier.scripts import RedisScripts, thread_key
+from agentfarm.persistence.redis_tier.write_behind import WriteBehind
 from agentfarm.persistence.runs import PostgresRuns
 from agentfarm.persistence.serde import FaithfulSerializer
 from agentfarm.records import Claimed, Committed, NewRun, Refused
+from agentfarm.run_options import Persistence, RunOptions
 from agentfarm.tenancy import Tenant
 from tests.integration.persistence.postgres import Home
+from tests.services import NOWHERE
 
 BIG = "x" * 1000
 
@@ -31,11 +36,16 @@ def serde_for(graph_id: str | None) -> FaithfulSerializer:
 class Hand:
     """One worker process, as far as the database can tell."""
 
-    def __init__(self, home: Home, name: str = "hand", **settings: Any) -> None:
+    def __init__(self, home: Home, name: str = "hand", redis_url: str | None = None, **settings: Any) -> None:
         chosen = home.settings.model_copy(update={"heartbeat_seconds": 0.1, **settings})
+        databases = Databases(home.app)
+        self.home = home
         self.lease = WorkerLease(chosen, name=name)
         self.lease.start()
-        self.executions = PostgresExecutions(Databases(home.app), serde_for, self.lease, chosen)
+        self.scripts = RedisScripts(redis_url or NOWHERE)
+        self.behind = WriteBehind(self.scripts, databases)
+        redis = RedisClaims(self.scripts, self.behind) if redis_url else None
+        self.executions = PostgresExecutions(databases, serde_for, self.lease, chosen, redis)
 
     def claim(self, message: ExecuteNode) -> Claimed:
         claimed = self.executions.claim(message)
@@ -52,12 +62,36 @@ class Hand:
     ) -> Committed:
         return self.executions.commit(claimed, result, lease_next=lease_next, wake=wake)
 
+    def siblings(self, message: ExecuteNode) -> list[tuple[str, int]]:
+        """(status, messages) of all executions of a superstep, wherever its run is."""
+        if not message.epoch or message.thread_id is None:
+            sql = "SELECT status, publishes FROM farm.node_execution WHERE checkpoint_id = %s AND NOT alone"
+            rows = self.home.query(sql, message.checkpoint_id)
+            return sorted((str(status), int(str(publishes))) for status, publishes in rows)
+        key = thread_key(message.tenant_id, message.thread_id)
+        stored: dict[bytes, bytes] = self.scripts.client.hgetall(key)  # type: ignore[assignment]  # of a sync client
+        kinds = {"r": "ready", "l": "leased", "d": "done", "h": "held"}
+        states = [
+            value.decode().split(",")
+            for name, value in stored.items()
+            if name.startswith(b"x:") and name != b"x:" + ZERO.hex.encode()
+        ]
+        return sorted((kinds[kind], 0 if kind == "h" or more[-1:] == ["w"] else 1) for kind, *more in states)
+
     def stop(self) -> None:
+        self.behind.close()
         self.lease.stop()
+        self.scripts.close()
 
 
 def admit(
-    home: Home, tenant: Tenant, thread_id: UUID, *, strategy: str = "enqueue", **config: Any
+    home: Home,
+    tenant: Tenant,
+    thread_id: UUID,
+    *,
+    strategy: str = "enqueue",
+    tier: Persistence = "postgres",
+    **config: Any,
 ) -> ExecuteNode | None:
     """The start of a run with input {"text": "hello"}; None where the run waits for its turn."""
     run_id = new_id()
@@ -68,6 +102,7 @@ def admit(
         input={"text": "hello"},
         config={"configurable": {"thread_id": str(thread_id)}, **config},
         kwargs={"stream_mode": ["values"]},
+        options=RunOptions(persistence=tier),
     )
     new = NewRun(
         run_id,

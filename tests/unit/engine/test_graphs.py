@@ -19,6 +19,7 @@ from agentfarm.engine.graph_loading import describe_graph
 from agentfarm.engine.graphs import GraphRegistry
 from agentfarm.engine.graphs_config import TtlConfig
 from agentfarm.errors import GraphLoadFailed, GraphNotFound, Misconfigured
+from agentfarm.run_options import RunAhead, RunChoices
 from agentfarm.testing import graphs as known
 
 GRAPH = """
@@ -80,6 +81,16 @@ def test_an_entry_may_describe_its_graph(project: Project) -> None:
     path = project({"described.py": GRAPH}, graphs={"g": {"path": "./described.py:graph", "description": "does it"}})
 
     assert GraphRegistry.from_config(path).get("g").description == "does it"
+
+
+def test_an_entry_says_how_runs_are_executed_that_do_not_say_so(project: Project) -> None:
+    said = {"path": "./chosen.py:graph", "run_ahead": {"nodes": 5}, "persistence": "redis"}
+    registry = GraphRegistry.from_config(
+        project({"chosen.py": GRAPH, "other.py": GRAPH}, graphs={"g": said, "h": "./other.py:graph"})
+    )
+
+    assert registry.choices("g") == RunChoices(RunAhead(nodes=5), "redis")
+    assert registry.choices("h") == RunChoices()
 
 
 def test_a_file_whose_name_is_taken_is_loaded_by_another(project: Project) -> None:
@@ -228,6 +239,12 @@ def test_how_long_threads_are_kept_is_read_and_the_rest_of_the_checkpointer_is_w
         ('{"graphs": {}, "dependencies": ["./absent"]}', "absent"),
         ('{"graphs": {}, "env": "absent.env"}', "absent.env"),
         ('{"graphs": {}, "env": 3}', "env"),
+        ('{"graphs": {"g": {"path": "./a.py:g", "persistence": "mysql"}}}', "persistence"),
+        ('{"graphs": {"g": {"path": "./a.py:g", "run_ahead": "far"}}}', "run_ahead"),
+        ('{"graphs": {"g": {"path": "./a.py:g", "run_ahead": {"nodes": 0}}}}', "run_ahead"),
+        ('{"graphs": {"g": {"path": "./a.py:g", "run_ahead": {"nodes": true}}}}', "run_ahead"),
+        ('{"graphs": {"g": {"path": "./a.py:g", "run_ahead": {"seconds": 61}}}}', "run_ahead"),
+        ('{"graphs": {"g": {"path": "./a.py:g", "run_ahead": {"hours": 1}}}}', "run_ahead"),
         ('{"graphs": {}, "checkpointer": 3}', "checkpointer"),
         ('{"graphs": {}, "checkpointer": {"ttl": 3}}', "checkpointer.ttl"),
         ('{"graphs": {}, "checkpointer": {"ttl": {"default_ttl": "long"}}}', "default_ttl"),

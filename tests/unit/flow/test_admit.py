@@ -11,6 +11,7 @@ from typing_extensions import TypedDict
 from agentfarm import ids
 from agentfarm.engine.graph_loading import describe_graph
 from agentfarm.engine.graphs import GraphRegistry
+from agentfarm.engine.graphs_config import GraphEntry
 from agentfarm.errors import BadRequest, GraphLoadFailed, GraphNotFound, InvalidId, InvalidInput
 from agentfarm.flow.admit import build_run
 from agentfarm.flow.farm import Farm
@@ -75,6 +76,18 @@ def test_a_config_alone_gives_a_dataclass_the_fields_that_it_has(
 
     assert new.spec.kwargs.get("context") == context
     assert configurable.items() <= new.spec.config["configurable"].items()
+
+
+def test_a_graphs_entry_chooses_for_a_run_that_does_not(farm: Farm, tenant: Tenant) -> None:
+    entries = {"g": GraphEntry("./g.py:graph", choices=RunChoices(persistence="redis"))}
+    graphs = GraphRegistry({"g": farm.graphs.get("g")}, entries=entries)
+    chosen = replace(farm, graphs=graphs)
+
+    silent = build(chosen, tenant)
+    said = build(chosen, tenant, choices=RunChoices(persistence="postgres"))
+
+    assert silent.spec.options.persistence == "redis"
+    assert said.spec.options.persistence == "postgres"
 
 
 @pytest.mark.parametrize("place", ["context", "configurable"])

@@ -3,10 +3,14 @@
 --   last                id of the last entry: the same commit made twice is made once
 --   hd hb rf b:<key>    head, its body, the keys of its blobs (joined by NUL), the blobs
 --   wn w:<name>         names (joined by commas) and rows of the writes at the head; a name begins with the execution that they belong to
+--   v:<execution>       names of what siblings have written since the superstep began, by whom it belongs to: as long as one sibling's, however
+--                       many there are
 --   sp gb               the run's spec; its graph and build (joined by NUL)
 --   at wd op tk e:<i>   the superstep: its checkpoint, how many executions, how many are not settled, whether the answer without an id
 --                       is gone, and the executions in order; hn: the first that is held back
---   x:<execution>       r,<when its message was sent> | l,<worker>,<token>,<since>,<renewed> | h | d; that of ZERO is the superstep's advance
+--   wv                  the superstep is a wave: of its executions from this one on, some may have no message. '' where it is none
+--   x:<execution>       r,<when its message was sent>[,w: it has none, but waits for who has settled a sibling]
+--                       | l,<worker>,<token>,<since>,<renewed> | h | d; that of ZERO is the superstep's advance
 --   y: p: z:<execution> its call, its node and queue (joined by NUL), how it was settled
 --   q:<n> i:<n>         an entry for Postgres, and its id,<worker>,<begun>,<over>; i of the last that Postgres has is kept
 -- Times are milliseconds of Redis' clock. A script writes nothing before its first HSET, which a full server refuses: it is done whole or
@@ -60,6 +64,30 @@ end
 local function entry(m, H, bytes)
   local x, n = split(m[5], ','), m[7] + 1
   return { 'n', n, 'last', H.id, 'q:' .. n, bytes, 'i:' .. n, table.concat({ H.id, x[2], x[4], id(now()) }, ',') }, n
+end
+-- The first execution of a wave, from `from` on, that waits without a message, and its place among the others.
+local function waits(from, width)
+  for i = from, width do
+    local e = get('e:' .. i)
+    if split(get('x:' .. e), ',')[3] == 'w' then return e, i end
+  end
+end
+-- Names of writes at the head: those from before the superstep, and what belongs to these executions since.
+local function names_of(before, executions)
+  local names, fields = split(before, ','), {}
+  for i, e in ipairs(executions) do fields[i] = 'v:' .. e end
+  for _, more in ipairs(many(fields)) do
+    for _, name in ipairs(split(more, ',')) do names[#names + 1] = name end
+  end
+  return names
+end
+-- The executions of the superstep, and ZERO, to whom belongs what is the run's own.
+local function executions(width)
+  local fields = {}
+  for i = 1, width do fields[i] = 'e:' .. i end
+  local found = many(fields)
+  found[#found + 1] = ZERO
+  return found
 end
 -- Entries that Postgres lacks, so many bytes at least: lo, id of the last that it has, then number, id line and bytes of each.
 local function waiting(limit)

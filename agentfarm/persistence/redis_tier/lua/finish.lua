@@ -2,6 +2,7 @@
 -- ARGV: header, entry, body of the new head, its new blobs, writes at the head, call and place of each next execution
 -- header: ep run ck ex wk tok id sn si   hd: the new head, '' where it stays   rf[]: keys of all its blobs   nb[]: of those that are new
 --         wn[]: names of writes   at nx[] wd: the superstep that is next, and how many of it may be worked on   lease: a token, or ''
+--         sent[]: a wave: which of it have a message; empty: each
 --         over: whether the run is   ttl
 -- answer: ok | the verdict that refuses it
 local H = cmsgpack.unpack(ARGV[1])
@@ -9,11 +10,13 @@ local m, bad = asked(H)
 if bad then return { bad } end
 local fields = entry(m, H, ARGV[2])
 local gone, names, at = {}, {}, 4
+local before = split(m[9], ',')
 if H.ex == ZERO then
-  for i = 1, tonumber(m[11]) do
-    local e = get('e:' .. i)
-    for _, kind in ipairs({ 'x:', 'y:', 'p:', 'z:' }) do gone[#gone + 1] = kind .. e end
-    if i > #H.nx then gone[#gone + 1] = 'e:' .. i end
+  local all = executions(tonumber(m[11]))
+  before = names_of(m[9], all)
+  for i, e in ipairs(all) do
+    for _, kind in ipairs({ 'x:', 'y:', 'p:', 'z:', 'v:' }) do gone[#gone + 1] = kind .. e end
+    if i > #H.nx and e ~= ZERO then gone[#gone + 1] = 'e:' .. i end
   end
 end
 for _, kind in ipairs({ 'x:', 'y:', 'p:' }) do gone[#gone + 1] = kind .. H.ex end
@@ -21,10 +24,10 @@ if H.hd ~= '' then
   local stays = {}
   for _, key in ipairs(H.rf) do stays[key] = true end
   for _, key in ipairs(split(m[10], '\0')) do if not stays[key] then gone[#gone + 1] = 'b:' .. key end end
-  for _, name in ipairs(split(m[9], ',')) do gone[#gone + 1] = 'w:' .. name end
+  for _, name in ipairs(before) do gone[#gone + 1] = 'w:' .. name end
   for _, pair in ipairs({ 'hd', H.hd, 'hb', ARGV[3], 'rf', table.concat(H.rf, '\0') }) do fields[#fields + 1] = pair end
 else
-  names = split(m[9], ',')
+  names = before
 end
 for _, key in ipairs(H.nb) do fields[#fields + 1] = 'b:' .. key fields[#fields + 1] = ARGV[at] at = at + 1 end
 local known, kept = {}, {}
@@ -37,10 +40,13 @@ end
 fields[#fields + 1] = 'wn' fields[#fields + 1] = table.concat(names, ',')
 if #H.nx > 0 then
   local t = id(now())
-  for _, pair in ipairs({ 'at', H.at, 'wd', #H.nx, 'op', #H.nx, 'tk', '', 'hn', H.wd + 1 }) do fields[#fields + 1] = pair end
+  local wave = #H.sent > 0 and 2 or ''
+  for _, pair in ipairs({ 'at', H.at, 'wd', #H.nx, 'op', #H.nx, 'tk', '', 'hn', H.wd + 1, 'wv', wave }) do fields[#fields + 1] = pair end
   for i, e in ipairs(H.nx) do
     local x = 'r,' .. t
-    if i == 1 and H.lease ~= '' then x = table.concat({ 'l', H.wk, H.lease, t }, ',') elseif i > H.wd then x = 'h' end
+    if i == 1 and H.lease ~= '' then x = table.concat({ 'l', H.wk, H.lease, t }, ',')
+    elseif i > H.wd then x = 'h'
+    elseif H.sent[i] == false then x = x .. ',w' end
     for _, pair in ipairs({ 'e:' .. i, e, 'x:' .. e, x, 'y:' .. e, ARGV[at], 'p:' .. e, ARGV[at + 1] }) do fields[#fields + 1] = pair end
     kept['x:' .. e] = true kept['y:' .. e] = true kept['p:' .. e] = true
     at = at + 2

@@ -8,7 +8,7 @@ if m[1] then
   redis.call('UNLINK', K)
 end
 local fields = { 'ep', H.ep, 'run', H.run, 'st', 'open', 'sv', H.sv, 'n', 0, 'lo', 0, 'last', '', 'hd', H.hd, 'hb', ARGV[3], 'rf', table.concat(H.rf, '\0'),
-                 'wn', table.concat(H.wn, ','), 'sp', ARGV[2], 'gb', H.gb, 'at', ZERO, 'wd', 1, 'op', 1, 'tk', '', 'hn', 2, 'e:1', H.run,
+                 'wn', table.concat(H.wn, ','), 'sp', ARGV[2], 'gb', H.gb, 'at', ZERO, 'wd', 1, 'op', 1, 'tk', '', 'hn', 2, 'wv', '', 'e:1', H.run,
                  'x:' .. H.run, table.concat({ 'l', H.wk, H.tok, id(now()) }, ','), 'y:' .. H.run, '', 'p:' .. H.run, '\0' }
 for i, key in ipairs(H.rf) do fields[#fields + 1] = 'b:' .. key fields[#fields + 1] = ARGV[3 + i] end
 for i, name in ipairs(H.wn) do fields[#fields + 1] = 'w:' .. name fields[#fields + 1] = ARGV[3 + #H.rf + i] end

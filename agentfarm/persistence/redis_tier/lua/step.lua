@@ -11,13 +11,14 @@ if not H.have_head then
   out[2] = values[1] out[3] = #keys
   for i, key in ipairs(keys) do out[#out + 1] = key out[#out + 1] = values[i + 1] end
 end
-local names, fields = split(m[6], ','), {}
+local all = executions(tonumber(m[7]))
+local names, fields = names_of(m[6], all), {}
 for _, name in ipairs(names) do fields[#fields + 1] = 'w:' .. name end
 out[#out + 1] = #names
 for i, row in ipairs(many(fields)) do out[#out + 1] = names[i] out[#out + 1] = row end
-for i = 1, tonumber(m[7]) do
-  local e = get('e:' .. i)
-  local z = get('z:' .. e)
-  if z then out[#out + 1] = e out[#out + 1] = z end
+local how = {}
+for i, e in ipairs(all) do how[i] = 'z:' .. e end
+for i, z in ipairs(many(how)) do
+  if z then out[#out + 1] = all[i] out[#out + 1] = z end
 end
 return out

@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
+from typing import get_args
 from uuid import uuid4
 
 import pytest
@@ -13,7 +14,9 @@ from agentfarm.errors import LeaseLost
 from agentfarm.ids import ZERO
 from agentfarm.messages import ExecuteNode
 from agentfarm.persistence.healing import PostgresHealing
+from agentfarm.persistence.redis_tier import scripts
 from agentfarm.records import Claimed
+from agentfarm.run_options import Persistence
 from agentfarm.tenancy import Tenant
 from tests.integration.persistence.farmhands import (
     Hand,
@@ -31,6 +34,9 @@ from tests.integration.persistence.farmhands import (
 from tests.integration.persistence.postgres import Home, wait_for
 
 NULL_TASK = str(ZERO)
+
+#: What siblings do is the same wherever their run is.
+both = pytest.mark.parametrize("tier", get_args(Persistence))
 
 
 def fan_out(hand: Hand, message: ExecuteNode, width: int, **config: object) -> tuple[ExecuteNode, ...]:
@@ -50,10 +56,9 @@ def wave(hand: Hand, message: ExecuteNode, width: int, wake: int = 0) -> tuple[C
     return committed.leased, committed.ready
 
 
-def statuses(home: Home) -> list[tuple[str, int]]:
-    """(status, messages) of all siblings."""
-    sql = "SELECT status, publishes FROM farm.node_execution WHERE NOT alone ORDER BY status, publishes"
-    return [(str(status), int(str(publishes))) for status, publishes in home.query(sql)]
+def open_among(hand: Hand, message: ExecuteNode) -> int:
+    """How many siblings are ready, or somebody works on them."""
+    return sum(status in {"ready", "leased"} for status, _ in hand.siblings(message))
 
 
 def test_the_last_of_several_siblings_advances_the_superstep(home: Home, hand: Hand, acme: Tenant) -> None:
@@ -102,9 +107,12 @@ def test_a_node_reads_its_own_writes_and_the_runs_but_no_siblings(home: Home, ha
     assert sorted(of_a.pending_writes or ()) == [(NULL_TASK, "__resume__", "yes"), (task, "__return__", 7)]
 
 
-def test_ninety_six_siblings_over_eight_threads_have_one_last_finisher(home: Home, hand: Hand, acme: Tenant) -> None:
+@both
+def test_ninety_six_siblings_over_eight_threads_have_one_last_finisher(
+    home: Home, hand: Hand, acme: Tenant, tier: Persistence
+) -> None:
     for _ in range(3):
-        siblings = [hand.claim(ready) for ready in fan_out(hand, start(home, acme), 96)]
+        siblings = [hand.claim(ready) for ready in fan_out(hand, start(home, acme, tier=tier), 96)]
         with ThreadPoolExecutor(8) as pool:
             committed = list(pool.map(lambda sibling: hand.commit(sibling, settled(sibling)), siblings))
 
@@ -115,15 +123,17 @@ def test_ninety_six_siblings_over_eight_threads_have_one_last_finisher(home: Hom
         assert hand.commit(advances[0], advanced(advances[0])).ended is not None
 
 
-def test_no_more_siblings_are_ready_than_may_run_at_once(home: Home, hand: Hand, acme: Tenant) -> None:
-    message = start(home, acme, max_concurrency=2)
+@both
+def test_no_more_siblings_are_ready_than_may_run_at_once(
+    home: Home, hand: Hand, acme: Tenant, tier: Persistence
+) -> None:
+    message = start(home, acme, tier=tier, max_concurrency=2)
     ready = list(fan_out(hand, message, 5))
     assert len(ready) == 2
 
     seen, advance = 0, None
     while ready:
-        open_now = home.query("SELECT count(*) FROM farm.node_execution WHERE status IN ('ready', 'leased')")[0][0]
-        assert open_now == min(2, 5 - seen)
+        assert open_among(hand, ready[0]) == min(2, 5 - seen)
         sibling = hand.claim(ready.pop(0))
         committed = hand.commit(sibling, settled(sibling))
         ready += committed.ready
@@ -147,12 +157,14 @@ def go_through(hand: Hand, sibling: Claimed | None) -> tuple[list[str], Claimed 
     return names, advance
 
 
+@both
 def test_a_worker_goes_through_a_wave_each_sibling_under_a_lease_of_its_own(
-    home: Home, hand: Hand, acme: Tenant
+    home: Home, hand: Hand, acme: Tenant, tier: Persistence
 ) -> None:
-    first, ready = wave(hand, start(home, acme), 4)
+    first, ready = wave(hand, start(home, acme, tier=tier), 4)
     assert ready == ()
-    assert statuses(home) == [("leased", 1), ("ready", 0), ("ready", 0), ("ready", 0)]
+    assert (first.message.epoch > 0) is (tier == "redis")
+    assert hand.siblings(first.message) == [("leased", 1), ("ready", 0), ("ready", 0), ("ready", 0)]
 
     names, advance = go_through(hand, first)
 
@@ -162,8 +174,9 @@ def test_a_worker_goes_through_a_wave_each_sibling_under_a_lease_of_its_own(
     assert len(advance.settled) == 4
 
 
-def test_a_sibling_that_has_a_message_is_left_to_it(home: Home, hand: Hand, acme: Tenant) -> None:
-    first, (to_another,) = wave(hand, start(home, acme), 4, wake=1)
+@both
+def test_a_sibling_that_has_a_message_is_left_to_it(home: Home, hand: Hand, acme: Tenant, tier: Persistence) -> None:
+    first, (to_another,) = wave(hand, start(home, acme, tier=tier), 4, wake=1)
 
     names, advance = go_through(hand, first)
 
@@ -175,17 +188,21 @@ def test_a_sibling_that_has_a_message_is_left_to_it(home: Home, hand: Hand, acme
     assert advance is not None
 
 
-def test_siblings_that_are_each_sent_for_are_in_no_wave(home: Home, hand: Hand, acme: Tenant) -> None:
-    one, two = (hand.claim(ready) for ready in fan_out(hand, start(home, acme), 2))
+@both
+def test_siblings_that_are_each_sent_for_are_in_no_wave(
+    home: Home, hand: Hand, acme: Tenant, tier: Persistence
+) -> None:
+    one, two = (hand.claim(ready) for ready in fan_out(hand, start(home, acme, tier=tier), 2))
 
     assert (one.in_wave, two.in_wave) == (False, False)
     assert hand.commit(one, settled(one), lease_next=True).leased is None
 
 
+@both
 def test_a_hundred_siblings_over_eight_threads_of_a_wave_are_taken_once_each(
-    home: Home, hand: Hand, acme: Tenant
+    home: Home, hand: Hand, acme: Tenant, tier: Persistence
 ) -> None:
-    first, ready = wave(hand, start(home, acme), 100, wake=7)
+    first, ready = wave(hand, start(home, acme, tier=tier), 100, wake=7)
     assert len(ready) == 7
 
     with ThreadPoolExecutor(8) as pool:
@@ -200,20 +217,26 @@ def _claims(hand: Hand, ready: Sequence[ExecuteNode]) -> list[Callable[[], Claim
     return [partial(hand.claim, message) for message in ready]
 
 
-def test_a_worker_that_leaves_a_wave_names_one_that_has_no_message(home: Home, hand: Hand, acme: Tenant) -> None:
-    first, _ = wave(hand, start(home, acme), 3)
+@both
+def test_a_worker_that_leaves_a_wave_names_one_that_has_no_message(
+    home: Home, hand: Hand, acme: Tenant, tier: Persistence
+) -> None:
+    first, _ = wave(hand, start(home, acme, tier=tier), 3)
 
     committed = hand.commit(first, settled(first))  # its time is up
 
     assert committed.leased is None
     (to_next,) = committed.ready
-    assert statuses(home) == [("done", 1), ("ready", 0), ("ready", 1)]
+    assert hand.siblings(first.message) == [("done", 1), ("ready", 0), ("ready", 1)]
     names, advance = go_through(hand, hand.claim(to_next))
     assert (len(names), advance is not None) == (2, True)
 
 
-def test_siblings_of_a_node_that_takes_long_are_sent_for_once_each(home: Home, hand: Hand, acme: Tenant) -> None:
-    first, _ = wave(hand, start(home, acme), 4)
+@both
+def test_siblings_of_a_node_that_takes_long_are_sent_for_once_each(
+    home: Home, hand: Hand, acme: Tenant, tier: Persistence
+) -> None:
+    first, _ = wave(hand, start(home, acme, tier=tier), 4)
 
     rest = (*hand.executions.rest_of_wave(first, 1), *hand.executions.rest_of_wave(first, 2))
 
@@ -238,14 +261,16 @@ def test_who_waits_for_its_retry_leaves_a_wave_and_another_is_sent_for(home: Hom
     assert hand.claim(to_another).in_wave
 
 
-def test_no_more_of_a_wave_are_at_work_than_may_run_at_once(home: Home, hand: Hand, acme: Tenant) -> None:
-    first, (to_another,) = wave(hand, start(home, acme, max_concurrency=2), 6, wake=5)
+@both
+def test_no_more_of_a_wave_are_at_work_than_may_run_at_once(
+    home: Home, hand: Hand, acme: Tenant, tier: Persistence
+) -> None:
+    first, (to_another,) = wave(hand, start(home, acme, tier=tier, max_concurrency=2), 6, wake=5)
     other = hand.claim(to_another)
     at_work, names, advance = [first, other], [], None
 
     while at_work:
-        leased = home.query("SELECT count(*) FROM farm.node_execution WHERE status IN ('ready', 'leased')")[0][0]
-        assert leased == len(at_work) <= 2
+        assert open_among(hand, first.message) == len(at_work) <= 2
         sibling = at_work.pop(0)
         assert sibling.call is not None
         names.append(sibling.call.name)
@@ -258,15 +283,32 @@ def test_no_more_of_a_wave_are_at_work_than_may_run_at_once(home: Home, hand: Ha
     assert advance is not None
 
 
+@both
 def test_one_that_may_run_once_another_has_ended_is_sent_for_by_who_leaves_a_wave(
-    home: Home, hand: Hand, acme: Tenant
+    home: Home, hand: Hand, acme: Tenant, tier: Persistence
 ) -> None:
-    first, _ = wave(hand, start(home, acme, max_concurrency=1), 3)
+    first, _ = wave(hand, start(home, acme, tier=tier, max_concurrency=1), 3)
 
     (to_next,) = hand.commit(first, settled(first)).ready
 
-    assert statuses(home) == [("done", 1), ("held", 0), ("ready", 1)]
+    assert hand.siblings(first.message) == [("done", 1), ("held", 0), ("ready", 1)]
     assert hand.claim(to_next).in_wave
+
+
+@pytest.mark.parametrize("tier", ["redis"])
+def test_a_worker_takes_no_sibling_while_postgres_is_behind(
+    home: Home, hand: Hand, acme: Tenant, tier: Persistence, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hand.behind, "begin", lambda: None)
+    monkeypatch.setattr(scripts, "MAX_WAITING", 2)
+    first, _ = wave(hand, start(home, acme, tier=tier), 3)
+
+    committed = hand.commit(first, settled(first), lease_next=True)
+
+    assert committed.leased is None
+    (to_next,) = committed.ready
+    names, advance = go_through(hand, hand.claim(to_next))  # which gives Postgres what it lacks
+    assert (len(names), advance is not None) == (2, True)
 
 
 def test_a_worker_does_not_go_on_with_a_sibling_of_another_queue(home: Home, hand: Hand, acme: Tenant) -> None:
@@ -280,7 +322,7 @@ def test_a_worker_does_not_go_on_with_a_sibling_of_another_queue(home: Home, han
     committed = hand.commit(writing, settled(writing), lease_next=True)
 
     assert (committed.leased, committed.advance) == (None, None)
-    assert statuses(home) == [("done", 1), ("ready", 0)]
+    assert hand.siblings(writing.message) == [("done", 1), ("ready", 0)]
 
 
 def test_a_sibling_that_is_lost_with_its_worker_is_not_taken_but_healed(
