@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Annotated, Literal, Self
-from urllib.parse import parse_qs, unquote, urlsplit
+from urllib.parse import parse_qs, quote, unquote, urlsplit
 
 from pydantic import AliasChoices, Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
@@ -149,6 +149,11 @@ class Settings(BaseSettings):
         )
         _check_sentinels("REDIS_URL", self.redis_url)
         _check_sentinels("CELERY_BROKER_URL", self.broker_url)
+        if self.redis_tier_url is not None:
+            name, schemes = "AGENTFARM_REDIS_TIER_URL", ("redis", "rediss", "valkey", "sentinel", "cluster", "clusters")
+            _check_url(name, self.redis_tier_url, schemes, "redis://localhost:6379/2")
+            _check_sentinels(name, self.redis_tier_url)
+            _check_cluster(name, self.redis_tier_url)
         if self.broker_kind == "sqs":
             _check_sqs_url(self.broker_url)
         return self
@@ -193,6 +198,7 @@ def redis_py_url(url: str) -> str:
     return f"{scheme.replace('valkeys', 'rediss').replace('valkey', 'redis')}://{rest}"
 
 
+REDIS_PORT = 6379
 SENTINEL_PORT = 26379
 
 
@@ -223,7 +229,7 @@ class Sentinels:
         if not service or not (database or "0").isdecimal() or set(own) - {"username", "password"}:
             raise ValueError("a service's name and a database's number must follow the hosts")
         return cls(
-            hosts=tuple(_host_and_port(one) for one in parts.netloc.rpartition("@")[2].split(",")),
+            hosts=_hosts(parts.netloc, SENTINEL_PORT),
             service=unquote(service),
             database=int(database or 0),
             username=unquote(parts.username) if parts.username else None,
@@ -233,11 +239,49 @@ class Sentinels:
         )
 
 
-def _host_and_port(text: str) -> tuple[str, int]:
+@dataclass(frozen=True, slots=True)
+class Cluster:
+    """Some servers of a Redis cluster, who tell of the others: cluster://user:password@one:6379,two:6379
+
+    clusters:// where they are spoken to in TLS.
+    """
+
+    hosts: tuple[tuple[str, int], ...]
+    username: str | None
+    password: str | None
+    is_encrypted: bool
+
+    @classmethod
+    def parse(cls, url: str) -> "Cluster | None":
+        """None for a URL of another kind. Raises ValueError, which repeats nothing of the URL."""
+        parts = urlsplit(url)
+        if parts.scheme not in ("cluster", "clusters"):
+            return None
+        if parts.path.strip("/") not in ("", "0") or parts.query:
+            raise ValueError("a cluster has one database, and nothing follows the hosts")
+        return cls(
+            hosts=_hosts(parts.netloc, REDIS_PORT),
+            username=unquote(parts.username) if parts.username else None,
+            password=unquote(parts.password) if parts.password else None,
+            is_encrypted=parts.scheme == "clusters",
+        )
+
+    def url_of(self, host: str, port: int) -> str:
+        """Of one of its servers."""
+        login = f"{quote(self.username or '', safe='')}:{quote(self.password, safe='')}@" if self.password else ""
+        place = f"[{host}]" if ":" in host else host
+        return f"{'rediss' if self.is_encrypted else 'redis'}://{login}{place}:{port}/0"
+
+
+def _hosts(netloc: str, default_port: int) -> tuple[tuple[str, int], ...]:
+    return tuple(_host_and_port(one, default_port) for one in netloc.rpartition("@")[2].split(","))
+
+
+def _host_and_port(text: str, default_port: int) -> tuple[str, int]:
     parts = urlsplit(f"//{text}")
     if not parts.hostname or parts.port == 0:
         raise ValueError("a host is missing, or a port is none")
-    return parts.hostname, parts.port or SENTINEL_PORT
+    return parts.hostname, parts.port or default_port
 
 
 def _check_sentinels(name: str, url: SecretStr) -> None:
@@ -248,6 +292,16 @@ def _check_sentinels(name: str, url: SecretStr) -> None:
             f"{name} is no address of Sentinels. It has the form "
             "'sentinel://:password@one:26379,two:26379,three:26379/service/0', with ',', '/' and '@' of the password "
             "as %2C, %2F and %40."
+        ) from None
+
+
+def _check_cluster(name: str, url: SecretStr) -> None:
+    try:
+        Cluster.parse(url.get_secret_value())
+    except ValueError:
+        raise ValueError(
+            f"{name} is no address of a Redis cluster. It has the form 'cluster://:password@one:6379,two:6379', with "
+            "',', '/' and '@' of the password as %2C, %2F and %40."
         ) from None
 
 

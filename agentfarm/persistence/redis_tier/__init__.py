@@ -1,5 +1,6 @@
 """Runs that are moved by Redis while they are under way: one Lua script a step, Postgres written behind.
 
+    servers.py       who has a thread, one Redis or a cluster's, and the way to it
     scripts.py       the scripts as calls, and what their answers mean
     entries.py       what a commit leaves for Postgres, and many of them as one call
     tier.py          the tier of such a run (persistence/tier.py), and the claim of its executions

@@ -83,7 +83,8 @@ class RedisClaims:
         """What of the run waits for a worker: for a message that came again after its own execution was done."""
         place = _place(message)
         try:
-            look = self.scripts.look_many([(place.key, place.epoch)], late_ms=0, lease_ms=KEPT_MS)[0]
+            server = self.scripts.servers.of(place.key)
+            look = self.scripts.look_many(server, [(place.key, place.epoch)], late_ms=0, lease_ms=KEPT_MS)[0]
         except RedisTierUnavailable:
             return ()  # the healer sends them
         found = look.open if look is not None and look.epoch == place.epoch else ()

@@ -52,29 +52,30 @@ class RedisHealing:
         living  the processes that live, asked after Redis was: who has come since is among them
         raises  StoreUnavailable
         """
-        if not moved:
-            return ()
-        try:
-            asked = [(run.place.key, run.place.epoch) for run in moved]
-            looks = self.scripts.look_many(asked, late_ms=self.late_ms, lease_ms=self.lease_ms)
-            server = self.scripts.server()  # after it, so that it is who answered
-        except RedisTierUnavailable as error:
-            # Their workers recall what they need of it. What nobody works on waits for Redis, or for who asks for it.
-            logger.warning("Redis does not answer, and runs are there", extra={"code": error.code, "runs": len(moved)})
-            return self._give_up(moved)
-        alive = living()
         again: list[ExecuteNode] = []
-        recalls = 0
-        for run, look in zip(moved, looks, strict=True):
-            lost = self._find_lost(run, look, server, alive)
-            if lost is not None and recalls < RECALLS:
-                self.behind.recall(run.place, lost=lost)
-                recalls += 1
-            elif lost is None and look is not None:
-                again += self._see_to(run, look)
+        recalls = RECALLS
+        for server, there in self.scripts.by_server(moved, key=lambda run: run.place.key):
+            try:
+                asked = [(run.place.key, run.place.epoch) for run in there]
+                looks = self.scripts.look_many(server, asked, late_ms=self.late_ms, lease_ms=self.lease_ms)
+                identity = server.identity()  # after it, so that it is who answered
+            except RedisTierUnavailable as error:
+                logger.warning(
+                    "Redis does not answer, and runs are there", extra={"code": error.code, "runs": len(there)}
+                )
+                recalls -= self._give_up(there, recalls)
+                continue
+            alive = living()
+            for run, look in zip(there, looks, strict=True):
+                lost = self._find_lost(run, look, identity, alive)
+                if lost is not None and recalls:
+                    self.behind.recall(run.place, lost=lost)
+                    recalls -= 1
+                elif lost is None and look is not None:
+                    again += self._see_to(run, look)
         return tuple(again)
 
-    def _find_lost(self, run: Moved, look: Look | None, server: str, alive: frozenset[int]) -> Sequence[Lost] | None:
+    def _find_lost(self, run: Moved, look: Look | None, identity: str, alive: frozenset[int]) -> Sequence[Lost] | None:
         """Of a run that is to be recalled, what was lost with its holders, if anything; None: it goes well."""
         if look is None or look.epoch < run.place.epoch:
             return () if run.started_seconds >= OPENED_SECONDS or run.entry else None
@@ -85,7 +86,7 @@ class RedisHealing:
             for one in look.open
             if one.worker is not None and (one.is_late or one.worker not in alive)
         ]
-        is_odd = look.state == "recalled" or look.server != server or look.last < run.entry
+        is_odd = look.state == "recalled" or look.server != identity or look.last < run.entry
         return lost if lost or is_odd else None
 
     def _see_to(self, run: Moved, look: Look) -> list[ExecuteNode]:
@@ -95,9 +96,9 @@ class RedisHealing:
             self.behind.touch(run.place)
         return [message_of_open(run.place, run.graph_id, one) for one in look.open if one.is_late]
 
-    def _give_up(self, moved: Sequence[Moved]) -> tuple[ExecuteNode, ...]:
-        """Without Redis nothing of these goes on: Postgres moves them from here on."""
-        opened = [run for run in moved if run.started_seconds >= OPENED_SECONDS]
-        for run in opened[:RECALLS]:
+    def _give_up(self, moved: Sequence[Moved], most: int) -> int:
+        """Without their Redis nothing of these goes on: Postgres moves so many from here on. How many it were."""
+        opened = [run for run in moved if run.started_seconds >= OPENED_SECONDS][:most]
+        for run in opened:
             self.behind.recall(run.place, is_blind=True)
-        return ()
+        return len(opened)

@@ -4,21 +4,20 @@ The key of a thread is t:<tenant>:hot:{<thread>}: a tenant's by its prefix, whic
 slot of a cluster, whatever a run does.
 """
 
-import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from importlib import resources
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 from uuid import UUID
 
 import ormsgpack
-from redis.exceptions import NoScriptError, RedisError, ResponseError
 
-from agentfarm.errors import LeaseLost, RedisTierUnavailable
+from agentfarm.errors import LeaseLost
 from agentfarm.messages import ExecuteNode
 from agentfarm.persistence.bodies import Head, WriteRow
 from agentfarm.persistence.leases import Held
-from agentfarm.redis_clients import make_bounded_client
+from agentfarm.persistence.redis_tier.servers import Server, by_server, make_servers
+
+T = TypeVar("T")
 
 #: Seconds that an answer may take. What is slower is not worth its name: the run goes on in Postgres.
 ANSWER_SECONDS: Final = 2.0
@@ -33,22 +32,9 @@ MAX_WAITING: Final = 256
 #: Bytes of entries that one look answers with, about.
 PEEK_BYTES: Final = 4 << 20
 
-_NAMES = ("open", "claim", "finish", "settle", "step", "put", "peek", "trim", "look", "drop", "renew", "rest")
-
 
 def thread_key(tenant_id: UUID, thread_id: UUID) -> str:
     return f"t:{tenant_id.hex}:hot:{{{thread_id.hex}}}"
-
-
-class _Script:
-    def __init__(self, name: str) -> None:
-        folder = resources.files(__package__).joinpath("lua")
-        parts = (folder.joinpath(f"{part}.lua").read_text(encoding="utf-8") for part in ("_lib", name))
-        self.text = "\n".join(parts)
-        self.sha = hashlib.sha1(self.text.encode(), usedforsecurity=False).hexdigest()
-
-
-_SCRIPTS: Final = {name: _Script(name) for name in _NAMES}
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,26 +145,10 @@ class RedisScripts:
     """
 
     def __init__(self, url: str, *, answer_seconds: float = ANSWER_SECONDS) -> None:
-        self.client = make_bounded_client(url, answer_seconds=answer_seconds, redis_connect_func=self._greet)
-        self._server = ""
-        self._connects = 0
-
-    def _greet(self, connection: Any) -> None:
-        """Whoever is at the other end of a new connection may be another server than before."""
-        connection.on_connect()
-        self._connects += 1
-        self._server = ""
+        self.servers = make_servers(url, answer_seconds=answer_seconds)
 
     def close(self) -> None:
-        self.client.close()
-
-    def server(self) -> str:
-        """Who answers: another one after a restart or a failover. Asked anew once a connection was made."""
-        if not (known := self._server):
-            connects = self._connects
-            known = str(self._ask(lambda: self.client.info("server"))["run_id"])
-            self._server = known if connects == self._connects else ""
-        return known
+        self.servers.close()
 
     # ----------------------------------------------------------------------- one execution
 
@@ -202,13 +172,14 @@ class RedisScripts:
         }  # fmt: skip
         body = head.body if head else b""
         rows = [dump_row(row) for row in writes]
-        connects = -1
-        while connects != self._connects:  # else it may have been opened in the name of another server
+        server, connects = self.servers.of(place.key), -1
+        while connects != server.connects:  # else it may have been opened in the name of another process
             if connects >= 0:
                 self.drop(place.key, [place.run_id])
-            header["sv"] = self.server()
-            connects = self._connects
-            verdict = _text(self._call("open", place, header, run_spec, body, *blobs.values(), *rows)[0])
+            header["sv"] = server.identity()
+            connects = server.connects
+            given = ormsgpack.packb(header)
+            verdict = _text(server.run("open", place.key, given, run_spec, body, *blobs.values(), *rows)[0])
         return verdict
 
     def claim(
@@ -225,11 +196,11 @@ class RedisScripts:
             **_lease(place, held), "wk": str(held.worker), "retake": retake, "have_run": has_run,
             "have_head": _hex(known_head) or "-", "max": MAX_WAITING, "all": held.execution_id == held.run_id,
         }  # fmt: skip
-        connects = -1
-        while connects != self._connects:  # else another server may have answered than the one that was meant
-            server = self.server()
-            connects = self._connects
-            answer = self._call("claim", place, {**header, "sv": server})
+        server, connects = self.servers.of(place.key), -1
+        while connects != server.connects:  # else another process may have answered than the one that was meant
+            given = {**header, "sv": server.identity()}
+            connects = server.connects
+            answer = server.run("claim", place.key, ormsgpack.packb(given))
             header["retake"] = True
         if (verdict := _text(answer[0])) != "ok":
             return Loaded(verdict)
@@ -271,7 +242,7 @@ class RedisScripts:
 
     def rest_of_wave(self, place: Place, checkpoint_id: UUID, most: int) -> list[tuple[UUID, str, str]]:
         """(execution, node, queue) of so many siblings that wait without a message. Each is named once."""
-        answer = self._run("rest", place.key, str(place.epoch), checkpoint_id.hex, str(most))
+        answer = self.servers.of(place.key).run("rest", place.key, str(place.epoch), checkpoint_id.hex, str(most))
         return [_sibling(*pair) for pair in zip(answer[::2], answer[1::2], strict=True)]
 
     def step(self, place: Place, held: Held, *, has_head: bool) -> tuple[Head | None, list[WriteRow], dict[str, str]]:
@@ -289,93 +260,52 @@ class RedisScripts:
         answer = self._call("put", place, {**_lease(place, held), "ttl": KEPT_MS, **header}, entry)
         return _text(answer[0]), int(answer[1]) if len(answer) > 1 else 0
 
-    # ----------------------------------------------------------------------- one thread
+    # ----------------------------------------------------------------------- threads
+
+    def by_server(self, items: Iterable[T], key: Callable[[T], str]) -> list[tuple[Server, list[T]]]:
+        """Each server's, for the calls that take many: what one does not answer must not keep what others have."""
+        return by_server(self.servers, items, key)
 
     def peek(self, key: str, *, recall: int = 0) -> Waiting | None:
         """What Postgres lacks of a thread; None: Redis knows nothing of it.
 
         recall  an epoch, if it is still the thread's: nobody commits there any more
         """
-        return _read_waiting(self._run("peek", key, str(PEEK_BYTES), str(recall)))
+        return _read_waiting(self.servers.of(key).run("peek", key, str(PEEK_BYTES), str(recall)))
 
-    def peek_many(self, keys: Sequence[str]) -> list[Waiting | None]:
-        answers = self._run_many("peek", [(key, str(PEEK_BYTES), "") for key in keys])
+    def peek_many(self, server: Server, keys: Sequence[str]) -> list[Waiting | None]:
+        answers = server.run_many("peek", [(key, str(PEEK_BYTES), "") for key in keys])
         return [_read_waiting(answer) for answer in answers]
 
     def trim(self, key: str, epoch: int, number: int, *, is_over: bool) -> None:
-        self._run("trim", key, str(epoch), str(number), "1" if is_over else "")
+        self.servers.of(key).run("trim", key, str(epoch), str(number), "1" if is_over else "")
 
-    def trim_many(self, done: Sequence[tuple[str, int, int, bool]]) -> None:
+    def trim_many(self, server: Server, done: Sequence[tuple[str, int, int, bool]]) -> None:
         """(key, epoch, number, whether nothing is to be left) of each."""
-        self._run_many("trim", [(key, str(epoch), str(n), "1" if is_over else "") for key, epoch, n, is_over in done])
+        server.run_many("trim", [(key, str(epoch), str(n), "1" if is_over else "") for key, epoch, n, is_over in done])
 
-    def renew_many(self, held: Sequence[tuple[Place, Held]]) -> None:
+    def renew_many(self, server: Server, held: Sequence[tuple[Place, Held]]) -> None:
         """Their holder works on them. Nothing where a lease is lost."""
         calls = [
             (place.key, str(place.epoch), one.checkpoint_id.hex, one.execution_id.hex, str(one.fence))
             for place, one in held
         ]
-        self._run_many("renew", calls)
+        server.run_many("renew", calls)
 
     def drop(self, key: str, run_ids: Sequence[UUID]) -> None:
         """These are over: nothing is left of the one that is there, if it is."""
-        self._run("drop", key, *(run_id.hex for run_id in run_ids))
+        self.servers.of(key).run("drop", key, *(run_id.hex for run_id in run_ids))
 
-    def look_many(self, asked: Sequence[tuple[str, int]], *, late_ms: int, lease_ms: int) -> list[Look | None]:
+    def look_many(
+        self, server: Server, asked: Sequence[tuple[str, int]], *, late_ms: int, lease_ms: int
+    ) -> list[Look | None]:
         """asked: (key, epoch) of each; None where Redis knows nothing of it."""
-        answers = self._run_many("look", [(key, str(epoch), str(late_ms), str(lease_ms)) for key, epoch in asked])
+        answers = server.run_many("look", [(key, str(epoch), str(late_ms), str(lease_ms)) for key, epoch in asked])
         return [_read_look(answer) for answer in answers]
 
-    # ----------------------------------------------------------------------- the wire
-
     def _call(self, name: str, place: Place, header: Mapping[str, Any], *parts: bytes) -> list[bytes]:
-        answer: list[bytes] = self._run(name, place.key, ormsgpack.packb(dict(header)), *parts)
+        answer: list[bytes] = self.servers.of(place.key).run(name, place.key, ormsgpack.packb(dict(header)), *parts)
         return answer
-
-    def _run(self, name: str, key: str, *args: bytes | str) -> Any:
-        script = _SCRIPTS[name]
-
-        def ask() -> Any:
-            try:
-                return self.client.evalsha(script.sha, 1, key, *args)
-            except NoScriptError:  # a server that has restarted; nothing was done
-                self.client.script_load(script.text)
-                return self.client.evalsha(script.sha, 1, key, *args)
-
-        return self._ask(ask)
-
-    def _run_many(self, name: str, calls: Sequence[tuple[str, ...]]) -> list[Any]:
-        if not calls:
-            return []
-        script = _SCRIPTS[name]
-
-        def ask() -> list[Any]:
-            pipeline = self.client.pipeline(transaction=False)
-            for key, *args in calls:
-                pipeline.evalsha(script.sha, 1, key, *args)
-            return list(pipeline.execute())
-
-        def ask_twice() -> list[Any]:
-            try:
-                return ask()
-            except NoScriptError:
-                self.client.script_load(script.text)
-                return ask()
-
-        return list(self._ask(ask_twice))
-
-    def _ask(self, ask: Any) -> Any:
-        try:
-            return ask()
-        except ResponseError as error:
-            raise RedisTierUnavailable(why=_first_word(error)) from error
-        except RedisError as error:
-            raise RedisTierUnavailable(why=type(error).__name__) from error
-
-
-def _first_word(error: ResponseError) -> str:
-    """OOM, READONLY, NOPERM: what a server refuses begins with it; the rest may repeat what was sent."""
-    return str(error).partition(" ")[0][:40]
 
 
 def message_of_open(place: Place, graph_id: str, one: Open) -> ExecuteNode:

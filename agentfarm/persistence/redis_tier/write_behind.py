@@ -10,6 +10,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Final
 from uuid import UUID
 
@@ -21,6 +22,7 @@ from agentfarm.persistence.execution_keys import start_message
 from agentfarm.persistence.leases import Held
 from agentfarm.persistence.redis_tier.entries import APPLY, Batch
 from agentfarm.persistence.redis_tier.scripts import Place, RedisScripts, Waiting, thread_key
+from agentfarm.persistence.redis_tier.servers import Server
 from agentfarm.records import Committed, Ended
 
 logger = logging.getLogger(__name__)
@@ -247,11 +249,16 @@ class WriteBehind:
             places = list(self._dirty.values())
             self._dirty.clear()
         places.sort(key=lambda place: place.key)  # as in every process: none waits for another in a circle
+        answered = self._try(self._recall_all, [])
+        answered &= self._renew()
+        for server, there in self.scripts.by_server(places, key=lambda place: place.key):
+            answered &= self._try(partial(self._hand_in_all, server, there), there)
+        return answered
+
+    def _try(self, act: Callable[[], None], places: Sequence[Place]) -> bool:
+        """Whether it is done. What it was about is tried again."""
         try:
-            self._recall_all()
-            self._renew()
-            for at in range(0, len(places), BATCH):
-                self._hand_in_many(places[at : at + BATCH])
+            act()
         except AgentFarmError as error:
             logger.warning("Postgres lags behind Redis", extra={"code": error.code, "threads": len(places)})
         except Exception:  # a bug of ours: without this thread nothing would arrive before its run ends
@@ -268,13 +275,23 @@ class WriteBehind:
             self.recall(self._recalls[0])
             self._recalls.popleft()
 
-    def _renew(self) -> None:
-        if time.monotonic() >= self._renews_at:
-            self._renews_at = time.monotonic() + RENEW_SECONDS
-            self.scripts.renew_many([(held.place, held) for held in self.holding()])
+    def _renew(self) -> bool:
+        """Whether all servers have heard of what this process works on, if it is time to tell them."""
+        if time.monotonic() < self._renews_at:
+            return True
+        self._renews_at = time.monotonic() + RENEW_SECONDS
+        answered = True
+        for server, held in self.scripts.by_server(self.holding(), key=lambda one: one.place.key):
+            calls = [(one.place, one) for one in held]
+            answered &= self._try(partial(self.scripts.renew_many, server, calls), [])
+        return answered
 
-    def _hand_in_many(self, places: Sequence[Place]) -> None:
-        found = zip(places, self.scripts.peek_many([place.key for place in places]), strict=True)
+    def _hand_in_all(self, server: Server, places: Sequence[Place]) -> None:
+        for at in range(0, len(places), BATCH):
+            self._hand_in_many(server, places[at : at + BATCH])
+
+    def _hand_in_many(self, server: Server, places: Sequence[Place]) -> None:
+        found = zip(places, self.scripts.peek_many(server, [place.key for place in places]), strict=True)
         batches = [
             _batch(place, waiting)
             for place, waiting in found
@@ -284,9 +301,9 @@ class WriteBehind:
         for batch in batches:
             by_home.setdefault(batch.place.home, []).append(batch)
         for home, of_home in by_home.items():
-            self._apply_all(self.databases.at(home), of_home)
+            self._apply_all(server, self.databases.at(home), of_home)
 
-    def _apply_all(self, database: Database, batches: Sequence[Batch]) -> None:
+    def _apply_all(self, server: Server, database: Database, batches: Sequence[Batch]) -> None:
         try:
             answers = database.call_all(APPLY, [batch.params() for batch in batches])
         except StoreUnavailable:
@@ -294,7 +311,7 @@ class WriteBehind:
         except AgentFarmError as error:
             if len(batches) > 1:  # nothing of them was done. Who is refused must not keep the others from arriving
                 for batch in batches:
-                    self._apply_all(database, [batch])
+                    self._apply_all(server, database, [batch])
                 return
             logger.warning(
                 "Postgres refuses what Redis has of a run", extra={"code": error.code, **_ids(batches[0].place)}
@@ -306,7 +323,7 @@ class WriteBehind:
             done, number, is_over = _judge(batch, answer)
             trimmed.append((batch.place.key, batch.place.epoch, number, is_over))
             self._tell(done)
-        self.scripts.trim_many(trimmed)
+        self.scripts.trim_many(server, trimmed)
 
     def _tell(self, committed: Committed) -> None:
         if committed.ready or committed.ended is not None:

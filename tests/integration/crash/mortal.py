@@ -35,7 +35,8 @@ from agentfarm.persistence.leases import WorkerLease
 from agentfarm.persistence.node_cache import RedisNodeCaches
 from agentfarm.persistence.redis_tier.claims import RedisClaims
 from agentfarm.persistence.redis_tier.healing import RedisHealing
-from agentfarm.persistence.redis_tier.scripts import Place, RedisScripts
+from agentfarm.persistence.redis_tier.scripts import ANSWER_SECONDS, Place, RedisScripts
+from agentfarm.persistence.redis_tier.servers import OneServer, Server
 from agentfarm.persistence.redis_tier.write_behind import WriteBehind
 from agentfarm.persistence.runs import PostgresRuns
 from agentfarm.persistence.serde import serde_of
@@ -182,20 +183,25 @@ class MortalLease(WorkerLease):
 # --------------------------------------------------------------------------- the Redis that moves runs
 
 
-class MortalScripts(RedisScripts):
+class MortalServer(Server):
     """The product's, with a point before and after each script."""
 
     def __init__(self, url: str, fate: Fate) -> None:
-        super().__init__(url)
+        super().__init__(url, answer_seconds=ANSWER_SECONDS)
         self.fate = fate
 
-    def _run(self, name: str, key: str, *args: Any) -> Any:
+    def run(self, name: str, key: str, *args: Any) -> Any:
         with self.fate.effect(name):
-            return super()._run(name, key, *args)
+            return super().run(name, key, *args)
 
-    def _run_many(self, name: str, calls: Any) -> Any:
+    def run_many(self, name: str, calls: Any) -> Any:
         with self.fate.effect(name):
-            return super()._run_many(name, calls)
+            return super().run_many(name, calls)
+
+
+class MortalScripts(RedisScripts):
+    def __init__(self, url: str, fate: Fate) -> None:
+        self.servers = OneServer(MortalServer(url, fate))
 
 
 class PunctualBehind(WriteBehind):

@@ -69,7 +69,8 @@ class Hand:
             rows = self.home.query(sql, message.checkpoint_id)
             return sorted((str(status), int(str(publishes))) for status, publishes in rows)
         key = thread_key(message.tenant_id, message.thread_id)
-        stored: dict[bytes, bytes] = self.scripts.client.hgetall(key)  # type: ignore[assignment]  # of a sync client
+        client = self.scripts.servers.of(key).client
+        stored: dict[bytes, bytes] = client.hgetall(key)  # type: ignore[assignment]  # of a sync client
         kinds = {"r": "ready", "l": "leased", "d": "done", "h": "held"}
         states = [
             value.decode().split(",")

@@ -13,6 +13,7 @@ from agentfarm.persistence.redis_tier.entries import Draft
 from agentfarm.persistence.redis_tier.healing import RECALLS, Moved, RedisHealing
 from agentfarm.persistence.redis_tier.saver import RedisSaver
 from agentfarm.persistence.redis_tier.scripts import Place
+from agentfarm.persistence.redis_tier.servers import Server
 from agentfarm.records import Claimed
 from tests.integration.persistence.postgres import Home
 from tests.integration.persistence.test_runs_whole import START_STATE, Worker, _line, make_worker
@@ -28,6 +29,10 @@ def begun(worker: Worker) -> tuple[UUID, ExecuteNode]:
     _, (start,) = worker.admit(thread_id, START_STATE)
     (second,) = worker.execute(start)
     return thread_id, second
+
+
+def server_of(worker: Worker) -> Server:
+    return worker.scripts.servers.of("of any thread")
 
 
 def saver_of(worker: Worker, message: ExecuteNode) -> RedisSaver:
@@ -73,7 +78,7 @@ def test_readers_do_without_a_redis_that_was_silent_and_the_end_of_a_run_does_no
         raise RedisTierUnavailable(why="TimeoutError")
 
     with monkeypatch.context() as patch:
-        patch.setattr(worker.scripts, "_run", silent)
+        patch.setattr(server_of(worker), "_ask", silent)
         for _ in range(3):
             worker.behind.bring(message.tenant_id, message.home, thread_id)
     entry = "SELECT entry FROM farm.thread_head WHERE thread_id = %s"
@@ -96,8 +101,7 @@ def test_a_sweep_without_redis_gives_up_so_many_runs_and_asks_redis_once(
         asked.append(args)
         raise RedisTierUnavailable(why="TimeoutError")
 
-    for name in ("_run", "_run_many", "server"):
-        monkeypatch.setattr(worker.scripts, name, silent)
+    monkeypatch.setattr(server_of(worker), "_ask", silent)
     place = Place(message.tenant_id, message.home, thread_id, message.run_id, message.epoch)
     nowhere = [
         Moved(Place(message.tenant_id, message.home, uuid4(), uuid4(), 1), "graph", 0, 60.0) for _ in range(RECALLS)
