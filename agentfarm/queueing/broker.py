@@ -241,13 +241,14 @@ def declare_all(app: Celery) -> None:
     raises  OperationalError of kombu when the broker does not answer
     """
     queues: list[Queue] = list(app.amqp.queues.values())
+    patience: dict[str, Any] = {"max_retries": 30, "interval_start": 0, "interval_step": 1, "interval_max": 2}
     with app.connection_for_write() as connection:
+        connection.ensure_connection(**patience)  # autoretry has the patience of one connect for all its first tries
         # All of it again when the connection breaks in between: a worker that ended by that would be missed until its
         # supervisor has started another, which loads LangGraph and every graph anew.
         declare: Callable[[], object] = connection.autoretry(  # type: ignore[assignment]  # the stubs say None
-            lambda channel: _declare(connection, channel, queues),
-            max_retries=30, interval_start=0, interval_step=1, interval_max=2,
-        )  # fmt: skip
+            lambda channel: _declare(connection, channel, queues), connection.default_channel, **patience
+        )
         declare()
 
 

@@ -1,5 +1,6 @@
 """A worker that starts makes its queues, also while the network is bad."""
 
+import threading
 from collections.abc import Iterator
 from urllib.parse import urlsplit, urlunsplit
 
@@ -8,7 +9,11 @@ from kombu import Queue
 
 from agentfarm.queueing.broker import declare_all
 from tests.chaos.proxy import Network, Proxy
+from tests.farm import wait_for
 from tests.unit.queueing.conftest import app_on
+
+#: Connects that are refused: the pauses between them are 0, 1, 2, 2, … s.
+ASKED = 6
 
 pytestmark = pytest.mark.parametrize("broker_url", ["rabbitmq", "redis"], indirect=True)
 
@@ -20,10 +25,34 @@ def proxy(broker_url: str) -> Iterator[Proxy]:
 
 
 @pytest.fixture
+def later(proxy: Proxy) -> Iterator[None]:
+    """The broker is there for who has asked for it for longer than one connect may take."""
+    proxy.refuse()
+
+    def clear() -> None:
+        wait_for(lambda: proxy.touched >= ASKED, what="somebody who is patient", seconds=60)
+        proxy.clear()
+
+    thread = threading.Thread(target=clear)
+    thread.start()
+    yield
+    thread.join()
+
+
+@pytest.fixture
 def url(broker_url: str, proxy: Proxy) -> str:
     parts = urlsplit(broker_url)
     assert parts.hostname is not None
     return urlunsplit(parts._replace(netloc=parts.netloc.replace(f":{parts.port}", f":{proxy.port}")))
+
+
+@pytest.mark.usefixtures("later")
+def test_a_broker_that_is_not_there_yet_is_waited_for(url: str) -> None:
+    app = app_on(url)
+    asked_seconds = sum(min(pause, 2) for pause in range(ASKED - 1))
+    assert asked_seconds > app.conf.broker_connection_timeout
+
+    declare_all(app)
 
 
 def test_a_connection_that_breaks_in_between_is_made_again(
