@@ -127,8 +127,8 @@ class _Process:
         default_ttl = ThreadTtl(ttl.default_minutes, ttl.strategy) if ttl.default_minutes else None
         self.redis_scripts = RedisScripts((chosen.redis_tier_url or chosen.redis_url).get_secret_value())
         self.behind = WriteBehind(self.redis_scripts, self.databases)
-        redis = RedisClaims(self.redis_scripts, self.behind)
-        self.executions = PostgresExecutions(self.databases, serde_for, self.lease, chosen, redis)
+        self.redis = RedisClaims(self.redis_scripts, self.behind, lease_seconds=chosen.lease_seconds)
+        self.executions = PostgresExecutions(self.databases, serde_for, self.lease, chosen, self.redis)
         self.farm = Farm(
             graphs=graphs(),
             executions=self.executions,

@@ -4,6 +4,7 @@ A lease that nobody works on would stop its run for ever. So every claim is watc
 back is found when the claim's saver is collected. What a commit does is executions.py's.
 """
 
+import threading
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -74,8 +75,9 @@ class Claims:
         self._heads: Cache[Head] = Cache(HEAD_CACHE_BYTES, idle_seconds=IDLE_SECONDS)
         self._working = Working()
         self._savers: weakref.WeakSet[ExecutionSaver] = weakref.WeakSet()  # of claims that may be open
+        self._savers_lock = threading.Lock()  # a set that is added to meanwhile cannot be read
         if redis is not None:
-            redis.behind.holding = self._held_in_redis
+            redis.renewal.holding = self._held_in_redis
         self._committing = Working()  # by run: what such a commit leases is in `_working` only at its end
 
     def claim(self, message: ExecuteNode) -> Claimed | Refused:
@@ -112,15 +114,17 @@ class Claims:
         with self.giving_back(brought.held):
             return self._claimed(message, brought, run, head)
 
-    def _open_in_redis(self, message: ExecuteNode, worker: int, brought: Brought, epoch: int) -> Claimed | Refused:
+    def _open_in_redis(
+        self, message: ExecuteNode, worker: int, brought: Brought, epoch: int, *, retake: bool
+    ) -> Claimed | Refused:
         """The start of a run that is to be moved by Redis."""
         if self.redis is None:
             raise StoreUnavailable("This process does not know the Redis that moves this run.")
         opened = self.redis.open(message, worker, brought, epoch)
         if opened is None:  # it was opened before, by whoever got this message first, or was recalled
             again = message.in_redis(brought.thread_id, epoch)
-            found = self._claim_in_redis(again, worker, retake=True)
-            return found if found is not None else self._claim_in_postgres(message, worker, retake=True)
+            found = self._claim_in_redis(again, worker, retake=retake)
+            return found if found is not None else self._claim_in_postgres(message, worker, retake=retake)
         with self.giving_back(opened.held):
             return self._claimed(message.in_redis(brought.thread_id, epoch), opened, None, None)
 
@@ -144,11 +148,12 @@ class Claims:
         try:
             answer = database.call(CLAIM_ADVANCE if is_advance else CLAIM, params, again=True)
         except StoreUnavailable:
-            self._give_back_strays(message, worker)
+            self._give_back_strays(held_of(message, 0, worker))
             raise
         verdict = answer.text("verdict")
         if verdict == "redis":
-            return self._open_in_redis(message, worker, _brought(message, answer, 0, worker), answer.number("epoch"))
+            found = _brought(message, answer, 0, worker)
+            return self._open_in_redis(message, worker, found, answer.number("epoch"), retake=retake)
         if verdict != "ok":
             return Refused("busy" if verdict == "busy" else "gone")
         brought = _brought(message, answer, answer.number("fence"), worker)
@@ -225,7 +230,8 @@ class Claims:
         """
         saver.when_dropped = weakref.finalize(saver, self._dropped, key_of(message), saver.held)
         saver.when_dropped.atexit = False
-        self._savers.add(saver)
+        with self._savers_lock:
+            self._savers.add(saver)
         # A node that is alone in its superstep goes on from the checkpoint, for which all is needed.
         saver.call = call if message.kind == "node" else None
         saver.packet = call.packet if message.kind == "node" and call and not call.sole else None
@@ -250,6 +256,8 @@ class Claims:
     def _give_back(self, held: Held, *, at_once: bool = True) -> None:
         if isinstance(held, RedisHeld) and self.redis is not None:
             self.redis.behind.give_back(held)
+            # It may have been recalled before, and been leased to this process in Postgres then.
+            self._give_back_strays(held, at_once=at_once)
         else:
             self.worker.give_back(held, at_once=at_once)
 
@@ -261,12 +269,17 @@ class Claims:
             self._give_back(saver.held)
 
     def _held_in_redis(self) -> list[RedisHeld]:
-        held = (saver.held for saver in self._savers.copy() if saver.when_dropped and saver.when_dropped.alive)
+        held = (saver.held for saver in self._open_savers() if saver.when_dropped and saver.when_dropped.alive)
         return [one for one in held if isinstance(one, RedisHeld)]
+
+    def _open_savers(self) -> list[ExecutionSaver]:
+        """Of claims that may be open."""
+        with self._savers_lock:
+            return list(self._savers)
 
     def release_all(self) -> None:
         """Give all back that this process works on: at its end. What is committed later is fenced out. Never raises."""
-        for saver in self._savers.copy():
+        for saver in self._open_savers():
             if self._is_open(saver):
                 self._working.end(key_of(saver.held))
                 self._give_back(saver.held)
@@ -297,11 +310,13 @@ class Claims:
             self._working.end(key_of(claimed.message))
         if isinstance(saver.held, RedisHeld) and self.redis is not None:
             self.redis.behind.recall_later(saver.held.place)
+            self._give_back_strays(saver.held)
         else:
-            self._give_back_strays(claimed.message, saver.held.worker, saver.held)
+            self._give_back_strays(saver.held, saver.held)
 
-    def _give_back_strays(self, message: ExecuteNode, worker: int, first: Held | None = None) -> None:
-        key = run_key(message)
+    def _give_back_strays(self, lost: Held, first: Held | None = None, *, at_once: bool = True) -> None:
+        """What Postgres has leased of this run to this process, and nobody here works on. Never raises."""
+        key = run_key(lost)
 
         def judge(found: Sequence[Held]) -> list[Held] | None:
             # A commit that was under way when these were looked for has either ended, and what it leased is known; or
@@ -310,7 +325,8 @@ class Claims:
                 return None
             return [held for held in found if not self._working.has(key_of(held))]
 
-        self.worker.give_back_strays(LostAnswer(message.tenant_id, message.run_id, worker, first, judge))
+        answer = LostAnswer(lost.tenant_id, lost.run_id, lost.worker, first, judge)
+        self.worker.give_back_strays(answer, at_once=at_once)
 
     def done(self, claimed: Claimed) -> None:
         """Committed, or lost: nothing is to be given back."""

@@ -33,8 +33,8 @@ def key_of(of: ExecuteNode | Held) -> bytes:
     return b"".join(part.bytes for part in (of.tenant_id, of.run_id, of.checkpoint_id, of.execution_id))
 
 
-def run_key(message: ExecuteNode) -> bytes:
-    return message.tenant_id.bytes + message.run_id.bytes
+def run_key(of: ExecuteNode | Held) -> bytes:
+    return of.tenant_id.bytes + of.run_id.bytes
 
 
 def head_key(message: ExecuteNode, checkpoint_id: UUID) -> bytes:

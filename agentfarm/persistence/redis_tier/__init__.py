@@ -6,6 +6,7 @@
     tier.py          the tier of such a run (persistence/tier.py), and the claim of its executions
     saver.py         LangGraph's saver as one of its node executions has it
     write_behind.py  from Redis to Postgres: soon, at the end of a run, and before anybody reads
+    renewal.py       a process works on what it has leased there
     healing.py       what stands still there
 
 Redis only has to be fast. What it has lost, or cannot take, ends in one way: the run is recalled, and goes on from its

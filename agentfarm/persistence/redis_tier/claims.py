@@ -9,6 +9,7 @@ from agentfarm.errors import RedisTierUnavailable
 from agentfarm.messages import ExecuteNode
 from agentfarm.persistence.bodies import Head, WriteRow
 from agentfarm.persistence.leases import Held
+from agentfarm.persistence.redis_tier.renewal import Renewal
 from agentfarm.persistence.redis_tier.scripts import KEPT_MS, Place, RedisScripts, message_of_open
 from agentfarm.persistence.redis_tier.tier import RedisTier, new_token
 from agentfarm.persistence.redis_tier.write_behind import WriteBehind, redis_held
@@ -45,10 +46,20 @@ class Brought:
 class RedisClaims:
     """One a process."""
 
-    def __init__(self, scripts: RedisScripts, behind: WriteBehind) -> None:
+    def __init__(self, scripts: RedisScripts, behind: WriteBehind, *, lease_seconds: float) -> None:
         self.scripts = scripts
         self.behind = behind
         self.tier = RedisTier(scripts, behind)
+        self.renewal = Renewal(scripts, seconds=lease_seconds / 3)
+
+    def begin(self) -> None:
+        """Before anything is leased to this process: it is renewed, and what is given back finds somebody."""
+        self.behind.begin()
+        self.renewal.begin()
+
+    def close(self) -> None:
+        self.renewal.close()
+        self.behind.close()
 
     def open(self, message: ExecuteNode, worker: int, found: Brought, epoch: int) -> Brought | None:
         """Begin the run of a start that Postgres says is Redis' to move; its start is leased.
@@ -56,7 +67,7 @@ class RedisClaims:
         returns  None: it was begun before, or cannot be begun there and was recalled
         raises   StoreUnavailable
         """
-        self.behind.begin()
+        self.begin()
         place = Place(message.tenant_id, message.home, found.thread_id, message.run_id, epoch)
         held = redis_held(place, message, new_token(), worker)
         try:
@@ -85,8 +96,11 @@ class RedisClaims:
         try:
             server = self.scripts.servers.of(place.key)
             look = self.scripts.look_many(server, [(place.key, place.epoch)], late_ms=0, lease_ms=KEPT_MS)[0]
-        except RedisTierUnavailable:
-            return ()  # the healer sends them
+        except RedisTierUnavailable as error:  # the healer sends them
+            logger.warning(
+                "what follows a node is sent later", extra={"code": error.code, "run_id": str(message.run_id)}
+            )
+            return ()
         found = look.open if look is not None and look.epoch == place.epoch else ()
         waiting = (one for one in found if one.is_late and one.worker is None)
         return tuple(message_of_open(place, message.graph_id, one) for one in waiting)
@@ -95,7 +109,7 @@ class RedisClaims:
         self, message: ExecuteNode, worker: int, *, retake: bool, has_run: bool, has_head: bool
     ) -> Brought | Refused | None:
         """Take the lease. None: the run is not there any more, and Postgres knows. Raises StoreUnavailable."""
-        self.behind.begin()
+        self.begin()
         place = _place(message)
         held = redis_held(place, message, new_token(), worker)
         known = message.checkpoint_id if has_head else None

@@ -140,6 +140,8 @@ class Batch:
                 self._writes[tuple(row[:5])] = row
         if done := packed.get("d"):
             self._finish(entry, *done)
+        if entry.released:
+            self._let_go(packed["d"][0], entry.released.bytes)
         if following := packed.get("n"):
             self._open(*following)
         if packed.get("t"):
@@ -170,6 +172,12 @@ class Batch:
         self._executions[at, execution] = _Execution(
             node, queue, call, alone, "done", outcome, error, entry.worker, entry.begun, entry.over
         )
+
+    def _let_go(self, at: bytes, execution: bytes) -> None:
+        opened = self._executions.get((at, execution))
+        if opened is None:  # Postgres has all of it but that
+            opened = self._executions[at, execution] = _Execution("", "", b"", alone=False, status="in_redis")
+        opened.status = "in_redis"
 
     def _open(self, at: bytes, alone: bool, width: int, executions: Sequence[tuple[bytes, str, str, bytes]]) -> None:
         for place, (execution, node, queue, call) in enumerate(executions):

@@ -54,7 +54,11 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """What Postgres lacks: one commit. begun, over: milliseconds since 1970, of Redis' clock"""
+    """What Postgres lacks: one commit.
+
+    begun, over  milliseconds since 1970, of Redis' clock
+    released     a sibling that was held back (max_concurrency), and has been given out by this commit
+    """
 
     number: int
     id: UUID
@@ -62,6 +66,7 @@ class Entry:
     begun: int
     over: int
     body: bytes
+    released: UUID | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,7 +206,7 @@ class RedisScripts:
             given = {**header, "sv": server.identity()}
             connects = server.connects
             answer = server.run("claim", place.key, ormsgpack.packb(given))
-            header["retake"] = True
+            header["retake"] = header["retake"] or answer[0] == b"ok"  # it is this call's own then
         if (verdict := _text(answer[0])) != "ok":
             return Loaded(verdict)
         head, at = _read_head(answer, 7)
@@ -366,8 +371,11 @@ def _read_waiting(answer: Sequence[Any]) -> Waiting | None:
         return None
     entries = []
     for i in range(5, len(answer), 3):
-        entry_id, worker, begun, over = _text(answer[i + 1]).split(",")
-        entries.append(Entry(int(answer[i]), UUID(entry_id), int(worker), int(begun), int(over), answer[i + 2]))
+        entry_id, worker, begun, over, *released = _text(answer[i + 1]).split(",")
+        sibling = UUID(released[0]) if released else None
+        entries.append(
+            Entry(int(answer[i]), UUID(entry_id), int(worker), int(begun), int(over), answer[i + 2], sibling)
+        )
     before = UUID(_text(answer[4])) if answer[4] else None
     return Waiting(int(answer[0]), UUID(_text(answer[1])), int(answer[2]), before, entries)
 

@@ -33,9 +33,6 @@ BEHIND_SECONDS: Final = 0.2
 #: Threads that one transaction takes along, so that its one flush serves them all.
 BATCH: Final = 64
 
-#: How often a worker says that it works on what it has been working on for longer: a third of a lease.
-RENEW_SECONDS: Final = 5.0
-
 #: For how long readers do without Redis after it did not answer.
 SILENT_SECONDS: Final = 5.0
 
@@ -77,10 +74,7 @@ class WriteBehind:
         self.scripts = scripts
         self.databases = databases
         self.tell: Callable[[Committed], None] = lambda committed: None
-        #: What this process works on right now.
-        self.holding: Callable[[], Sequence[RedisHeld]] = tuple
         self._brings_again_at = 0.0
-        self._renews_at = time.monotonic() + RENEW_SECONDS
         self._seconds = seconds
         self._lock = threading.Lock()
         self._dirty: dict[str, Place] = {}
@@ -250,7 +244,6 @@ class WriteBehind:
             self._dirty.clear()
         places.sort(key=lambda place: place.key)  # as in every process: none waits for another in a circle
         answered = self._try(self._recall_all, [])
-        answered &= self._renew()
         for server, there in self.scripts.by_server(places, key=lambda place: place.key):
             answered &= self._try(partial(self._hand_in_all, server, there), there)
         return answered
@@ -274,17 +267,6 @@ class WriteBehind:
         while self._recalls:
             self.recall(self._recalls[0])
             self._recalls.popleft()
-
-    def _renew(self) -> bool:
-        """Whether all servers have heard of what this process works on, if it is time to tell them."""
-        if time.monotonic() < self._renews_at:
-            return True
-        self._renews_at = time.monotonic() + RENEW_SECONDS
-        answered = True
-        for server, held in self.scripts.by_server(self.holding(), key=lambda one: one.place.key):
-            calls = [(one.place, one) for one in held]
-            answered &= self._try(partial(self.scripts.renew_many, server, calls), [])
-        return answered
 
     def _hand_in_all(self, server: Server, places: Sequence[Place]) -> None:
         for at in range(0, len(places), BATCH):

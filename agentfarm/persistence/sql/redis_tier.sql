@@ -93,6 +93,7 @@ BEGIN
 END $$;
 
 -- The run goes on here, from its last entry. Answers with what is open of it, to be published: none where it was recalled before, or is over.
+-- Of a run that was recalled before it answers with what is leased to p_worker already: an answer may have been lost.
 --  l_…                  executions that were lost in Redis with the workers that held them
 --  p_keep, p_keep_ckpt  this one is leased to p_worker at once: it executes it, and Redis did not take what it saved. ZERO: the advance
 --  p_needs              … if this entry has arrived: the last that it has saved. Without it, what comes now would lack what came before
@@ -107,7 +108,20 @@ BEGIN
   IF NOT farm.lock_thread(p_tenant, p_thread) THEN RETURN; END IF;
   UPDATE farm.thread_head h SET epoch = farm.next_epoch(h.epoch), redis_run = NULL
    WHERE h.tenant_id = p_tenant AND h.thread_id = p_thread AND h.epoch = p_epoch AND h.redis_run = p_run RETURNING h.entry INTO v_entry;
-  IF NOT FOUND THEN RETURN; END IF;
+  IF NOT FOUND THEN
+    RETURN QUERY
+    SELECT x.ckpt, p_keep, '', '', '', x.fence, true
+      FROM farm.thread_head h CROSS JOIN LATERAL (
+        SELECT e.checkpoint_id AS ckpt, e.fence FROM farm.node_execution e
+         WHERE e.tenant_id = p_tenant AND e.run_id = p_run AND e.checkpoint_id = p_keep_ckpt AND e.execution_id = p_keep
+           AND e.status = 'leased' AND e.worker = p_worker
+        UNION ALL
+        SELECT s.checkpoint_id, s.fence FROM farm.superstep s
+         WHERE p_keep = '00000000-0000-0000-0000-000000000000' AND s.tenant_id = p_tenant AND s.run_id = p_run AND s.checkpoint_id = p_keep_ckpt
+           AND s.worker = p_worker) x
+     WHERE h.tenant_id = p_tenant AND h.thread_id = p_thread AND h.redis_run IS NULL AND h.entry >= p_needs;
+    RETURN;
+  END IF;
   RETURN QUERY
   WITH lost AS MATERIALIZED (SELECT u.c, u.e, u.w FROM unnest(l_ckpt, l_exec, l_worker) u(c, e, w)),
   back AS (

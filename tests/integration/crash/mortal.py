@@ -327,7 +327,8 @@ class Process:
         log: Any = MortalLog(outside.log, fate, is_lazy=is_lazy)
         self.scripts = MortalScripts(settings.redis_url.get_secret_value(), fate)
         self.behind = PunctualBehind(self.scripts, databases)
-        redis = RedisClaims(self.scripts, self.behind)
+        # No lease is renewed while a story lasts: that would be a point of another thread's.
+        redis = RedisClaims(self.scripts, self.behind, lease_seconds=86_400)
         self.farm = Farm(
             graphs=outside.graphs,
             executions=PostgresExecutions(databases, serde_for, self.lease, settings, redis),

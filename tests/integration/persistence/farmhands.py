@@ -44,8 +44,8 @@ class Hand:
         self.lease.start()
         self.scripts = RedisScripts(redis_url or NOWHERE)
         self.behind = WriteBehind(self.scripts, databases)
-        redis = RedisClaims(self.scripts, self.behind) if redis_url else None
-        self.executions = PostgresExecutions(databases, serde_for, self.lease, chosen, redis)
+        self.redis = RedisClaims(self.scripts, self.behind, lease_seconds=chosen.lease_seconds) if redis_url else None
+        self.executions = PostgresExecutions(databases, serde_for, self.lease, chosen, self.redis)
 
     def claim(self, message: ExecuteNode) -> Claimed:
         claimed = self.executions.claim(message)
@@ -80,7 +80,8 @@ class Hand:
         return sorted((kinds[kind], 0 if kind == "h" or more[-1:] == ["w"] else 1) for kind, *more in states)
 
     def stop(self) -> None:
-        self.behind.close()
+        if self.redis is not None:
+            self.redis.close()
         self.lease.stop()
         self.scripts.close()
 

@@ -55,7 +55,7 @@ class Worker:
         databases = Databases(home.app)
         self.scripts = RedisScripts(redis_url or NOWHERE)
         self.behind = WriteBehind(self.scripts, databases)
-        redis = RedisClaims(self.scripts, self.behind) if redis_url else None
+        redis = RedisClaims(self.scripts, self.behind, lease_seconds=settings.lease_seconds) if redis_url else None
         self.told: list[ExecuteNode] = []
         self.behind.tell = lambda committed: self.told.extend(committed.ready)
         behind = self.behind if redis_url else None

@@ -12,7 +12,8 @@
 --   x:<execution>       r,<when its message was sent>[,w: it has none, but waits for who has settled a sibling]
 --                       | l,<worker>,<token>,<since>,<renewed> | h | d; that of ZERO is the superstep's advance
 --   y: p: z:<execution> its call, its node and queue (joined by NUL), how it was settled
---   q:<n> i:<n>         an entry for Postgres, and its id,<worker>,<begun>,<over>; i of the last that Postgres has is kept
+--   q:<n> i:<n>         an entry for Postgres, and its id,<worker>,<begun>,<over>[,<sibling that it let go>]; i of the last that Postgres
+--                       has is kept
 -- Times are milliseconds of Redis' clock. A script writes nothing before its first HSET, which a full server refuses: it is done whole or
 -- not at all.
 local K = KEYS[1]
@@ -61,9 +62,9 @@ local function asked(H)
   return m, refused(H, m)
 end
 -- The entry that every commit leaves, as the first of the fields to be set.
-local function entry(m, H, bytes)
+local function entry(m, H, bytes, released)
   local x, n = split(m[5], ','), m[7] + 1
-  return { 'n', n, 'last', H.id, 'q:' .. n, bytes, 'i:' .. n, table.concat({ H.id, x[2], x[4], id(now()) }, ',') }, n
+  return { 'n', n, 'last', H.id, 'q:' .. n, bytes, 'i:' .. n, table.concat({ H.id, x[2], x[4], id(now()), released }, ',') }, n
 end
 -- The first execution of a wave, from `from` on, that waits without a message, and its place among the others.
 local function waits(from, width)

@@ -2,5 +2,6 @@
 -- answer: none | epoch, run, number of the last entry, then lo, the id of the last that Postgres has, and number, id line, bytes of each
 local m = redis.call('HMGET', K, 'ep', 'run', 'st', 'n')
 if not m[1] then return { 'none' } end
-if m[1] == ARGV[2] and m[3] == 'open' then redis.call('HSET', K, 'st', 'recalled') end
+-- A full server refuses that, and so whatever would be committed: what it has is worth having all the same.
+if m[1] == ARGV[2] and m[3] == 'open' then redis.pcall('HSET', K, 'st', 'recalled') end
 return { m[1], m[2], m[4], unpack(waiting(tonumber(ARGV[1]))) }

@@ -2,4 +2,4 @@
 local m = redis.call('HMGET', K, 'ep', 'at', 'x:' .. ARGV[3])
 local x = split(m[3], ',')
 if m[1] ~= ARGV[1] or m[2] ~= ARGV[2] or x[1] ~= 'l' or x[3] ~= ARGV[4] then return 0 end
-return redis.call('HSET', K, 'x:' .. ARGV[3], table.concat({ 'l', x[2], x[3], x[4], id(now()) }, ','))
+return redis.pcall('HSET', K, 'x:' .. ARGV[3], table.concat({ 'l', x[2], x[3], x[4], id(now()) }, ','))

@@ -7,7 +7,11 @@
 local H = cmsgpack.unpack(ARGV[1])
 local m, bad = asked(H)
 if bad then return { bad } end
-local fields, n = entry(m, H, ARGV[2])
+local width = tonumber(m[11])
+local s = redis.call('HMGET', K, 'hn', 'wv', 'tk')
+local held, from = tonumber(s[1]), tonumber(s[2])
+local released = held <= width and get('e:' .. held) or nil
+local fields, n = entry(m, H, ARGV[2], released)
 local more = {}
 for i, name in ipairs(H.wn) do
   fields[#fields + 1] = 'w:' .. name fields[#fields + 1] = ARGV[2 + i]
@@ -22,14 +26,11 @@ for _, pair in ipairs({ 'x:' .. H.ex, 'd', 'z:' .. H.ex, H.out }) do fields[#fie
 if H.taken then fields[#fields + 1] = 'tk' fields[#fields + 1] = '1' end
 set(fields)
 local out = { 'ok', '', '', '', '', '', '' }
-local width, t = tonumber(m[11]), id(now())
-local s = redis.call('HMGET', K, 'hn', 'wv', 'tk')
-local held, from = tonumber(s[1]), tonumber(s[2])
-if held <= width then
-  local e = get('e:' .. held)
+local t = id(now())
+if released then
   local stays = from and H.take ~= ''            -- in the wave, where it may be the one that is taken
-  redis.call('HSET', K, 'x:' .. e, 'r,' .. t .. (stays and ',w' or ''), 'hn', held + 1)
-  if stays then from = math.min(from, held) else out[2] = e out[3] = get('p:' .. e) end
+  redis.call('HSET', K, 'x:' .. released, 'r,' .. t .. (stays and ',w' or ''), 'hn', held + 1)
+  if stays then from = math.min(from, held) else out[2] = released out[3] = get('p:' .. released) end
 end
 if from and (H.take ~= '' or H.stops) and out[2] == '' then
   local e, i = waits(from, width)

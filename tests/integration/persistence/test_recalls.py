@@ -1,0 +1,178 @@
+"""A run that Redis moves is recalled: what is executed keeps its lease or is given back, what can be had arrives."""
+
+import gc
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+
+from agentfarm.engine.steps import SegmentResult
+from agentfarm.errors import StoreUnavailable
+from agentfarm.persistence.database import Database
+from agentfarm.persistence.healing import PostgresHealing
+from agentfarm.persistence.redis_tier.saver import RedisSaver
+from agentfarm.records import Claimed
+from agentfarm.run_options import Persistence
+from agentfarm.tenancy import Tenant
+from tests.integration.persistence.farmhands import Hand, begin, go_on, run_status, settled, start
+from tests.integration.persistence.postgres import Home, wait_for
+from tests.integration.streaming.valkey import Valkey
+
+
+@pytest.fixture
+def tier() -> Persistence:
+    return "redis"
+
+
+@pytest.fixture
+def healer(home: Home) -> PostgresHealing:
+    return PostgresHealing(home.ops, home.app, home.settings)
+
+
+@pytest.fixture
+def lose_answers(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
+    """Of so many recalls: Postgres carries them out, and the connection is gone before it says so."""
+
+    def lose(count: int) -> None:
+        real, lost = Database._call, list[str]()
+
+        def lossy(self: Database, statement: Any, params: Any) -> Any:
+            answer = real(self, statement, params)
+            if statement.name == "recall" and len(lost) < count:
+                lost.append(statement.name)
+                raise StoreUnavailable
+            return answer
+
+        monkeypatch.setattr(Database, "_call", lossy)
+
+    return lose
+
+
+def saver_of(claimed: Claimed) -> RedisSaver:
+    return cast("RedisSaver", claimed.saver)
+
+
+def failed() -> SegmentResult:
+    """What Redis does not commit."""
+    return SegmentResult(status="error", error=ValueError())
+
+
+def test_a_lease_is_kept_whose_first_answer_was_lost(
+    home: Home, hand: Hand, acme: Tenant, tier: Persistence, lose_answers: Callable[[int], None]
+) -> None:
+    message = start(home, acme, tier=tier)
+    first = hand.claim(message)
+    lose_answers(1)
+
+    assert hand.commit(first, failed()).ended is not None
+
+    assert run_status(home, message) == "error"
+
+
+def test_a_lease_of_which_nobody_heard_is_given_back(
+    home: Home,
+    hand: Hand,
+    acme: Tenant,
+    tier: Persistence,
+    healer: PostgresHealing,
+    lose_answers: Callable[[int], None],
+) -> None:
+    message = start(home, acme, tier=tier)
+    first = hand.claim(message)
+    lose_answers(2)
+
+    with pytest.raises(StoreUnavailable):
+        hand.commit(first, failed())
+
+    (again,) = wait_for(lambda: healer.lost(lambda queue: 10_000).again, what="what was given back", seconds=5)
+    assert again.execution_id == message.execution_id
+    second = hand.claim(again)
+    assert hand.commit(second, failed()).ended is not None
+
+
+def test_a_lease_that_was_kept_and_is_dropped_is_given_back(
+    home: Home, hand: Hand, acme: Tenant, tier: Persistence, healer: PostgresHealing
+) -> None:
+    message = start(home, acme, tier=tier)
+    first = hand.claim(message)
+    hand.redis.tier._adopt(saver_of(first))  # type: ignore[union-attr]
+    assert home.query("SELECT status FROM farm.node_execution") == [("leased",)]
+
+    del first
+    gc.collect()
+
+    (again,) = wait_for(lambda: healer.lost(lambda queue: 10_000).again, what="what was given back", seconds=5)
+    assert again.execution_id == message.execution_id
+
+
+def test_no_more_siblings_are_let_go_than_may_run_at_once(
+    home: Home, hand: Hand, acme: Tenant, tier: Persistence
+) -> None:
+    claimed = hand.claim(start(home, acme, tier=tier, max_concurrency=2))
+    begun = begin(claimed, *(f"node{n}" for n in range(6)))
+    begun.max_concurrency = 2
+    one, two = map(hand.claim, hand.commit(claimed, begun).ready)
+    for sibling in (one, two):
+        hand.commit(sibling, settled(sibling))
+    place = saver_of(one).place
+
+    hand.behind.recall(place)
+
+    in_postgres = replace(one.message, epoch=0)
+    assert sorted(status for status, _ in hand.siblings(in_postgres)) == [*["done"] * 2, *["held"] * 2, *["ready"] * 2]
+
+
+def test_a_message_that_comes_twice_takes_nothing_from_the_thread_that_works_on_it(
+    home: Home, hand: Hand, acme: Tenant, tier: Persistence
+) -> None:
+    message = start(home, acme, tier=tier)
+    first = hand.claim(message)
+
+    assert hand.refusal(message) == "busy"
+
+    (to_one,) = hand.commit(first, begin(first, "one")).ready
+    one = hand.claim(to_one)
+    assert hand.refusal(to_one) == "busy"
+    hand.commit(one, go_on(one))
+    wait_for(lambda: run_status(home, message) == "success", what="the run's end, whoever hands it in")
+
+
+def test_what_takes_long_is_renewed(home: Home, hands: Callable[..., Hand], acme: Tenant, tier: Persistence) -> None:
+    hand = hands(lease_seconds=0.3)
+    claimed = hand.claim(start(home, acme, tier=tier))
+    place = saver_of(claimed).place
+    client = hand.scripts.servers.of(place.key).client
+    lease = f"x:{claimed.message.execution_id.hex}"
+
+    def renewed() -> bool:
+        return len(str(client.hget(place.key, lease)).split(",")) == 5
+
+    wait_for(renewed, what="a lease that was renewed", seconds=5)
+
+
+@pytest.fixture
+def full(tmp_path: Path) -> Iterator[Valkey]:
+    """A server of the test's own, which may be filled."""
+    made = Valkey(tmp_path).start()
+    yield made
+    made.kill()
+
+
+def test_a_full_server_gives_what_it_has(
+    home: Home, acme: Tenant, tier: Persistence, full: Valkey, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hand = Hand(home, "hand", full.url)
+    monkeypatch.setattr(hand.behind, "begin", lambda: None)  # nothing has arrived in Postgres
+    first = hand.claim(start(home, acme, tier=tier))
+    (to_one,) = hand.commit(first, begin(first, "one")).ready
+    one = hand.claim(to_one)
+    with full.client() as client:
+        client.config_set("maxmemory", 1)
+
+    committed = hand.commit(one, go_on(one))
+
+    assert committed.ended is not None
+    assert home.query("SELECT node, attempts FROM farm.node_execution WHERE node = 'one'") == [("one", 1)]
+    hand.stop()
