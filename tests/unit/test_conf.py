@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from agentfarm.conf import Sentinels, forget_settings, is_loopback, settings
+from agentfarm.conf import Cluster, Sentinels, forget_settings, is_loopback, settings
 from agentfarm.errors import Misconfigured
 
 GOOD = {
@@ -90,6 +90,33 @@ def test_an_address_of_sentinels_is_read(environment: pytest.MonkeyPatch) -> Non
     assert Sentinels.parse("redis://one:26379/0") is None
 
 
+def test_an_address_of_a_cluster_is_read(environment: pytest.MonkeyPatch) -> None:
+    read = Cluster.parse("clusters://me:a%40b@one,[::1]:7")
+
+    assert read == Cluster((("one", 6379), ("::1", 7)), "me", "a@b", is_encrypted=True)
+    assert read.url_of("::1", 7) == "rediss://me:a%40b@[::1]:7/0"
+    assert Cluster.parse("redis://one:6379/0") is None
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "cluster://:secret-pw@",
+        "cluster://:secret-pw@one:port",
+        "cluster://:secret-pw@one/3",
+        "cluster://:secret-pw@one?password=secret-pw",
+        "mysql://:secret-pw@one",
+    ],
+)
+def test_a_wrong_address_of_a_cluster_is_named_and_not_shown(environment: pytest.MonkeyPatch, url: str) -> None:
+    environment.setenv("AGENTFARM_REDIS_TIER_URL", url)
+
+    with pytest.raises(Misconfigured, match="AGENTFARM_REDIS_TIER_URL") as refused:
+        settings()
+
+    assert "secret-pw" not in str(refused.value)
+
+
 @pytest.mark.parametrize(
     "url",
     [
@@ -100,7 +127,7 @@ def test_an_address_of_sentinels_is_read(environment: pytest.MonkeyPatch) -> Non
         "sentinel://:secret-pw@one/farm?pasword=secret-pw",
     ],
 )
-@pytest.mark.parametrize("name", ["REDIS_URL", "CELERY_BROKER_URL"])
+@pytest.mark.parametrize("name", ["REDIS_URL", "CELERY_BROKER_URL", "AGENTFARM_REDIS_TIER_URL"])
 def test_a_wrong_address_of_sentinels_is_named_and_not_shown(
     environment: pytest.MonkeyPatch, name: str, url: str
 ) -> None:

@@ -28,7 +28,7 @@ class Watched:
             (folder / name).mkdir()
         self._primary = Valkey(folder / "primary", password=PASSWORD).start()
         follows = ("--replicaof", f"127.0.0.1 {self._primary.port}")
-        self._replica = Valkey(folder / "replica", *follows, password=PASSWORD).start()
+        self.replica = Valkey(folder / "replica", *follows, password=PASSWORD).start()
         told = SENTINEL.format(port=free_port(), service=SERVICE, primary=self._primary.port, password=PASSWORD)
         configuration = folder / "sentinel" / "sentinel.conf"
         configuration.write_text(told)
@@ -46,8 +46,23 @@ class Watched:
             wait_for(lambda: _has_all(client), what="a replica that has all")
         self._primary.kill()
 
+    def cut_replica_off(self) -> None:
+        """What the primary takes from now on, the replica lacks; the Sentinel promotes it all the same."""
+        with self._primary.client() as primary, self.replica.client() as replica:
+            wait_for(lambda: _has_all(primary), what="a replica that has all until now")
+            replica.config_set("masterauth", "none that the primary knows")
+            primary.client_kill_filter(_type="replica")
+            wait_for(lambda: primary.info("replication")["connected_slaves"] == 0, what="a replica that is cut off")
+
+    def lose_primary_now(self) -> None:
+        """Back when the Sentinel names the other."""
+        before = self._primary.port
+        self._primary.kill()
+        with self._sentinel.client() as client:
+            wait_for(lambda: client.sentinel_master(SERVICE)["port"] != before, what="a new primary", seconds=60)
+
     def stop(self) -> None:
-        for server in (self._sentinel, self._replica, self._primary):
+        for server in (self._sentinel, self.replica, self._primary):
             server.kill()
 
     def _is_watched(self) -> bool:
