@@ -2,7 +2,6 @@
 
 celery        the app, found by `-A workers`
 tasks         the one task, three lines
-loop          one event loop a process, for async nodes
 lifecycle     what a worker process does before its first message and after its last
 drain         how a worker ends while its nodes still run
 telling       what Flower hears of nodes that had no message of their own

@@ -78,6 +78,7 @@ class Claims:
         self._savers_lock = threading.Lock()  # a set that is added to meanwhile cannot be read
         if redis is not None:
             redis.renewal.holding = self._held_in_redis
+            redis.behind.when_recalled = self._give_back_strays
         self._committing = Working()  # by run: what such a commit leases is in `_working` only at its end
 
     def claim(self, message: ExecuteNode) -> Claimed | Refused:
@@ -256,8 +257,6 @@ class Claims:
     def _give_back(self, held: Held, *, at_once: bool = True) -> None:
         if isinstance(held, RedisHeld) and self.redis is not None:
             self.redis.behind.give_back(held)
-            # It may have been recalled before, and been leased to this process in Postgres then.
-            self._give_back_strays(held, at_once=at_once)
         else:
             self.worker.give_back(held, at_once=at_once)
 
@@ -309,12 +308,11 @@ class Claims:
         if self._is_open(saver):
             self._working.end(key_of(claimed.message))
         if isinstance(saver.held, RedisHeld) and self.redis is not None:
-            self.redis.behind.recall_later(saver.held.place)
-            self._give_back_strays(saver.held)
+            self.redis.behind.recall_later(saver.held)
         else:
             self._give_back_strays(saver.held, saver.held)
 
-    def _give_back_strays(self, lost: Held, first: Held | None = None, *, at_once: bool = True) -> None:
+    def _give_back_strays(self, lost: Held, first: Held | None = None) -> None:
         """What Postgres has leased of this run to this process, and nobody here works on. Never raises."""
         key = run_key(lost)
 
@@ -325,8 +323,7 @@ class Claims:
                 return None
             return [held for held in found if not self._working.has(key_of(held))]
 
-        answer = LostAnswer(lost.tenant_id, lost.run_id, lost.worker, first, judge)
-        self.worker.give_back_strays(answer, at_once=at_once)
+        self.worker.give_back_strays(LostAnswer(lost.tenant_id, lost.run_id, lost.worker, first, judge))
 
     def done(self, claimed: Claimed) -> None:
         """Committed, or lost: nothing is to be given back."""

@@ -112,17 +112,13 @@ class WorkerLease:
         if at_once:
             self._wake.set()
 
-    def give_back_strays(self, lost: LostAnswer, *, at_once: bool = True) -> None:
-        """Let another have what a call may have leased to this process unnoticed. Never blocks, never raises.
-
-        at_once  as of `give_back`
-        """
+    def give_back_strays(self, lost: LostAnswer) -> None:
+        """Let another have what a call may have leased to this process unnoticed. Never blocks, never raises."""
         now = time.monotonic()
         # Twice: a claim, or the second transaction of a settle, may be carried out as late as a statement may end.
         self._answers.append((now, lost))
         self._answers.append((now + STATEMENT_TIMEOUT_SECONDS + 1, lost))
-        if at_once:
-            self._wake.set()
+        self._wake.set()
 
     def take_no_more(self) -> None:
         """From now on no claim of this process succeeds."""

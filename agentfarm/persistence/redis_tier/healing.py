@@ -13,7 +13,7 @@ from typing import Final
 from agentfarm.errors import RedisTierUnavailable
 from agentfarm.messages import ExecuteNode
 from agentfarm.persistence.redis_tier.scripts import Look, Place, RedisScripts, message_of_open
-from agentfarm.persistence.redis_tier.write_behind import Lost, WriteBehind
+from agentfarm.persistence.redis_tier.write_behind import Holder, WriteBehind
 
 logger = logging.getLogger(__name__)
 
@@ -75,14 +75,16 @@ class RedisHealing:
                     again += self._see_to(run, look)
         return tuple(again)
 
-    def _find_lost(self, run: Moved, look: Look | None, identity: str, alive: frozenset[int]) -> Sequence[Lost] | None:
+    def _find_lost(
+        self, run: Moved, look: Look | None, identity: str, alive: frozenset[int]
+    ) -> Sequence[Holder] | None:
         """Of a run that is to be recalled, what was lost with its holders, if anything; None: it goes well."""
         if look is None or look.epoch < run.place.epoch:
             return () if run.started_seconds >= OPENED_SECONDS or run.entry else None
         if look.epoch > run.place.epoch:  # it has been recalled meanwhile, and another one begun
             return None
         lost = [
-            Lost(one.checkpoint_id, one.execution_id, one.worker)
+            Holder(one.checkpoint_id, one.execution_id, one.worker)
             for one in look.open
             if one.worker is not None and (one.is_late or one.worker not in alive)
         ]

@@ -194,6 +194,7 @@ class RedisTier:
                 return
             fence = self.behind.recall(saver.place, keep=saver.held, needs=saver.saved_last)
             if fence is None:
+                self.behind.when_recalled(saver.held)
                 raise LeaseLost(execution_id=str(saver.held.execution_id))
             saver.adopted(fence)
 

@@ -21,7 +21,7 @@ from agentfarm.persistence.database import Database, Databases
 from agentfarm.persistence.execution_keys import start_message
 from agentfarm.persistence.leases import Held
 from agentfarm.persistence.redis_tier.entries import APPLY, Batch
-from agentfarm.persistence.redis_tier.scripts import Place, RedisScripts, Waiting, thread_key
+from agentfarm.persistence.redis_tier.scripts import KEPT_MS, Place, RedisScripts, Waiting, thread_key
 from agentfarm.persistence.redis_tier.servers import Server
 from agentfarm.records import Committed, Ended
 
@@ -39,12 +39,14 @@ SILENT_SECONDS: Final = 5.0
 #: After Redis or Postgres did not answer.
 PAUSE_SECONDS: Final = 1.0
 
-RECALL: Final = wire.function("recall", "uuid uuid uuid int8 uuid[] uuid[] int8[] uuid uuid int8 int8")
+RECALL: Final = wire.function(
+    "recall", "uuid uuid uuid int8 uuid[] uuid[] int8[] uuid[] uuid[] int8[] uuid uuid int8 int8"
+)
 
 
 @dataclass(frozen=True, slots=True)
-class Lost:
-    """An execution that a worker held in Redis when it was lost."""
+class Holder:
+    """Which worker holds an execution in Redis, or held it when it was lost."""
 
     checkpoint_id: UUID
     execution_id: UUID
@@ -67,18 +69,20 @@ def redis_held(place: Place, message: ExecuteNode, token: int, worker: int) -> R
 class WriteBehind:
     """One a process.
 
-    tell  what became ready or ended by what nobody waits for here: it is to be published and announced
+    tell           what became ready or ended by what nobody waits for here: it is to be published and announced
+    when_recalled  the run of what was given back is Postgres', which may have leased it to this process
     """
 
     def __init__(self, scripts: RedisScripts, databases: Databases, *, seconds: float = BEHIND_SECONDS) -> None:
         self.scripts = scripts
         self.databases = databases
         self.tell: Callable[[Committed], None] = lambda committed: None
+        self.when_recalled: Callable[[Held], None] = lambda held: None
         self._brings_again_at = 0.0
         self._seconds = seconds
         self._lock = threading.Lock()
         self._dirty: dict[str, Place] = {}
-        self._recalls: deque[Place] = deque()
+        self._recalls: deque[RedisHeld] = deque()
         self._wake = threading.Event()
         self._stopping = False
         self._thread: threading.Thread | None = None
@@ -132,21 +136,30 @@ class WriteBehind:
         *,
         keep: Held | None = None,
         needs: int = 0,
-        lost: Sequence[Lost] = (),
+        lost: Sequence[Holder] = (),
+        given_back: Held | None = None,
         is_blind: bool = False,
     ) -> int | None:
         """The run goes on in Postgres, from its last commit as far as Redis can tell of it. What is ready is told.
 
-        is_blind Redis is known to be silent, and is not asked
-        keep     lease this one to its holder, who executes it and could not save something
-        needs    … if this entry has arrived: the last that it could
-        returns  the fence of what is kept; None where nothing is
-        raises   StoreUnavailable: it may have been recalled, and the healer publishes what is ready
+        What other workers hold stays theirs, as far as Redis can tell of it: they commit it in Postgres.
+
+        keep        lease this one to its holder, who executes it and could not save something
+        needs       … if this entry has arrived: the last that it could
+        lost        whose holders are dead, or silent
+        given_back  whose holder does not work on it any more
+        is_blind    Redis is known to be silent, and is not asked
+        returns     the fence of what is kept; None where nothing is
+        raises      StoreUnavailable: it may have been recalled, and the healer publishes what is ready
         """
+        held: list[Holder] = []
         if not is_blind:
             self._bring_last(place)
+            known: list[Holder | Held | None] = [*lost, given_back, keep]
+            decided = {(one.checkpoint_id, one.execution_id) for one in known if one is not None}
+            held = [one for one in self._holders(place) if (one.checkpoint_id, one.execution_id) not in decided]
         database = self.databases.at(place.home)
-        answer = database.call(RECALL, _recall_params(place, keep, needs, lost), again=True)
+        answer = database.call(RECALL, _recall_params(place, keep, needs, lost, held), again=True)
         if not is_blind:
             self._forget(place)
         ready, fence = [], None
@@ -173,6 +186,18 @@ class WriteBehind:
         except AgentFarmError as error:  # Redis is silent; or Postgres refuses what it has, which is executed again
             logger.warning("a run goes on without what Redis has of it", extra={"code": error.code, **_ids(place)})
 
+    def _holders(self, place: Place) -> list[Holder]:
+        """Who works on what of the run; nobody, where Redis does not answer, or has not the memory that it had."""
+        try:
+            server = self.scripts.servers.of(place.key)
+            look = self.scripts.look_many(server, [(place.key, place.epoch)], late_ms=KEPT_MS, lease_ms=KEPT_MS)[0]
+            if look is None or look.epoch != place.epoch or look.server != server.identity():
+                return []
+        except RedisTierUnavailable:
+            logger.warning("what a run's workers hold is executed again", extra=_ids(place))
+            return []
+        return [Holder(one.checkpoint_id, one.execution_id, one.worker) for one in look.open if one.worker is not None]
+
     def _hand_in(self, place: Place, waiting: Waiting) -> tuple[Committed, bool]:
         """What came of it, and whether that was all that there will be."""
         batch = _batch(place, waiting)
@@ -194,11 +219,11 @@ class WriteBehind:
 
         Takes no lock: the garbage collector calls it.
         """
-        self._recalls.append(held.place)
+        self._recalls.append(held)
 
-    def recall_later(self, place: Place) -> None:
-        """Nobody knows what a call has done there. Never blocks, never raises."""
-        self._recalls.append(place)
+    def recall_later(self, held: RedisHeld) -> None:
+        """Nobody knows what a commit of it has done there. Never blocks, never raises."""
+        self._recalls.append(held)
         self.begin()
 
     def touch(self, place: Place) -> None:
@@ -265,7 +290,9 @@ class WriteBehind:
     def _recall_all(self) -> None:
         """Where Postgres does not answer, it is tried again."""
         while self._recalls:
-            self.recall(self._recalls[0])
+            held = self._recalls[0]
+            self.recall(held.place, given_back=held)
+            self.when_recalled(held)
             self._recalls.popleft()
 
     def _hand_in_all(self, server: Server, places: Sequence[Place]) -> None:
@@ -335,19 +362,28 @@ def _judge(batch: Batch, answer: wire.Answer) -> tuple[Committed, int, bool]:
     return Committed(ready=ready, ended=ended), batch.last.number, True
 
 
-def _recall_params(place: Place, keep: Held | None, needs: int, lost: Sequence[Lost]) -> list[wire.Param]:
+def _recall_params(
+    place: Place, keep: Held | None, needs: int, lost: Sequence[Holder], held: Sequence[Holder]
+) -> list[wire.Param]:
     return [
         place.tenant_id.bytes,
         place.thread_id.bytes,
         place.run_id.bytes,
         wire.put_int8(place.epoch),
-        wire.put_uuids(one.checkpoint_id.bytes for one in lost),
-        wire.put_uuids(one.execution_id.bytes for one in lost),
-        wire.put_bigints(one.worker for one in lost),
+        *_holder_params(lost),
+        *_holder_params(held),
         keep.checkpoint_id.bytes if keep else None,
         keep.execution_id.bytes if keep else None,
         wire.put_int8(keep.worker) if keep else None,
         wire.put_int8(needs),
+    ]
+
+
+def _holder_params(holders: Sequence[Holder]) -> list[wire.Param]:
+    return [
+        wire.put_uuids(one.checkpoint_id.bytes for one in holders),
+        wire.put_uuids(one.execution_id.bytes for one in holders),
+        wire.put_bigints(one.worker for one in holders),
     ]
 
 

@@ -95,14 +95,17 @@ END $$;
 -- The run goes on here, from its last entry. Answers with what is open of it, to be published: none where it was recalled before, or is over.
 -- Of a run that was recalled before it answers with what is leased to p_worker already: an answer may have been lost.
 --  l_…                  executions that were lost in Redis with the workers that held them
+--  h_…                  executions that workers hold there: they are theirs here, too, and whoever of them is dead is found as ever. ZERO: the advance
 --  p_keep, p_keep_ckpt  this one is leased to p_worker at once: it executes it, and Redis did not take what it saved. ZERO: the advance
 --  p_needs              … if this entry has arrived: the last that it has saved. Without it, what comes now would lack what came before
 CREATE FUNCTION farm.recall(
   p_tenant uuid, p_thread uuid, p_run uuid, p_epoch bigint, l_ckpt uuid[], l_exec uuid[], l_worker bigint[],
-  p_keep_ckpt uuid, p_keep uuid, p_worker bigint, p_needs bigint)
+  h_ckpt uuid[], h_exec uuid[], h_worker bigint[], p_keep_ckpt uuid, p_keep uuid, p_worker bigint, p_needs bigint)
 RETURNS TABLE (checkpoint_id uuid, execution_id uuid, graph_id text, node text, queue text, fence bigint, is_kept boolean) LANGUAGE plpgsql AS $$
 #variable_conflict use_column
-DECLARE v_entry bigint;
+DECLARE
+  c_zero constant uuid := '00000000-0000-0000-0000-000000000000';
+  v_entry bigint;
 BEGIN
   PERFORM set_config('farm.tenant', p_tenant::text, true);
   IF NOT farm.lock_thread(p_tenant, p_thread) THEN RETURN; END IF;
@@ -117,37 +120,44 @@ BEGIN
            AND e.status = 'leased' AND e.worker = p_worker
         UNION ALL
         SELECT s.checkpoint_id, s.fence FROM farm.superstep s
-         WHERE p_keep = '00000000-0000-0000-0000-000000000000' AND s.tenant_id = p_tenant AND s.run_id = p_run AND s.checkpoint_id = p_keep_ckpt
+         WHERE p_keep = c_zero AND s.tenant_id = p_tenant AND s.run_id = p_run AND s.checkpoint_id = p_keep_ckpt
            AND s.worker = p_worker) x
      WHERE h.tenant_id = p_tenant AND h.thread_id = p_thread AND h.redis_run IS NULL AND h.entry >= p_needs;
     RETURN;
   END IF;
   RETURN QUERY
   WITH lost AS MATERIALIZED (SELECT u.c, u.e, u.w FROM unnest(l_ckpt, l_exec, l_worker) u(c, e, w)),
+  held AS MATERIALIZED (SELECT u.c, u.e, u.w FROM unnest(h_ckpt, h_exec, h_worker) u(c, e, w)),
   back AS (
     UPDATE farm.node_execution e
-       SET status = CASE WHEN k.kept IS TRUE THEN 'leased' WHEN e.published_at IS NULL THEN 'held' ELSE 'ready' END,
+       SET status = CASE WHEN k.worker IS NOT NULL THEN 'leased' WHEN e.published_at IS NULL THEN 'held' ELSE 'ready' END,
            fence = e.fence + 1, available_at = clock_timestamp(), publishes = 1,
            published_at = CASE WHEN e.published_at IS NOT NULL THEN clock_timestamp() END,
-           attempts = e.attempts + CASE WHEN k.kept IS TRUE OR l.w IS NOT NULL THEN 1 ELSE 0 END,
-           worker = CASE WHEN k.kept IS TRUE THEN p_worker END, started_at = CASE WHEN k.kept IS TRUE THEN clock_timestamp() END,
+           attempts = e.attempts + CASE WHEN k.worker IS NOT NULL OR l.w IS NOT NULL THEN 1 ELSE 0 END,
+           worker = k.worker, started_at = CASE WHEN k.worker IS NOT NULL THEN clock_timestamp() END,
            -- Redis may have forgotten that one was begun: a second attempt continues what a first one has saved, and a first one does not look.
            lost_to = CASE WHEN l.w IS NOT NULL THEN farm.note_loss(e.lost_to, l.w, e.attempts + 1, farm.how_lost(l.w))
-                          WHEN k.kept IS TRUE OR e.published_at IS NULL THEN e.lost_to
+                          WHEN k.worker IS NOT NULL OR e.published_at IS NULL THEN e.lost_to
                           ELSE farm.note_loss(e.lost_to, NULL, e.attempts, 'given_back') END
       FROM farm.run r, farm.node_execution x LEFT JOIN lost l ON l.c = x.checkpoint_id AND l.e = x.execution_id
-           CROSS JOIN LATERAL (SELECT x.checkpoint_id = p_keep_ckpt AND x.execution_id = p_keep AND v_entry >= p_needs AS kept) k
+           LEFT JOIN held h ON h.c = x.checkpoint_id AND h.e = x.execution_id
+           CROSS JOIN LATERAL (SELECT x.checkpoint_id = p_keep_ckpt AND x.execution_id = p_keep AND v_entry >= p_needs AS is_kept) m
+           CROSS JOIN LATERAL (SELECT CASE WHEN m.is_kept THEN p_worker ELSE h.w END AS worker) k
      WHERE r.tenant_id = p_tenant AND r.run_id = p_run
        AND x.tenant_id = p_tenant AND x.run_id = p_run AND x.status = 'in_redis'
        AND e.tenant_id = p_tenant AND e.run_id = p_run AND e.checkpoint_id = x.checkpoint_id AND e.execution_id = x.execution_id
-    RETURNING e.checkpoint_id, e.execution_id, r.graph_id, e.node, e.queue, e.fence, e.status)
-  SELECT b.checkpoint_id, b.execution_id, b.graph_id, b.node, b.queue, b.fence, b.status = 'leased' FROM back b WHERE b.status <> 'held';
-  IF p_keep = '00000000-0000-0000-0000-000000000000' AND v_entry >= p_needs THEN
-    RETURN QUERY
-    UPDATE farm.superstep s SET worker = p_worker, fence = s.fence + 1, attempts = s.attempts + 1
-     WHERE s.tenant_id = p_tenant AND s.run_id = p_run AND s.checkpoint_id = p_keep_ckpt AND s.worker IS NULL
-       AND NOT EXISTS (SELECT FROM farm.node_execution e WHERE e.tenant_id = p_tenant AND e.run_id = p_run AND e.checkpoint_id = p_keep_ckpt
+    RETURNING e.checkpoint_id, e.execution_id, r.graph_id, e.node, e.queue, e.fence, e.status, coalesce(m.is_kept, false) AS is_kept)
+  SELECT b.checkpoint_id, b.execution_id, b.graph_id, b.node, b.queue, b.fence, b.is_kept FROM back b WHERE b.status = 'ready' OR b.is_kept;
+  RETURN QUERY
+  WITH advance AS MATERIALIZED (
+    SELECT p_keep_ckpt AS c, p_worker AS w, true AS is_kept WHERE p_keep = c_zero AND v_entry >= p_needs
+    UNION ALL
+    SELECT u.c, u.w, false FROM unnest(h_ckpt, h_exec, h_worker) u(c, e, w) WHERE u.e = c_zero AND (p_keep IS NULL OR p_keep <> c_zero)),
+  led AS (
+    UPDATE farm.superstep s SET worker = a.w, fence = s.fence + 1, attempts = s.attempts + 1 FROM advance a
+     WHERE s.tenant_id = p_tenant AND s.run_id = p_run AND s.checkpoint_id = a.c AND s.worker IS NULL
+       AND NOT EXISTS (SELECT FROM farm.node_execution e WHERE e.tenant_id = p_tenant AND e.run_id = p_run AND e.checkpoint_id = a.c
                           AND e.status IN ('held', 'ready', 'leased'))
-    RETURNING s.checkpoint_id, p_keep, '', '', '', s.fence, true;
-  END IF;
+    RETURNING s.checkpoint_id, s.fence, a.is_kept)
+  SELECT l.checkpoint_id, c_zero, '', '', '', l.fence, true FROM led l WHERE l.is_kept;
 END $$;

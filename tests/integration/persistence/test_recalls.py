@@ -9,14 +9,15 @@ from typing import Any, cast
 import pytest
 
 from agentfarm.engine.steps import SegmentResult
-from agentfarm.errors import StoreUnavailable
+from agentfarm.errors import LeaseLost, StoreUnavailable
 from agentfarm.persistence.database import Database
 from agentfarm.persistence.healing import PostgresHealing
+from agentfarm.persistence.redis_tier.healing import RedisHealing
 from agentfarm.persistence.redis_tier.saver import RedisSaver
 from agentfarm.records import Claimed
 from agentfarm.run_options import Persistence
 from agentfarm.tenancy import Tenant
-from tests.integration.persistence.farmhands import Hand, begin, go_on, run_status, settled, start
+from tests.integration.persistence.farmhands import Hand, advanced, begin, go_on, run_status, settled, start
 from tests.integration.persistence.postgres import Home, wait_for
 from tests.integration.streaming.valkey import Valkey
 
@@ -176,3 +177,58 @@ def test_a_full_server_gives_what_it_has(
     assert committed.ended is not None
     assert home.query("SELECT node, attempts FROM farm.node_execution WHERE node = 'one'") == [("one", 1)]
     hand.stop()
+
+
+def test_what_a_living_worker_holds_stays_its_own(
+    home: Home, hands: Callable[..., Hand], acme: Tenant, tier: Persistence
+) -> None:
+    dying, living = hands("dying"), hands("living")
+    claimed = dying.claim(start(home, acme, tier=tier))
+    to_one, to_two, to_three = dying.commit(claimed, begin(claimed, "one", "two", "three")).ready
+    one, two = dying.claim(to_one), living.claim(to_two)
+    assert dying.redis is not None
+    healing = RedisHealing(living.scripts, living.behind, late_seconds=60.0, lease_seconds=60.0)
+    dying.lease.stop()
+
+    PostgresHealing(home.ops, home.app, home.settings, redis=healing).in_redis()
+
+    nodes = home.query("SELECT node, status, attempts FROM farm.node_execution WHERE NOT alone ORDER BY node")
+    assert nodes == [("one", "ready", 1), ("three", "ready", 0), ("two", "leased", 1)]
+    committed = living.commit(two, settled(two))
+    assert committed.advance is None
+    for message in (to_one, to_three):
+        again = living.claim(replace(message, epoch=0))
+        committed = living.commit(again, settled(again))
+    assert committed.advance is not None
+    with pytest.raises(LeaseLost):
+        dying.commit(one, settled(one))
+    nodes = home.query("SELECT node, status, attempts FROM farm.node_execution WHERE NOT alone ORDER BY node")
+    assert nodes == [("one", "done", 2), ("three", "done", 1), ("two", "done", 1)]
+
+
+def test_the_advance_that_a_living_worker_holds_stays_its_own(
+    home: Home, hand: Hand, acme: Tenant, tier: Persistence
+) -> None:
+    claimed = hand.claim(start(home, acme, tier=tier))
+    (to_one,) = hand.commit(claimed, begin(claimed, "one", sole=False)).ready
+    one = hand.claim(to_one)
+    advance = hand.commit(one, settled(one)).advance
+    assert advance is not None
+
+    hand.behind.recall(saver_of(advance).place)
+
+    assert hand.commit(advance, advanced(advance)).ended is not None
+
+
+def test_what_is_given_back_is_nobodys(
+    home: Home, hand: Hand, acme: Tenant, tier: Persistence, healer: PostgresHealing
+) -> None:
+    claimed = hand.claim(start(home, acme, tier=tier))
+    to_one, to_two = hand.commit(claimed, begin(claimed, "one", "two")).ready
+    one, two = hand.claim(to_one), hand.claim(to_two)
+
+    hand.executions.release(one)
+
+    nodes = "SELECT node, status FROM farm.node_execution WHERE NOT alone ORDER BY node"
+    wait_for(lambda: home.query(nodes) == [("one", "ready"), ("two", "leased")], what="the run, recalled")
+    assert hand.commit(two, settled(two)).advance is None
