@@ -232,15 +232,22 @@ class ThreadQuery:
 class Sweep:
     """What one sweep of a home found.
 
-    again  to be published once more
+    again  to be published once more, and marked as published: whoever has them sends them before anything else
     later  how many were taken over as well, and are published after a delay, since they were lost before
-    dead   buried after their last attempt
+    spent  these have had their attempts, and are to be buried
     """
 
     again: tuple[ExecuteNode, ...] = ()
     later: int = 0
-    dead: tuple[ExecuteNode, ...] = ()
-    ended: tuple[Ended, ...] = ()  # runs buried now, and ended ones that nobody announced
+    spent: tuple[ExecuteNode, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Buried:
+    """A run that was given up with one of its executions. again: the start of the run that waited behind it"""
+
+    ended: Ended
+    again: tuple[ExecuteNode, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

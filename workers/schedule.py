@@ -1,4 +1,4 @@
-"""Beat: the healer, as a thread of the beat process. `celery -A workers beat`; several may run.
+"""Beat: the healer and the cleaner, threads of the beat process. `celery -A workers beat`; several may run.
 
 No heal message travels on the queue: a healer that waits behind the work it is to heal heals nothing, and one that
 needs a worker cannot notice that all are dead (docs/decisions/0006). Celery's own schedule is empty.
@@ -17,7 +17,8 @@ from celery import signals
 from agentfarm import wiring
 from agentfarm.conf import settings
 from agentfarm.errors import Unavailable
-from agentfarm.flow.heal import publish_due, sweep_once
+from agentfarm.flow.farm import Farm
+from agentfarm.flow.heal import clean_up_once, publish_due, sweep_once
 from agentfarm.records import Delayed
 from workers.drain import skip_finalization
 
@@ -30,10 +31,26 @@ STOP_SECONDS = 5.0
 TOGETHER_SECONDS = 0.01
 
 
-class Healer(threading.Thread):
-    """Sweeps every so many seconds until it is stopped, whatever a sweep raises.
+class Periodic(threading.Thread):
+    """Does something every so many seconds until it is stopped, whatever comes of it."""
 
-    sweep    answers with the retries that will be due before the next sweep, the first first
+    def __init__(self, name: str, every_seconds: float) -> None:
+        super().__init__(name=name, daemon=True)
+        self._every_seconds = every_seconds
+        self._stopping = threading.Event()
+
+    def end_soon(self) -> None:
+        """Let what runs be the last."""
+        self._stopping.set()
+
+    def stop(self) -> None:
+        """The same. Returns when it has ended, or after STOP_SECONDS."""
+        self.end_soon()
+        self.join(STOP_SECONDS)
+
+
+class Healer(Periodic):
+    """sweep    answers with the retries that will be due before the next sweep, the first first
     publish  gets each of them when it is due
     """
 
@@ -43,15 +60,13 @@ class Healer(threading.Thread):
         publish: Callable[[Sequence[Delayed]], object],
         every_seconds: float,
     ) -> None:
-        super().__init__(name="healer", daemon=True)
+        super().__init__("healer", every_seconds)
         self._sweep, self._publish = sweep, publish
-        self._every_seconds = every_seconds
-        self._stopping = threading.Event()
 
     def run(self) -> None:
         while not self._stopping.is_set():
             soon: Sequence[Delayed] = ()
-            with _going_on():
+            with _going_on(self.name):
                 soon = self._sweep()
             self._wait(soon, time.monotonic() + self._every_seconds)
 
@@ -64,49 +79,72 @@ class Healer(threading.Thread):
             now = time.monotonic()
             due = [one for one in soon[at:] if one.due_at <= now]
             at += len(due)
-            with _going_on():
+            with _going_on(self.name):
                 self._publish(due)
         self._stopping.wait(max(0.0, end - time.monotonic()))
 
-    def stop(self) -> None:
-        """Let the running sweep end. Returns when it has, or after STOP_SECONDS."""
-        self._stopping.set()
-        self.join(STOP_SECONDS)
+
+class Cleaner(Periodic):
+    """Beside the healer: to delete a large thread may take half a minute, and the next sweep is due in a second."""
+
+    def __init__(self, clean_up: Callable[[], object], every_seconds: float) -> None:
+        super().__init__("cleaner", every_seconds)
+        self._clean_up = clean_up
+
+    def run(self) -> None:
+        while not self._stopping.is_set():
+            with _going_on(self.name):
+                self._clean_up()
+            self._stopping.wait(self._every_seconds)
 
 
 @contextmanager
-def _going_on() -> Iterator[None]:
+def _going_on(who: str) -> Iterator[None]:
     """A healer that ends in silence would leave the farm without one while beat looks alive."""
     try:
         yield
     except Unavailable as error:
-        logger.warning("a sweep did not end; the next finds the same", extra={"code": error.code})
+        logger.warning("a sweep did not end; the next finds the same", extra={"code": error.code, "who": who})
     except Exception:
-        logger.exception("a sweep failed")
+        logger.exception("a sweep failed", extra={"who": who})
 
 
 def install() -> None:
-    """Begin healing when Celery's beat begins."""
+    """Begin healing and cleaning up when Celery's beat begins."""
     signals.beat_init.connect(_begin, weak=False)
     signals.beat_init.connect(end_once, weak=False)
 
 
+#: Two threads ask for the farm of this process, which is made when it is first asked for.
+_making = threading.Lock()
+
+
+def _farm() -> Farm:
+    with _making:
+        return wiring.farm()
+
+
 def _sweep() -> Sequence[Delayed]:
-    soon = sweep_once(wiring.farm()).soon
+    soon = sweep_once(_farm()).soon
     if (file := settings().health_file) is not None:
         file.touch()
     return soon
 
 
 def _begin(**_: object) -> None:
-    healer = Healer(
-        _sweep,
-        lambda due: publish_due(wiring.farm(), due),
-        settings().heal_seconds,
-    )
+    every_seconds = settings().heal_seconds
+    healer = Healer(_sweep, lambda due: publish_due(_farm(), due), every_seconds)
+    cleaner = Cleaner(lambda: clean_up_once(_farm()), every_seconds)
+
+    def stop() -> None:
+        cleaner.end_soon()
+        healer.stop()
+        cleaner.stop()
+
     healer.start()
-    atexit.register(healer.stop)
-    logger.info("healing every %s s", settings().heal_seconds)
+    cleaner.start()
+    atexit.register(stop)
+    logger.info("healing every %s s", every_seconds)
 
 
 def end_once(**_: object) -> None:

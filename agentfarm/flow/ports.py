@@ -19,6 +19,7 @@ from agentfarm.messages import ExecuteNode
 from agentfarm.records import (
     Admitted,
     BuildUse,
+    Buried,
     Claimed,
     Committed,
     Delayed,
@@ -202,21 +203,31 @@ class Stores(Protocol):
 
 
 class Healing(Protocol):
-    """persistence/healing.py: one home, as role farm_ops. Safe to run several at once; bounded work a call."""
+    """persistence/healing.py: one home, as role farm_ops. Safe to run several at once; bounded work a call.
+
+    What a call answers with to be sent is marked as sent. A thread that somebody has is left to the next sweep.
+    """
 
     def sweep(self, *, limit: int = 500) -> Sweep:
-        """Executions of dead or silent workers are ready again (fence + 1), at once or later; or buried after their
-        attempts, with their runs."""
+        """Executions of dead or silent workers are ready again (fence + 1), at once or later; or spent."""
+
+    def bury(self, spent: ExecuteNode) -> Buried | None:
+        """Give up what has had its attempts, with its run. None: there is nothing to bury, or not now."""
 
     def lost(self, queue_lengths: Callable[[str], int | None], *, limit: int = 500) -> Late:
-        """Ready and published long ago, though the queue is short; waiting runs whose thread is free. And what is due
-        soon, which is not published."""
+        """Ready and published long ago, though the queue is short. And what is due soon, which is not published."""
+
+    def waiting(self, *, limit: int = 500) -> Sequence[tuple[UUID, UUID]]:
+        """(tenant, thread) where runs wait and none runs."""
+
+    def start_waiting(self, tenant_id: UUID, thread_id: UUID) -> tuple[ExecuteNode, ...]:
+        """Begin the run whose turn it is on such a thread. (): there is none any more, or not now."""
 
     def due(self, delayed: Sequence[Delayed]) -> tuple[ExecuteNode, ...]:
         """Messages for the next tries of these nodes, now that their delay is over."""
 
-    def stalled(self, *, limit: int = 100) -> tuple[ExecuteNode, ...]:
-        """Advance messages for supersteps that are complete and that nobody moved on."""
+    def stalled(self, *, limit: int = 100) -> Sweep:
+        """Advance messages for supersteps that are complete and that nobody moved on; or spent, as executions are."""
 
     def in_redis(self, *, limit: int = 2000) -> tuple[ExecuteNode, ...]:
         """Messages to send again of runs that Redis moves. What stands still there goes on in Postgres, and is told."""

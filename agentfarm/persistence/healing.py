@@ -5,9 +5,8 @@ words are needed, as farm_app for that tenant. Several may run at once: each ski
 """
 
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import replace
 from typing import Any, Final
 from uuid import UUID
 
@@ -26,7 +25,7 @@ from agentfarm.persistence.once import KEPT_SECONDS
 from agentfarm.persistence.redis_tier.healing import Moved, RedisHealing
 from agentfarm.persistence.redis_tier.scripts import Place
 from agentfarm.persistence.tables import run
-from agentfarm.records import BuildUse, Delayed, Ended, Late, Sweep
+from agentfarm.records import BuildUse, Buried, Delayed, Ended, Late, Sweep
 from agentfarm.tenancy import Tenant
 
 #: A queue with fewer messages than this is short: what was published long ago and is still ready is not in it.
@@ -109,41 +108,35 @@ class PostgresHealing:
     # ----------------------------------------------------------------------- dead workers
 
     def sweep(self, *, limit: int = 500) -> Sweep:
-        """Executions of dead or silent workers are ready again, or buried. Raises StoreUnavailable."""
+        """Executions of dead or silent workers are ready again, or spent. Raises StoreUnavailable."""
         found = self._find(_SWEEP, lease=self.lease_seconds, max=self.max_attempts, limit=limit)
-        again = [self._message(row) for row in found if row.action == "again"]
-        swept = self._bury(again, [self._message(row) for row in found if row.action == "bury"])
-        return replace(swept, later=sum(row.action == "later" for row in found))
+        return _swept((row.action, self._message(row)) for row in found)
 
-    def _bury(self, again: list[ExecuteNode], over: Iterable[ExecuteNode]) -> Sweep:
-        """One transaction each: under the thread's lock, as the tenant."""
-        dead, ended = [], []
-        for message in over:
-            answer = self.app.call(
-                BURY,
-                [
-                    message.tenant_id.bytes,
-                    message.run_id.bytes,
-                    message.checkpoint_id.bytes,
-                    message.execution_id.bytes,
-                    wire.put_seconds(self.lease_seconds),
-                    wire.put_int4(self.max_attempts),
-                ],
-            )
-            if answer.raw("buried") is None:
-                continue  # somebody else was faster, or the run is over
-            dead.append(message)
-            error = orjson.loads(answer.data("error")[1:])  # jsonb's version byte
-            thread_id, forget = answer.uuid("thread"), answer.flag("forget")
-            ended.append(Ended(message.tenant_id, self.home, message.run_id, thread_id, "error", error, forget))
-            place = (answer.text("next_graph"), answer.text("next_queue"))
-            again += self._next(message.tenant_id, answer.find_uuid("next_run"), *place)
-        return Sweep(again=tuple(again), dead=tuple(dead), ended=tuple(ended))
+    def bury(self, spent: ExecuteNode) -> Buried | None:
+        """One transaction, as the tenant. Raises StoreUnavailable: it may have been buried."""
+        answer = self.app.call(
+            BURY,
+            [
+                spent.tenant_id.bytes,
+                spent.run_id.bytes,
+                spent.checkpoint_id.bytes,
+                spent.execution_id.bytes,
+                wire.put_seconds(self.lease_seconds),
+                wire.put_int4(self.max_attempts),
+            ],
+        )
+        if answer.raw("buried") is None:
+            return None  # somebody else was faster, the run is over, or somebody has its thread
+        error = orjson.loads(answer.data("error")[1:])  # jsonb's version byte
+        thread_id, forget = answer.uuid("thread"), answer.flag("forget")
+        ended = Ended(spent.tenant_id, self.home, spent.run_id, thread_id, "error", error, forget)
+        place = (answer.text("next_graph"), answer.text("next_queue"))
+        return Buried(ended, self._next(spent.tenant_id, answer.find_uuid("next_run"), *place))
 
     # ----------------------------------------------------------------------- lost messages
 
     def lost(self, queue_lengths: Callable[[str], int | None], *, limit: int = 500) -> Late:
-        """Messages to send again; the starts of runs that wait for a thread which nobody moves; retries due soon.
+        """Messages to send again, and retries due soon.
 
         By age alone a backlog would be sent twice: what was published is believed lost where its queue is short, and of
         a long queue the oldest LONG_SHARE that are LONG_SECONDS old. Bounded by queue, so that none hides another.
@@ -152,10 +145,6 @@ class PostgresHealing:
         now = time.monotonic()
         judged = _judge_lost([row for row in found if row.why != "soon"], queue_lengths)
         again = [self._message(row) for row in self._publish(judged, due=False)] if judged else []
-        for row in self._find(_WAITING, limit=limit):
-            answer = self.app.call(START_WAITING, [row.tenant_id.bytes, row.thread_id.bytes])
-            place = (answer.text("graph"), answer.text("queue"))
-            again += self._next(row.tenant_id, answer.find_uuid("started"), *place)
         soon = sorted((_delayed(row, now) for row in found if row.why == "soon"), key=lambda one: one.due_at)
         return Late(again=tuple(again), soon=tuple(soon))
 
@@ -173,19 +162,27 @@ class PostgresHealing:
             due=due,
         )
 
-    def _next(self, tenant_id: UUID, run_id: UUID | None, graph_id: str, queue: str) -> list[ExecuteNode]:
-        return [] if run_id is None else [start_message(tenant_id, self.home, run_id, graph_id, queue)]
+    def waiting(self, *, limit: int = 500) -> Sequence[tuple[UUID, UUID]]:
+        """(tenant, thread) of threads on which runs wait and that nobody moves."""
+        return [(row.tenant_id, row.thread_id) for row in self._find(_WAITING, limit=limit)]
+
+    def start_waiting(self, tenant_id: UUID, thread_id: UUID) -> tuple[ExecuteNode, ...]:
+        """The start of the run whose turn it is; () where there is none by now, or somebody has the thread."""
+        answer = self.app.call(START_WAITING, [tenant_id.bytes, thread_id.bytes])
+        place = (answer.text("graph"), answer.text("queue"))
+        return self._next(tenant_id, answer.find_uuid("started"), *place)
+
+    def _next(self, tenant_id: UUID, run_id: UUID | None, graph_id: str, queue: str) -> tuple[ExecuteNode, ...]:
+        return () if run_id is None else (start_message(tenant_id, self.home, run_id, graph_id, queue),)
 
     # ----------------------------------------------------------------------- supersteps that nobody advances
 
-    def stalled(self, *, limit: int = 100) -> tuple[ExecuteNode, ...]:
-        """Advance messages for supersteps that are complete. One that killed as many workers as may be is buried."""
+    def stalled(self, *, limit: int = 100) -> Sweep:
+        """Advance messages for supersteps that are complete. One that killed as many workers as may be is spent."""
         found = self._find(
             _STALLED, lease=self.lease_seconds, max=self.max_attempts, age=self.lost_seconds, limit=limit
         )
-        advances = [(row.action, self._advance(row)) for row in found]
-        again = [message for action, message in advances if action == "again"]
-        return self._bury(again, [message for action, message in advances if action == "bury"]).again
+        return _swept((row.action, self._advance(row)) for row in found)
 
     def _advance(self, row: Row[Any]) -> ExecuteNode:
         return ExecuteNode(row.tenant_id, self.home, row.run_id, row.checkpoint_id, ZERO, row.graph_id, queue=row.queue)
@@ -279,6 +276,14 @@ class PostgresHealing:
         node = "" if row.execution_id == row.run_id else row.node
         key = (row.tenant_id, self.home, row.run_id, row.checkpoint_id, row.execution_id)
         return ExecuteNode(*key, graph_id=row.graph_id, node=node, queue=row.queue)
+
+
+def _swept(found: Iterable[tuple[str, ExecuteNode]]) -> Sweep:
+    """By their actions, as ops_sweep and ops_stalled have them."""
+    by_action: defaultdict[str, list[ExecuteNode]] = defaultdict(list)
+    for action, message in found:
+        by_action[action].append(message)
+    return Sweep(tuple(by_action["again"]), len(by_action["later"]), tuple(by_action["bury"]))
 
 
 def _delayed(row: Row[Any], now: float) -> Delayed:

@@ -12,6 +12,14 @@ BEGIN
   RETURN FOUND;
 END $$;
 
+-- The same for the healer, which waits for nobody: false also where somebody has it. A deletion may have it for half a minute, and
+-- everything else that stands still would wait with the healer.
+CREATE OR REPLACE FUNCTION farm.try_lock_thread(p_tenant uuid, p_thread uuid) RETURNS boolean LANGUAGE plpgsql AS $$
+BEGIN
+  PERFORM FROM farm.thread t WHERE t.tenant_id = p_tenant AND t.thread_id = p_thread FOR NO KEY UPDATE SKIP LOCKED;
+  RETURN FOUND;
+END $$;
+
 -- As messages.at_build.
 CREATE OR REPLACE FUNCTION farm.at_build(p_queue text, p_build text) RETURNS text LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
   SELECT CASE p_build WHEN '' THEN p_queue ELSE p_queue || '@' || p_build END $$;

@@ -583,7 +583,7 @@ BEGIN
 END $$;
 
 -- A node execution or an advance that has had its attempts (is_spent, is_advance_spent) is given up, and its run with it.
--- buried NULL: it was none.
+-- buried NULL: it was none, or somebody has its thread right now.
 CREATE FUNCTION farm.bury(
   p_tenant uuid, p_run uuid, p_ckpt uuid, p_exec uuid, p_lease interval, p_max int,
   OUT buried text, OUT thread uuid, OUT graph text, OUT error jsonb, OUT forget boolean, OUT next_run uuid, OUT next_graph text, OUT next_queue text) LANGUAGE plpgsql AS $$
@@ -591,7 +591,7 @@ DECLARE v_node text; v_count int; v_lost_to jsonb; v_why text;
 BEGIN
   PERFORM set_config('farm.tenant', p_tenant::text, true);
   SELECT r.thread_id, r.graph_id INTO thread, graph FROM farm.run r WHERE r.tenant_id = p_tenant AND r.run_id = p_run;
-  IF NOT FOUND OR NOT farm.lock_thread(p_tenant, thread) THEN RETURN; END IF;
+  IF NOT FOUND OR NOT farm.try_lock_thread(p_tenant, thread) THEN RETURN; END IF;
   PERFORM FROM farm.run r WHERE r.tenant_id = p_tenant AND r.run_id = p_run AND r.status = 'running';
   IF NOT FOUND THEN RETURN; END IF;
   IF p_exec = '00000000-0000-0000-0000-000000000000' THEN
@@ -618,11 +618,11 @@ BEGIN
     FROM farm.end_run(p_tenant, thread, p_run, 'error', error, NULL, true) x;
 END $$;
 
--- A run that waits for a thread which nobody moves: start it. NULL: there was none.
+-- A run that waits for a thread which nobody moves: start it. NULL: there was none, or somebody has the thread right now.
 CREATE FUNCTION farm.start_waiting(p_tenant uuid, p_thread uuid, OUT started uuid, OUT graph text, OUT queue text) LANGUAGE plpgsql AS $$
 BEGIN
   PERFORM set_config('farm.tenant', p_tenant::text, true);
-  IF farm.lock_thread(p_tenant, p_thread) THEN
+  IF farm.try_lock_thread(p_tenant, p_thread) THEN
     SELECT n.started, n.started_graph, n.started_queue INTO started, graph, queue FROM farm.start_next(p_tenant, p_thread) n;
   END IF;
 END $$;

@@ -25,6 +25,7 @@ from tests.integration.persistence.farmhands import (
     settled,
     start,
 )
+from tests.integration.persistence.healing.parts import bury, empty, start_waiting
 from tests.integration.persistence.postgres import Home, wait_for
 
 
@@ -93,7 +94,9 @@ def test_runs_that_are_cancelled_at_any_moment_end_once_and_leave_nothing_open(
 
     def heal() -> None:
         while not is_over.wait(0.05):
-            queue.extend([*healer.sweep().again, *healer.lost(lambda queue: 0).again, *healer.stalled()])
+            for swept in (healer.sweep(), healer.stalled()):
+                queue.extend([*swept.again, *(message for buried in bury(healer, swept) for message in buried.again)])
+            queue.extend([*healer.lost(empty).again, *start_waiting(healer)])
 
     all_dice = [random.Random(f"{seed} {n}") for n in range(4)]
 

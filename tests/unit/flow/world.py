@@ -5,7 +5,7 @@ from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, TypeVar
 from uuid import UUID
 
 from langgraph.store.memory import InMemoryStore
@@ -13,10 +13,12 @@ from langgraph.store.memory import InMemoryStore
 from agentfarm.errors import BrokerUnavailable, NotFound, StreamUnavailable
 from agentfarm.ids import ZERO
 from agentfarm.messages import ExecuteNode
-from agentfarm.records import BuildUse, Committed, Delayed, Ended, Event, Late, Refused, RunRow, Sweep
+from agentfarm.records import BuildUse, Buried, Committed, Delayed, Ended, Event, Late, Refused, RunRow, Sweep
 from agentfarm.tenancy import Tenant
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
+
+T = TypeVar("T")
 
 
 @dataclass
@@ -31,7 +33,11 @@ class World:
     rest: tuple[ExecuteNode, ...] = ()  # of a wave
     events: list[Event] = field(default_factory=list)
     runs: dict[UUID, RunRow] = field(default_factory=dict)
-    sweep: Sweep = field(default_factory=Sweep)
+    sweep: Sweep | Exception = field(default_factory=Sweep)
+    stalled: Sweep | Exception = field(default_factory=Sweep)
+    buried: dict[ExecuteNode, Buried | Exception | None] = field(default_factory=dict)  # what comes of burying these
+    waiting: dict[UUID, tuple[ExecuteNode, ...] | Exception] = field(default_factory=dict)  # threads, and who begins
+    in_redis: tuple[ExecuteNode, ...] | Exception = ()
     late: Late = field(default_factory=Late)
     due: tuple[ExecuteNode, ...] = ()
     expired: dict[Tenant, int] = field(default_factory=dict)  # items of stores that are over
@@ -45,6 +51,12 @@ class World:
 
     def did(self, name: str) -> list[tuple[Any, ...]]:
         return [call for call in self.calls if call[0] == name]
+
+
+def _or_raise(came: T | Exception) -> T:
+    if isinstance(came, Exception):
+        raise came
+    return came
 
 
 class FakePublisher:
@@ -138,7 +150,11 @@ class FakeHealing:
         self.world = world
 
     def sweep(self, *, limit: int = 500) -> Sweep:
-        return self.world.sweep
+        return _or_raise(self.world.sweep)
+
+    def bury(self, spent: ExecuteNode) -> Buried | None:
+        self.world.calls.append(("bury", spent))
+        return _or_raise(self.world.buried[spent])
 
     def lost(self, queue_lengths: Callable[[str], int | None], *, limit: int = 500) -> Late:
         return self.world.late
@@ -146,11 +162,17 @@ class FakeHealing:
     def due(self, delayed: Sequence[Delayed]) -> tuple[ExecuteNode, ...]:
         return self.world.due
 
-    def in_redis(self, *, limit: int = 2000) -> tuple[ExecuteNode, ...]:
-        return ()
+    def waiting(self, *, limit: int = 500) -> tuple[tuple[UUID, UUID], ...]:
+        return tuple((ZERO, thread_id) for thread_id in self.world.waiting)
 
-    def stalled(self, *, limit: int = 100) -> tuple[ExecuteNode, ...]:
-        return ()
+    def start_waiting(self, tenant_id: UUID, thread_id: UUID) -> tuple[ExecuteNode, ...]:
+        return _or_raise(self.world.waiting[thread_id])
+
+    def in_redis(self, *, limit: int = 2000) -> tuple[ExecuteNode, ...]:
+        return _or_raise(self.world.in_redis)
+
+    def stalled(self, *, limit: int = 100) -> Sweep:
+        return _or_raise(self.world.stalled)
 
     def unannounced(self, *, limit: int = 100) -> tuple[Ended, ...]:
         return ()
@@ -188,10 +210,7 @@ class FakeThreads:
 
     def forget(self, tenant: Tenant, thread_id: UUID) -> bool:
         self.world.calls.append(("forget", thread_id))
-        came = self.world.forgettable[thread_id]
-        if isinstance(came, Exception):
-            raise came
-        return came
+        return _or_raise(self.world.forgettable[thread_id])
 
 
 class FakeStores:

@@ -1,11 +1,17 @@
 import threading
 import time
 from collections.abc import Sequence
+from pathlib import Path
+from types import SimpleNamespace
 from uuid import uuid4
 
+import pytest
+
 from agentfarm.errors import StoreUnavailable
+from agentfarm.flow.heal import Healed
 from agentfarm.records import Delayed
-from workers.schedule import Healer
+from workers import schedule
+from workers.schedule import Cleaner, Healer
 
 
 class Sweeps:
@@ -36,6 +42,49 @@ def test_the_healer_goes_on_whatever_a_sweep_raises() -> None:
     assert sweep.went_on.wait(5)
     healer.stop()
     assert not healer.is_alive()
+
+
+def test_the_cleaner_goes_on_whatever_a_cleaning_raises() -> None:
+    clean_up = Sweeps(StoreUnavailable(), RuntimeError("a bug"))
+    cleaner = Cleaner(clean_up, every_seconds=0.001)
+
+    cleaner.start()
+
+    assert clean_up.went_on.wait(5)
+    cleaner.stop()
+    assert not cleaner.is_alive()
+
+
+def test_a_cleaning_that_takes_long_keeps_neither_a_sweep_nor_the_health_file_waiting(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    chosen = SimpleNamespace(heal_seconds=0.001, health_file=tmp_path / "health")
+    cleaning, swept, done, at_exit = threading.Event(), threading.Event(), threading.Event(), []
+
+    def sweep_once(farm: object) -> Healed:
+        if cleaning.is_set():
+            swept.set()
+        return Healed()
+
+    def clean_up_once(farm: object) -> None:
+        cleaning.set()
+        done.wait(20)
+
+    monkeypatch.setattr(schedule, "settings", lambda: chosen)
+    monkeypatch.setattr(schedule.wiring, "farm", lambda: None)
+    monkeypatch.setattr(schedule, "sweep_once", sweep_once)
+    monkeypatch.setattr(schedule, "clean_up_once", clean_up_once)
+    monkeypatch.setattr(schedule.atexit, "register", at_exit.append)
+
+    schedule._begin()
+
+    assert swept.wait(5)
+    assert not done.is_set()
+    assert chosen.health_file.exists()
+    done.set()
+    (stop,) = at_exit
+    stop()
+    assert {"healer", "cleaner"}.isdisjoint(thread.name for thread in threading.enumerate())
 
 
 def test_a_stop_does_not_wait_for_the_next_sweep() -> None:

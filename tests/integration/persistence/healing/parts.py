@@ -3,6 +3,8 @@
 import json
 
 from agentfarm.messages import ExecuteNode
+from agentfarm.persistence.healing import PostgresHealing
+from agentfarm.records import Buried, Sweep
 from tests.integration.persistence.farmhands import (
     Hand,
 )
@@ -15,6 +17,14 @@ def empty(queue: str) -> int:
 
 def declare_dead(home: Home, hand: Hand) -> None:
     home.query("UPDATE farm.worker SET ended_at = now() WHERE worker = %s RETURNING 1", hand.lease.worker_id())
+
+
+def bury(healer: PostgresHealing, swept: Sweep) -> list[Buried]:
+    return [buried for spent in swept.spent if (buried := healer.bury(spent)) is not None]
+
+
+def start_waiting(healer: PostgresHealing) -> list[ExecuteNode]:
+    return [started for thread in healer.waiting() for started in healer.start_waiting(*thread)]
 
 
 def lose(home: Home, message: ExecuteNode, times: int, **entry: object) -> None:

@@ -18,7 +18,7 @@ from tests.integration.persistence.farmhands import (
     run_status,
     start,
 )
-from tests.integration.persistence.healing.parts import declare_dead, lose, make_due, queue_of, waits_seconds
+from tests.integration.persistence.healing.parts import bury, declare_dead, lose, make_due, queue_of, waits_seconds
 from tests.integration.persistence.postgres import Home, wait_for
 
 
@@ -34,8 +34,9 @@ def test_a_node_that_killed_as_many_workers_as_may_be_is_buried_with_its_run(
     assert hands().refusal(message) == "busy"  # left to the healer
     swept = healer.sweep()
 
-    assert [dead.run_id for dead in swept.dead] == [message.run_id]
-    (ended,) = swept.ended
+    assert [spent.run_id for spent in swept.spent] == [message.run_id]
+    (buried,) = bury(healer, swept)
+    ended = buried.ended
     assert ended.status == "error"
     assert ended.error is not None
     assert {key: ended.error[key] for key in ("error", "node", "attempts")} == {
@@ -53,9 +54,24 @@ def test_a_node_that_killed_as_many_workers_as_may_be_is_buried_with_its_run(
     assert home.query("SELECT tenant_id, run_id, node, attempts FROM farm.dead_letter") == [
         (acme.id, message.run_id, "__start__", 6)
     ]
-    assert [(again.kind, again.tenant_id) for again in swept.again] == [("start", acme.id)]  # who waited behind it
+    assert [(again.kind, again.tenant_id) for again in buried.again] == [("start", acme.id)]  # who waited behind it
     assert run_status(home, other) == "running"
     assert healer.sweep() == type(swept)()
+
+
+def test_a_burial_waits_for_nobody_who_has_the_thread_and_is_made_up_for(
+    home: Home, acme: Tenant, healer: PostgresHealing
+) -> None:
+    locked, free = start(home, acme), start(home, acme)
+    for message in (locked, free):
+        lose(home, message, home.settings.max_attempts, how="died", alone=True)
+    with home.connect() as connection, connection.transaction():
+        sql = "SELECT FROM farm.thread t JOIN farm.run r USING (tenant_id, thread_id) WHERE run_id = %s FOR UPDATE OF t"
+        connection.execute(sql, [locked.run_id])
+
+        assert [buried.ended.run_id for buried in bury(healer, healer.sweep())] == [free.run_id]
+
+    assert [buried.ended.run_id for buried in bury(healer, healer.sweep())] == [locked.run_id]
 
 
 def test_giving_back_is_no_death_but_is_not_gone_on_with_for_ever(
@@ -75,14 +91,15 @@ def test_giving_back_is_no_death_but_is_not_gone_on_with_for_ever(
     assert round(give_back(2)) == 0
     assert round(give_back(3)) == 1
     assert round(give_back(20)) == 30
-    assert healer.sweep().dead == ()
+    assert healer.sweep().spent == ()
     assert give_back(5 * home.settings.max_attempts - 1) > 0
 
-    (ended,) = healer.sweep().ended
+    (buried,) = bury(healer, healer.sweep())
 
-    assert ended.error is not None
-    assert ended.error["attempts"] == 30
-    assert "30: given back by a worker that ended or could not save its result" in ended.error["message"]
+    error = buried.ended.error
+    assert error is not None
+    assert error["attempts"] == 30
+    assert "30: given back by a worker that ended or could not save its result" in error["message"]
 
 
 def test_the_first_loss_is_retried_at_once_and_later_ones_after_a_growing_delay(
@@ -150,12 +167,12 @@ def test_a_victim_is_not_buried_before_it_was_lost_alone_or_twice_as_often(
 
     swept = healer.sweep()
 
-    assert [dead.run_id for dead in swept.dead] == [single.run_id]
+    assert [buried.ended.run_id for buried in bury(healer, swept)] == [single.run_id]
     assert swept.later == 2
     assert {loss[-1]["alone"] for loss in (execution(home, message)["lost_to"] for message in beside)} == {False}
     for message in beside:
         lose(home, message, 2 * home.settings.max_attempts, how="died", alone=False)
-    assert {dead.run_id for dead in healer.sweep().dead} == {message.run_id for message in beside}
+    assert {buried.ended.run_id for buried in bury(healer, healer.sweep())} == {message.run_id for message in beside}
     del held
 
 
@@ -181,7 +198,7 @@ def test_tries_of_a_retry_policy_are_no_crashes(home: Home, hand: Hand, acme: Te
         assert one.call is not None
         hand.commit(one, SegmentResult(outcome="retry", call=one.call.retried(n + 1, 1.0)))
 
-    assert healer.sweep().dead == ()
+    assert healer.sweep().spent == ()
     one = hand.claim(message)
     assert (one.attempt, one.call and one.call.tries) == (1, home.settings.max_attempts + 2)
 

@@ -7,7 +7,7 @@ from agentfarm.messages import ExecuteNode
 from agentfarm.persistence.database import Databases
 from agentfarm.persistence.healing import LONG_SECONDS, LONG_SHARE, PostgresHealing
 from agentfarm.persistence.runs import PostgresRuns
-from agentfarm.records import Late
+from agentfarm.records import Late, Sweep
 from agentfarm.tenancy import Tenant
 from tests.integration.persistence.farmhands import (
     Hand,
@@ -18,7 +18,7 @@ from tests.integration.persistence.farmhands import (
     settled,
     start,
 )
-from tests.integration.persistence.healing.parts import empty
+from tests.integration.persistence.healing.parts import empty, start_waiting
 from tests.integration.persistence.postgres import Home, wait_for
 
 
@@ -146,7 +146,7 @@ def test_a_retry_far_away_is_neither_lost_nor_soon_nor_stalled_and_dies_with_its
     hand.commit(one, SegmentResult(outcome="retry", retry_in=3600, call=one.call.retried(1, 1.0), error=ValueError()))
     home.query("UPDATE farm.superstep SET published_at = now() - interval '1 h' RETURNING 1")
 
-    assert (healer.sweep().again, healer.lost(empty), healer.stalled()) == ((), Late(), ())
+    assert (healer.sweep(), healer.lost(empty), healer.stalled()) == (Sweep(), Late(), Sweep())
     assert hand.refusal(messages[0]) == "busy"
     waiting = home.query("SELECT tries, error FROM farm.node_execution WHERE outcome = 'retry'")
     assert waiting == [(1, "ValueError")]
@@ -179,10 +179,14 @@ def test_a_run_that_waits_for_a_free_thread_is_started(
 ) -> None:
     first = hand.claim(start(home, acme))
     admit(home, acme, first.thread_id)
-    assert healer.lost(empty).again == ()
+    assert start_waiting(healer) == []
     home.query("UPDATE farm.run SET status = 'success', finished_at = now() WHERE status = 'running' RETURNING 1")
 
-    (started,) = healer.lost(empty).again
+    with home.connect() as connection, connection.transaction():
+        connection.execute("SELECT FROM farm.thread FOR UPDATE")
+        assert start_waiting(healer) == []  # whoever has the thread is not waited for
+
+    (started,) = start_waiting(healer)
 
     assert run_status(home, started) == "running"
     assert hand.claim(started).kind == "start"

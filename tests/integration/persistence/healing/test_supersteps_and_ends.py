@@ -12,6 +12,7 @@ from agentfarm.persistence.database import Databases
 from agentfarm.persistence.healing import PostgresHealing
 from agentfarm.persistence.runs import PostgresRuns
 from agentfarm.persistence.threads import PostgresThreads
+from agentfarm.records import Sweep
 from agentfarm.tenancy import Tenant
 from tests.integration.persistence.farmhands import (
     Hand,
@@ -23,7 +24,7 @@ from tests.integration.persistence.farmhands import (
     settled,
     start,
 )
-from tests.integration.persistence.healing.parts import declare_dead, empty
+from tests.integration.persistence.healing.parts import bury, declare_dead, empty
 from tests.integration.persistence.postgres import Home, wait_for
 
 GIVE_BACK = """
@@ -44,10 +45,10 @@ def test_a_superstep_whose_last_worker_died_before_the_advance_is_advanced(
         sibling = dying.claim(ready)
         elected = dying.commit(sibling, settled(sibling)).advance
     assert elected is not None
-    assert healer.stalled() == ()
+    assert healer.stalled() == Sweep()
     declare_dead(home, dying)
 
-    (message,) = healer.stalled()
+    (message,) = healer.stalled().again
     assert message.kind == "advance"
     advance = healthy.claim(message)
 
@@ -56,7 +57,7 @@ def test_a_superstep_whose_last_worker_died_before_the_advance_is_advanced(
     with pytest.raises(LeaseLost):
         dying.commit(elected, advanced(elected))
     assert healthy.commit(advance, advanced(advance)).ended is not None
-    assert healer.stalled() == ()
+    assert healer.stalled() == Sweep()
     assert count(home, "checkpoint") == 2
 
 
@@ -68,7 +69,7 @@ def test_an_election_that_was_lost_is_made_up_for(
         hand.commit(sibling, settled(sibling))
     home.query("UPDATE farm.superstep SET worker = NULL, fence = fence + 1 RETURNING 1")
 
-    (message,) = wait_for(healer.stalled, what="the superstep that nobody advances")
+    (message,) = wait_for(lambda: healer.stalled().again, what="the superstep that nobody advances")
 
     assert hand.claim(message).kind == "advance"
 
@@ -84,8 +85,11 @@ def test_an_advance_that_kills_its_workers_is_buried(
     home.query("UPDATE farm.superstep SET attempts = %s RETURNING 1", 2 * home.settings.max_attempts)
     declare_dead(home, hand)
 
-    assert healer.stalled() == ()
+    swept = healer.stalled()
+    (buried,) = bury(healer, swept)
 
+    assert swept.again == ()
+    assert (buried.ended.run_id, buried.ended.status, buried.again) == (message.run_id, "error", ())
     assert run_status(home, message) == "error"
     assert home.query("SELECT error->>'message' FROM farm.run") == [
         ("The step after its nodes was begun 12 times by a worker, and never finished.",)
@@ -104,7 +108,7 @@ def test_an_advance_that_workers_gave_back_is_not_used_up(
         home.query("UPDATE farm.superstep SET attempts = attempts + 1, worker = %s RETURNING 1", hand.lease.worker_id())
         assert home.query(GIVE_BACK) == [(True,)]
 
-    (message,) = wait_for(healer.stalled, what="the superstep that was given back")
+    (message,) = wait_for(lambda: healer.stalled().again, what="the superstep that was given back")
 
     assert hand.claim(message).kind == "advance"
 
@@ -167,8 +171,8 @@ def test_healing_a_quiet_home_changes_nothing(home: Home, hand: Hand, acme: Tena
     claimed = hand.claim(message)
     before = home.query("SELECT * FROM farm.node_execution, farm.run")
 
-    assert healer.sweep() == type(healer.sweep())()
-    assert (healer.lost(empty).again, healer.stalled(), healer.unannounced(), healer.forgettable()) == ((), (), (), ())
+    assert (healer.sweep(), healer.stalled()) == (Sweep(), Sweep())
+    assert (healer.lost(empty).again, healer.waiting(), healer.unannounced(), healer.forgettable()) == ((), [], (), ())
     assert home.query("SELECT * FROM farm.node_execution, farm.run") == before
     assert hand.commit(claimed, begin(claimed, "one")).ready
     assert replace(message, queue="") == message
