@@ -7,6 +7,7 @@ words are needed, as farm_app for that tenant. Several may run at once: each ski
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
+from datetime import datetime
 from typing import Any, Final
 from uuid import UUID
 
@@ -60,6 +61,8 @@ def _ops(call: str) -> TextClause:
     return text(f"SELECT * FROM farm.{call}")  # noqa: S608  # names of ours
 
 
+_NONE: Final[tuple[datetime | None, UUID | None]] = (None, None)
+
 _SWEEP = _ops("ops_sweep(make_interval(secs => :lease), :max, :limit)")
 _LOST = _ops("ops_lost(make_interval(secs => :age), make_interval(secs => :ahead), :share, :limit)")
 _WAITING = _ops("ops_waiting(:limit)")
@@ -69,7 +72,7 @@ _FORGETTABLE = _ops("ops_forgettable(make_interval(secs => :age), :limit)")
 _EXPIRED = _ops("ops_expired(:limit)")
 _FORGET_NAMES = _ops("ops_forget_names(make_interval(secs => :kept), :limit)")
 _EXPIRED_THREADS = _ops("ops_expired_threads(:limit)")
-_IN_REDIS = _ops("ops_in_redis(:limit)")
+_IN_REDIS = _ops("ops_in_redis(CAST(:after AS timestamptz), CAST(:after_run AS uuid), :limit)")
 _LIVING = _ops("ops_living(make_interval(secs => :lease))")
 _BUILDS = _ops("ops_builds(make_interval(secs => :lease))")
 _MOVE_BUILD = _ops("ops_move_build(:gone, :to, :limit)")
@@ -103,6 +106,7 @@ class PostgresHealing:
         self.expiry_seconds = expiry_seconds
         self._look_at = 0.0  # monotonic: when threads whose time is over are looked for again
         self._unserved_due = 0.0
+        self._looked_at = _NONE  # when the last one that was looked at in Redis was begun, and which one it is
         self.ahead_seconds = 2 * settings.heal_seconds  # the next sweep begins before that
 
     # ----------------------------------------------------------------------- dead workers
@@ -190,9 +194,16 @@ class PostgresHealing:
     # ----------------------------------------------------------------------- runs that Redis moves
 
     def in_redis(self, *, limit: int = 2000) -> tuple[ExecuteNode, ...]:
-        """Messages of theirs to send again; what stands still there is recalled, and told by that."""
+        """Messages of theirs to send again; what stands still there is recalled, and told by that.
+
+        Looks at so many of them, and the next time at those behind: whatever these are like, each has its turn.
+        """
         if self.redis is None:
             return ()
+        after, run_id = self._looked_at
+        found = self._find(_IN_REDIS, after=after, after_run=run_id, limit=limit)
+        # Before anything is done about them, since that may fail each time.
+        self._looked_at = (found[-1].started_at, found[-1].run_id) if len(found) == limit else _NONE
         moved = [
             Moved(
                 Place(row.tenant_id, self.home, row.thread_id, row.run_id, row.epoch),
@@ -200,7 +211,7 @@ class PostgresHealing:
                 row.entry,
                 row.started_seconds,
             )
-            for row in self._find(_IN_REDIS, limit=limit)
+            for row in found
         ]
         return self.redis.sweep(moved, self._living)
 

@@ -187,12 +187,14 @@ END $$;
 CREATE FUNCTION farm.ops_expired_threads(p_limit int) RETURNS TABLE (tenant_id uuid, thread_id uuid) LANGUAGE sql STABLE AS $$
   SELECT t.tenant_id, t.thread_id FROM farm.thread t WHERE t.expires_at < clock_timestamp() ORDER BY t.expires_at LIMIT p_limit $$;
 
--- Runs that Redis moves, the one that was begun first before all others.
-CREATE FUNCTION farm.ops_in_redis(p_limit int)
-RETURNS TABLE (tenant_id uuid, thread_id uuid, run_id uuid, graph_id text, epoch bigint, entry bigint, started_seconds float8) LANGUAGE sql STABLE AS $$
-  SELECT r.tenant_id, r.thread_id, r.run_id, r.graph_id, h.epoch, h.entry, extract(epoch FROM clock_timestamp() - r.started_at)::float8
+-- Runs that Redis moves, in the order in which they were begun: so many behind this one. NULL: from the first one on.
+CREATE FUNCTION farm.ops_in_redis(p_after timestamptz, p_after_run uuid, p_limit int)
+RETURNS TABLE (tenant_id uuid, thread_id uuid, run_id uuid, graph_id text, epoch bigint, entry bigint, started_seconds float8, started_at timestamptz)
+LANGUAGE sql STABLE AS $$
+  SELECT r.tenant_id, r.thread_id, r.run_id, r.graph_id, h.epoch, h.entry, extract(epoch FROM clock_timestamp() - r.started_at)::float8, r.started_at
     FROM farm.run r JOIN farm.thread_head h ON h.tenant_id = r.tenant_id AND h.thread_id = r.thread_id AND h.redis_run = r.run_id
-   WHERE r.status = 'running' ORDER BY r.started_at LIMIT p_limit $$;
+   WHERE r.status = 'running' AND (p_after IS NULL OR (r.started_at, r.run_id) > (p_after, p_after_run))
+   ORDER BY r.started_at, r.run_id LIMIT p_limit $$;
 
 -- Processes that live: who holds something and is not among them is dead, or silent.
 CREATE FUNCTION farm.ops_living(p_lease interval) RETURNS SETOF bigint LANGUAGE sql STABLE AS $$
