@@ -42,12 +42,20 @@ BEGIN
                     OR split_part(e.queue, '@', 1) = 'quarantine' AND NOT split_part(e.queue, '@', 2) = ANY (v_quarantines)
                        AND jsonb_path_exists(e.lost_to, '$[*].from')))
      LIMIT p_limit FOR UPDATE OF e SKIP LOCKED),
-  -- A batch that was cut, and a worker of which something was lost before, do not tell who was alone.
+  advancing AS MATERIALIZED (
+    SELECT s.worker FROM farm.run r JOIN farm.superstep s ON s.tenant_id = r.tenant_id AND s.run_id = r.run_id
+     WHERE r.status = 'running' AND s.worker IS NOT NULL),
+  moved AS MATERIALIZED (
+    SELECT FROM farm.run r JOIN farm.thread_head h ON h.tenant_id = r.tenant_id AND h.thread_id = r.thread_id AND h.redis_run = r.run_id
+     WHERE r.status = 'running' LIMIT 1),
+  -- A batch that was cut, and a worker of which something was lost before, do not tell who was alone. Nor does one that may have held
+  -- something in Redis, which nobody sees from here: while Redis moves runs, only one that reads the quarantine alone, where none of these is.
   noted AS MATERIALIZED (
     SELECT b.tenant_id, b.run_id, b.checkpoint_id, b.execution_id, b.graph_id, b.own_queue, b.build,
            farm.note_loss(b.lost_to, b.worker, b.attempts, farm.how_lost(b.worker),
              (SELECT count(*) FROM bad x WHERE x.status = 'leased' AND x.worker = b.worker) = 1 AND coalesce(w.lost, 1) = 0
-             AND (SELECT count(*) FROM bad x) < p_limit) AS lost_to
+             AND (SELECT count(*) FROM bad x) < p_limit AND NOT EXISTS (SELECT FROM advancing a WHERE a.worker = b.worker)
+             AND (w.queues = '{quarantine}' OR NOT EXISTS (SELECT FROM moved))) AS lost_to
       FROM bad b LEFT JOIN farm.worker w ON w.worker = b.worker WHERE b.status = 'leased'),
   placed AS MATERIALIZED (
     SELECT n.*, farm.is_spent(n.lost_to, p_max) AS is_over,
@@ -131,12 +139,13 @@ CREATE FUNCTION farm.ops_waiting(p_limit int) RETURNS TABLE (tenant_id uuid, thr
    WHERE r.status = 'pending' AND NOT EXISTS (SELECT FROM farm.run a WHERE a.tenant_id = r.tenant_id AND a.thread_id = r.thread_id AND a.status = 'running')
    LIMIT p_limit $$;
 
--- Supersteps that are complete, and that nobody advances or whose advancing worker is lost. As ops_sweep: again, or bury.
+-- Supersteps that are complete, and that nobody advances or whose advancing worker is lost. As ops_sweep: again, or bury. The worker's row
+-- counts what was lost with it, as note_loss does.
 CREATE FUNCTION farm.ops_stalled(p_lease interval, p_max int, p_age interval, p_limit int)
 RETURNS TABLE (action text, tenant_id uuid, run_id uuid, checkpoint_id uuid, graph_id text, queue text)
 LANGUAGE sql SET enable_hashjoin = off SET enable_mergejoin = off AS $$
   WITH bad AS MATERIALIZED (
-    SELECT s.tenant_id, s.run_id, s.checkpoint_id, r.graph_id, farm.at_build('', r.build) AS queue, farm.is_advance_spent(s.attempts, s.given_back, p_max) AS is_over
+    SELECT s.tenant_id, s.run_id, s.checkpoint_id, s.worker, r.graph_id, farm.at_build('', r.build) AS queue, farm.is_advance_spent(s.attempts, s.given_back, p_max) AS is_over
       FROM farm.run r JOIN farm.superstep s ON s.tenant_id = r.tenant_id AND s.run_id = r.run_id
      WHERE r.status = 'running' AND (s.published_at IS NULL OR s.published_at < clock_timestamp() - p_age)
        AND NOT EXISTS (SELECT FROM farm.thread_head h WHERE h.tenant_id = r.tenant_id AND h.thread_id = r.thread_id AND h.redis_run = r.run_id)
@@ -147,7 +156,8 @@ LANGUAGE sql SET enable_hashjoin = off SET enable_mergejoin = off AS $$
   again AS (
     UPDATE farm.superstep s SET worker = NULL, fence = s.fence + 1, published_at = clock_timestamp()
       FROM bad b WHERE NOT b.is_over AND s.tenant_id = b.tenant_id AND s.run_id = b.run_id AND s.checkpoint_id = b.checkpoint_id
-    RETURNING s.tenant_id, s.run_id, s.checkpoint_id, b.graph_id, b.queue)
+    RETURNING s.tenant_id, s.run_id, s.checkpoint_id, b.graph_id, b.queue),
+  lost AS (UPDATE farm.worker w SET lost = w.lost + 1 WHERE w.worker IN (SELECT b.worker FROM bad b))
   SELECT 'again', a.tenant_id, a.run_id, a.checkpoint_id, a.graph_id, a.queue FROM again a
   UNION ALL
   SELECT 'bury', b.tenant_id, b.run_id, b.checkpoint_id, b.graph_id, b.queue FROM bad b WHERE b.is_over $$;

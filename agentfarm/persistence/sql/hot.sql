@@ -192,6 +192,7 @@ CREATE FUNCTION farm.claim_advance(
   OUT body bytea, OUT blobs bytea[],
   OUT w_owner uuid[], OUT w_task uuid[], OUT w_idx int[], OUT w_path text[], OUT w_body bytea[], OUT settled text) LANGUAGE plpgsql AS $$
 #variable_conflict use_column
+DECLARE v_from bigint;
 BEGIN
   PERFORM set_config('farm.tenant', p_tenant::text, true), set_config('synchronous_commit', 'off', true);
   SELECT r.thread_id, r.graph_id, r.build, CASE WHEN NOT p_have_run THEN r.spec END INTO thread, graph, build, run_spec
@@ -200,17 +201,20 @@ BEGIN
      AND NOT EXISTS (SELECT FROM farm.thread_head h WHERE h.tenant_id = p_tenant AND h.thread_id = r.thread_id AND h.redis_run = p_run);
   IF NOT FOUND THEN verdict := 'gone'; RETURN; END IF;
   UPDATE farm.superstep s SET worker = p_worker, fence = s.fence + 1, attempts = s.attempts + 1
-   WHERE s.tenant_id = p_tenant AND s.run_id = p_run AND s.checkpoint_id = p_ckpt AND NOT farm.is_advance_spent(s.attempts, s.given_back, p_max)
+    FROM farm.superstep o  -- the same, as it was
+   WHERE o.tenant_id = p_tenant AND o.run_id = p_run AND o.checkpoint_id = p_ckpt
+     AND s.tenant_id = p_tenant AND s.run_id = p_run AND s.checkpoint_id = p_ckpt AND NOT farm.is_advance_spent(s.attempts, s.given_back, p_max)
      AND (s.worker IS NULL OR p_retake AND s.worker = p_worker OR farm.is_lost(s.worker, p_lease))
      AND NOT EXISTS (SELECT FROM farm.node_execution e WHERE e.tenant_id = p_tenant AND e.run_id = p_run AND e.checkpoint_id = p_ckpt
                         AND e.status IN ('held', 'ready', 'leased'))
-  RETURNING s.fence, s.attempts INTO fence, attempt;
+  RETURNING s.fence, s.attempts, o.worker INTO fence, attempt, v_from;
   IF NOT FOUND THEN
     PERFORM FROM farm.superstep s WHERE s.tenant_id = p_tenant AND s.run_id = p_run AND s.checkpoint_id = p_ckpt;
     verdict := CASE WHEN FOUND THEN 'busy' ELSE 'gone' END;
     RETURN;
   END IF;
   verdict := 'ok';
+  UPDATE farm.worker w SET lost = w.lost + 1 WHERE w.worker = v_from AND v_from <> p_worker;  -- as note_loss does
   SELECT e.spec INTO spec FROM farm.node_execution e
    WHERE e.tenant_id = p_tenant AND e.run_id = p_run AND e.checkpoint_id = p_ckpt ORDER BY e.finished_at DESC LIMIT 1;
   SELECT l.body, l.blobs, l.w_owner, l.w_task, l.w_idx, l.w_path, l.w_body, l.settled

@@ -16,6 +16,7 @@ from tests.integration.persistence.farmhands import (
     begin,
     execution,
     run_status,
+    settled,
     start,
 )
 from tests.integration.persistence.healing.parts import bury, declare_dead, lose, make_due, queue_of, waits_seconds
@@ -188,6 +189,56 @@ def test_who_was_taken_over_before_the_sweep_came_was_not_alone_either(
     healer.sweep()
 
     assert [loss["alone"] for loss in execution(home, second)["lost_to"]] == [False]
+
+
+@pytest.mark.parametrize("first", ["nobody", "another healer", "another worker"])
+def test_who_was_lost_beside_an_advance_was_not_alone_whoever_comes_first(
+    home: Home, hands: Callable[..., Hand], acme: Tenant, healer: PostgresHealing, first: str
+) -> None:
+    dying, healthy = hands(), hands()
+    begun = dying.claim(start(home, acme))
+    for ready in dying.commit(begun, begin(begun, "one", "two")).ready:
+        sibling = dying.claim(ready)
+        elected = dying.commit(sibling, settled(sibling)).advance
+    assert elected is not None
+    beside = start(home, acme)
+    held = [elected, dying.claim(beside)]
+    declare_dead(home, dying)
+
+    if first == "another healer":
+        assert len(healer.stalled().again) == 1
+    if first == "another worker":
+        held.append(healthy.claim(elected.message))
+    healer.sweep()
+
+    assert [loss["alone"] for loss in execution(home, beside)["lost_to"]] == [False]
+    del held
+
+
+@pytest.mark.parametrize(
+    ("queues", "runs_in_redis", "alone"), [("{}", 0, True), ("{cpu,quarantine}", 1, False), ("{quarantine}", 1, True)]
+)
+def test_who_may_have_held_something_in_redis_too_was_not_seen_to_be_alone(
+    home: Home,
+    hands: Callable[..., Hand],
+    acme: Tenant,
+    globex: Tenant,
+    healer: PostgresHealing,
+    queues: str,
+    runs_in_redis: int,
+    alone: bool,
+) -> None:
+    for _ in range(runs_in_redis):
+        start(home, globex, tier="redis")
+    message, dying = start(home, acme), hands()
+    home.query("UPDATE farm.worker SET queues = %s::text[] RETURNING 1", queues)
+    held = dying.claim(message)
+    declare_dead(home, dying)
+
+    healer.sweep()
+
+    assert [loss["alone"] for loss in execution(home, message)["lost_to"]] == [alone]
+    del held
 
 
 def test_tries_of_a_retry_policy_are_no_crashes(home: Home, hand: Hand, acme: Tenant, healer: PostgresHealing) -> None:
