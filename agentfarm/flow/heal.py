@@ -143,7 +143,7 @@ class _Sweep:
         )
 
     def look_into_redis(self) -> None:
-        self._send("published_again", self.farm.healing.in_redis())
+        self._send("published_again", self.farm.healing.in_redis(self.farm.publisher.queue_length))
 
     def announce(self) -> None:
         announce(self.farm, self.ended)

@@ -229,7 +229,7 @@ class Healing(Protocol):
     def stalled(self, *, limit: int = 100) -> Sweep:
         """Advance messages for supersteps that are complete and that nobody moved on; or spent, as executions are."""
 
-    def in_redis(self, *, limit: int = 2000) -> tuple[ExecuteNode, ...]:
+    def in_redis(self, queue_lengths: Callable[[str], int | None], *, limit: int = 2000) -> tuple[ExecuteNode, ...]:
         """Messages to send again of runs that Redis moves. What stands still there goes on in Postgres, and is told."""
 
     def unannounced(self, *, limit: int = 100) -> tuple[Ended, ...]:

@@ -5,7 +5,7 @@ words are needed, as farm_app for that tenant. Several may run at once: each ski
 """
 
 import time
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
 from typing import Any, Final
@@ -23,20 +23,12 @@ from agentfarm.persistence import wire
 from agentfarm.persistence.database import Database
 from agentfarm.persistence.execution_keys import start_message
 from agentfarm.persistence.once import KEPT_SECONDS
+from agentfarm.persistence.overdue import judge_lost
 from agentfarm.persistence.redis_tier.healing import Moved, RedisHealing
 from agentfarm.persistence.redis_tier.scripts import Place
 from agentfarm.persistence.tables import run
 from agentfarm.records import BuildUse, Buried, Delayed, Ended, Late, Sweep
 from agentfarm.tenancy import Tenant
-
-#: A queue with fewer messages than this is short: what was published long ago and is still ready is not in it.
-SHORT_QUEUE: Final = 4
-
-#: From this age on a message may be lost however long its queue: the queue may be others' backlog by now.
-LONG_SECONDS: Final = 60.0
-
-#: So many of those are sent again, a sweep and queue. In a real backlog each is a message too many, so they stay few.
-LONG_SHARE: Final = 20
 
 #: So many old messages of one queue are looked at, a sweep.
 QUEUE_SHARE: Final = 100
@@ -142,12 +134,12 @@ class PostgresHealing:
     def lost(self, queue_lengths: Callable[[str], int | None], *, limit: int = 500) -> Late:
         """Messages to send again, and retries due soon.
 
-        By age alone a backlog would be sent twice: what was published is believed lost where its queue is short, and of
-        a long queue the oldest LONG_SHARE that are LONG_SECONDS old. Bounded by queue, so that none hides another.
+        What was published is believed lost where its queue is short, and of a long queue the oldest (overdue.py).
+        Bounded by queue, so that none hides another.
         """
         found = self._find(_LOST, age=self.lost_seconds, ahead=self.ahead_seconds, share=QUEUE_SHARE, limit=limit)
         now = time.monotonic()
-        judged = _judge_lost([row for row in found if row.why != "soon"], queue_lengths)
+        judged = judge_lost([row for row in found if row.why != "soon"], queue_lengths)
         again = [self._message(row) for row in self._publish(judged, due=False)] if judged else []
         soon = sorted((_delayed(row, now) for row in found if row.why == "soon"), key=lambda one: one.due_at)
         return Late(again=tuple(again), soon=tuple(soon))
@@ -193,7 +185,7 @@ class PostgresHealing:
 
     # ----------------------------------------------------------------------- runs that Redis moves
 
-    def in_redis(self, *, limit: int = 2000) -> tuple[ExecuteNode, ...]:
+    def in_redis(self, queue_lengths: Callable[[str], int | None], *, limit: int = 2000) -> tuple[ExecuteNode, ...]:
         """Messages of theirs to send again; what stands still there is recalled, and told by that.
 
         Looks at so many of them, and the next time at those behind: whatever these are like, each has its turn.
@@ -208,12 +200,13 @@ class PostgresHealing:
             Moved(
                 Place(row.tenant_id, self.home, row.thread_id, row.run_id, row.epoch),
                 row.graph_id,
+                row.queue,
                 row.entry,
                 row.started_seconds,
             )
             for row in found
         ]
-        return self.redis.sweep(moved, self._living)
+        return self.redis.sweep(moved, self._living, queue_lengths)
 
     def _living(self) -> frozenset[int]:
         return frozenset(row[0] for row in self._find(_LIVING, lease=self.lease_seconds))
@@ -299,19 +292,3 @@ def _swept(found: Iterable[tuple[str, ExecuteNode]]) -> Sweep:
 
 def _delayed(row: Row[Any], now: float) -> Delayed:
     return Delayed(row.tenant_id, row.run_id, row.checkpoint_id, row.execution_id, due_at=now - row.age_seconds)
-
-
-def _judge_lost(overdue: Sequence[Row[Any]], length_of: Callable[[str], int | None]) -> list[Row[Any]]:
-    """Which of these to send again. Asks for each queue's length once."""
-    lengths = {queue: length_of(queue) for queue in Counter(row.queue for row in overdue if row.why == "old")}
-    long: Counter[str] = Counter()
-    judged = []
-    for row in overdue:
-        length = lengths.get(row.queue)
-        is_lost = row.why != "old" or (length is not None and length < SHORT_QUEUE)
-        if not is_lost and row.age_seconds >= LONG_SECONDS:
-            long[row.queue] += 1
-            is_lost = long[row.queue] <= LONG_SHARE
-        if is_lost:
-            judged.append(row)
-    return judged

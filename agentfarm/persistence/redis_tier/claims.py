@@ -10,7 +10,7 @@ from agentfarm.messages import ExecuteNode
 from agentfarm.persistence.bodies import Head, WriteRow
 from agentfarm.persistence.leases import Held
 from agentfarm.persistence.redis_tier.renewal import Renewal
-from agentfarm.persistence.redis_tier.scripts import KEPT_MS, Place, RedisScripts, message_of_open
+from agentfarm.persistence.redis_tier.scripts import Place, RedisScripts, message_of_open
 from agentfarm.persistence.redis_tier.tier import RedisTier, new_token
 from agentfarm.persistence.redis_tier.write_behind import WriteBehind, redis_held
 from agentfarm.records import Refused
@@ -95,15 +95,16 @@ class RedisClaims:
         place = _place(message)
         try:
             server = self.scripts.servers.of(place.key)
-            look = self.scripts.look_many(server, [(place.key, place.epoch)], late_ms=0, lease_ms=KEPT_MS)[0]
+            (look,) = self.scripts.look_many(server, [place])
+            found = [one for one in (look.open if look and look.epoch == place.epoch else ()) if one.worker is None]
+            sent = self.scripts.send_again(server, [(place, one) for one in found])
         except RedisTierUnavailable as error:  # the healer sends them
             logger.warning(
                 "what follows a node is sent later", extra={"code": error.code, "run_id": str(message.run_id)}
             )
             return ()
-        found = look.open if look is not None and look.epoch == place.epoch else ()
-        waiting = (one for one in found if one.is_late and one.worker is None)
-        return tuple(message_of_open(place, message.graph_id, one) for one in waiting)
+        due = (one for one, is_due in zip(found, sent, strict=True) if is_due)
+        return tuple(message_of_open(place, message.graph_id, one) for one in due)
 
     def claim(
         self, message: ExecuteNode, worker: int, *, retake: bool, has_run: bool, has_head: bool

@@ -121,8 +121,9 @@ class Siblings:
 class Open:
     """An open execution.
 
-    worker   None: nobody has it
-    is_late  its message is to be sent again; or its holder has not said for a lease that it works on it
+    worker       None: nobody has it
+    age_seconds  since its message was sent; or since its holder has last said that it works on it
+    times        how often its message was sent again
     """
 
     checkpoint_id: UUID
@@ -130,7 +131,8 @@ class Open:
     node: str
     queue: str
     worker: int | None
-    is_late: bool
+    age_seconds: float
+    times: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -301,12 +303,15 @@ class RedisScripts:
         """These are over: nothing is left of the one that is there, if it is."""
         self.servers.of(key).run("drop", key, *(run_id.hex for run_id in run_ids))
 
-    def look_many(
-        self, server: Server, asked: Sequence[tuple[str, int]], *, late_ms: int, lease_ms: int
-    ) -> list[Look | None]:
-        """asked: (key, epoch) of each; None where Redis knows nothing of it."""
-        answers = server.run_many("look", [(key, str(epoch), str(late_ms), str(lease_ms)) for key, epoch in asked])
+    def look_many(self, server: Server, places: Sequence[Place]) -> list[Look | None]:
+        """None where Redis knows nothing of it."""
+        answers = server.run_many("look", [(place.key, str(place.epoch)) for place in places])
         return [_read_look(answer) for answer in answers]
+
+    def send_again(self, server: Server, late: Sequence[tuple[Place, Open]]) -> list[bool]:
+        """Whether the message of each is to be sent now: it still waits for a worker, and is noted as sent."""
+        calls = [(place.key, str(place.epoch), one.checkpoint_id.hex, one.execution_id.hex) for place, one in late]
+        return [answer == 1 for answer in server.run_many("again", calls)]
 
     def _call(self, name: str, place: Place, header: Mapping[str, Any], *parts: bytes) -> list[bytes]:
         answer: list[bytes] = self.servers.of(place.key).run(name, place.key, ormsgpack.packb(dict(header)), *parts)
@@ -389,8 +394,9 @@ def _read_look(answer: Sequence[Any]) -> Look | None:
     if answer[0] == b"none":
         return None
     found = []
-    for i in range(5, len(answer), 5):
+    for i in range(5, len(answer), 6):
         execution, node, queue = _sibling(answer[i + 1], answer[i + 2])
         worker = int(answer[i + 3]) if answer[i + 3] else None
-        found.append(Open(UUID(_text(answer[i])), execution, node, queue, worker, answer[i + 4] == b"1"))
+        age_seconds, times = int(answer[i + 4]) / 1000, int(answer[i + 5])
+        found.append(Open(UUID(_text(answer[i])), execution, node, queue, worker, age_seconds, times))
     return Look(int(answer[0]), _text(answer[1]), _text(answer[2]), int(answer[3]), int(answer[4]), found)

@@ -29,7 +29,7 @@ T = TypeVar("T")
 #: Between two looks at who has which slot, however often somebody is at the wrong address.
 LOOK_SECONDS: Final = 1.0
 
-_NAMES = ("open", "claim", "finish", "settle", "step", "put", "peek", "trim", "look", "drop", "renew", "rest")
+_NAMES = ("open", "claim", "finish", "settle", "step", "put", "peek", "trim", "look", "drop", "renew", "rest", "again")
 
 
 class _Script:

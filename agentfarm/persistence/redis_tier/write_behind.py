@@ -21,7 +21,7 @@ from agentfarm.persistence.database import Database, Databases
 from agentfarm.persistence.execution_keys import start_message
 from agentfarm.persistence.leases import Held
 from agentfarm.persistence.redis_tier.entries import APPLY, Batch
-from agentfarm.persistence.redis_tier.scripts import KEPT_MS, Place, RedisScripts, Waiting, thread_key
+from agentfarm.persistence.redis_tier.scripts import Place, RedisScripts, Waiting, thread_key
 from agentfarm.persistence.redis_tier.servers import Server
 from agentfarm.records import Committed, Ended
 
@@ -190,7 +190,7 @@ class WriteBehind:
         """Who works on what of the run; nobody, where Redis does not answer, or has not the memory that it had."""
         try:
             server = self.scripts.servers.of(place.key)
-            look = self.scripts.look_many(server, [(place.key, place.epoch)], late_ms=KEPT_MS, lease_ms=KEPT_MS)[0]
+            (look,) = self.scripts.look_many(server, [place])
             if look is None or look.epoch != place.epoch or look.server != server.identity():
                 return []
         except RedisTierUnavailable:

@@ -199,10 +199,13 @@ CREATE FUNCTION farm.ops_expired_threads(p_limit int) RETURNS TABLE (tenant_id u
 
 -- Runs that Redis moves, in the order in which they were begun: so many behind this one. NULL: from the first one on.
 CREATE FUNCTION farm.ops_in_redis(p_after timestamptz, p_after_run uuid, p_limit int)
-RETURNS TABLE (tenant_id uuid, thread_id uuid, run_id uuid, graph_id text, epoch bigint, entry bigint, started_seconds float8, started_at timestamptz)
+RETURNS TABLE (tenant_id uuid, thread_id uuid, run_id uuid, graph_id text, queue text, epoch bigint, entry bigint, started_seconds float8,
+               started_at timestamptz)
 LANGUAGE sql STABLE AS $$
-  SELECT r.tenant_id, r.thread_id, r.run_id, r.graph_id, h.epoch, h.entry, extract(epoch FROM clock_timestamp() - r.started_at)::float8, r.started_at
+  SELECT r.tenant_id, r.thread_id, r.run_id, r.graph_id, e.queue, h.epoch, h.entry, extract(epoch FROM clock_timestamp() - r.started_at)::float8, r.started_at
     FROM farm.run r JOIN farm.thread_head h ON h.tenant_id = r.tenant_id AND h.thread_id = r.thread_id AND h.redis_run = r.run_id
+    JOIN farm.node_execution e ON e.tenant_id = r.tenant_id AND e.run_id = r.run_id AND e.execution_id = r.run_id
+                              AND e.checkpoint_id = '00000000-0000-0000-0000-000000000000'
    WHERE r.status = 'running' AND (p_after IS NULL OR (r.started_at, r.run_id) > (p_after, p_after_run))
    ORDER BY r.started_at, r.run_id LIMIT p_limit $$;
 

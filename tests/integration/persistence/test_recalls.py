@@ -190,7 +190,7 @@ def test_what_a_living_worker_holds_stays_its_own(
     healing = RedisHealing(living.scripts, living.behind, late_seconds=60.0, lease_seconds=60.0)
     dying.lease.stop()
 
-    PostgresHealing(home.ops, home.app, home.settings, redis=healing).in_redis()
+    PostgresHealing(home.ops, home.app, home.settings, redis=healing).in_redis(lambda queue: 0)
 
     nodes = home.query("SELECT node, status, attempts FROM farm.node_execution WHERE NOT alone ORDER BY node")
     assert nodes == [("one", "ready", 1), ("three", "ready", 0), ("two", "leased", 1)]

@@ -77,9 +77,8 @@ def go_on(home: Home, worker: Worker, thread_id: UUID, *messages: ExecuteNode) -
     assert state.values["log"] == LOG
 
 
-def healed(home: Home, worker: Worker) -> None:
-    redis = RedisHealing(worker.scripts, worker.behind, late_seconds=60.0, lease_seconds=60.0)
-    PostgresHealing(home.ops, home.app, home.settings, redis=redis).in_redis()
+def healed(home: Home, redis: RedisHealing) -> None:
+    PostgresHealing(home.ops, home.app, home.settings, redis=redis).in_redis(lambda queue: 0)
 
 
 def is_in_redis(home: Home, thread_id: UUID) -> bool:
@@ -118,8 +117,9 @@ def test_a_server_that_is_lost_takes_no_run_of_another_with_it(
 
     entries = home.query("SELECT thread_id, entry FROM farm.thread_head")
     assert {thread_id for thread_id, entry in entries if entry == 2} == {one for one in runs if place[one] != 0}
-    home.query("UPDATE farm.run SET started_at = now() - interval '1 minute' RETURNING 1")
-    healed(home, worker)
+    redis = RedisHealing(worker.scripts, worker.behind, late_seconds=60.0, lease_seconds=60.0)
+    for _ in range(2):  # once may be a stumble
+        healed(home, redis)
     assert {one for one in runs if not is_in_redis(home, one)} == {one for one in runs if place[one] == 0}
     for thread_id, message in runs.items():
         go_on(home, worker, thread_id, *([] if place[thread_id] == 0 else [message]))

@@ -104,14 +104,20 @@ def test_a_sweep_without_redis_gives_up_so_many_runs_and_asks_redis_once(
     monkeypatch.setattr(server_of(worker), "_ask", silent)
     place = Place(message.tenant_id, message.home, thread_id, message.run_id, message.epoch)
     nowhere = [
-        Moved(Place(message.tenant_id, message.home, uuid4(), uuid4(), 1), "graph", 0, 60.0) for _ in range(RECALLS)
+        Moved(Place(message.tenant_id, message.home, uuid4(), uuid4(), 1), "graph", "io", 0, 60.0)
+        for _ in range(RECALLS)
     ]
     healing = RedisHealing(worker.scripts, worker.behind, late_seconds=3.0, lease_seconds=15.0)
     worker.behind.close()
     asked.clear()
 
-    healing.sweep([Moved(place, "graph", 0, 60.0), *nowhere], frozenset)
+    moved = [Moved(place, "graph", "io", 0, 60.0), *nowhere]
+    head = "SELECT redis_run IS NULL FROM farm.thread_head WHERE thread_id = %s"
+    healing.sweep(moved, frozenset, lambda queue: 0)
+    assert home.query(head, thread_id) == [(False,)], "once is a stumble"
 
-    assert len(asked) == 1, "a Redis that is silent would be waited for once a run"
+    healing.sweep(moved, frozenset, lambda queue: 0)
+
+    assert len(asked) == 2, "a Redis that is silent would be waited for once a run"
     (row,) = home.query("SELECT redis_run FROM farm.thread_head WHERE thread_id = %s", thread_id)
     assert row == (None,)

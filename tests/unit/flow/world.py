@@ -168,7 +168,7 @@ class FakeHealing:
     def start_waiting(self, tenant_id: UUID, thread_id: UUID) -> tuple[ExecuteNode, ...]:
         return _or_raise(self.world.waiting[thread_id])
 
-    def in_redis(self, *, limit: int = 2000) -> tuple[ExecuteNode, ...]:
+    def in_redis(self, queue_lengths: object, *, limit: int = 2000) -> tuple[ExecuteNode, ...]:
         return _or_raise(self.world.in_redis)
 
     def stalled(self, *, limit: int = 100) -> Sweep:

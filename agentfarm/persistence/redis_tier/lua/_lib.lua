@@ -9,7 +9,7 @@
 --   at wd op tk e:<i>   the superstep: its checkpoint, how many executions, how many are not settled, whether the answer without an id
 --                       is gone, and the executions in order; hn: the first that is held back
 --   wv                  the superstep is a wave: of its executions from this one on, some may have no message. '' where it is none
---   x:<execution>       r,<when its message was sent>[,w: it has none, but waits for who has settled a sibling]
+--   x:<execution>       r,<when its message was sent>[,w: it has none, but waits for who has settled a sibling; or how often it was sent again]
 --                       | l,<worker>,<token>,<since>,<renewed> | h | d; that of ZERO is the superstep's advance
 --   y: p: z:<execution> its call, its node and queue (joined by NUL), how it was settled
 --   q:<n> i:<n>         an entry for Postgres, and its id,<worker>,<begun>,<over>[,<sibling that it let go>]; i of the last that Postgres

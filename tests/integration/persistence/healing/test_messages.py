@@ -5,7 +5,8 @@ import time
 from agentfarm.engine.steps import SegmentResult
 from agentfarm.messages import ExecuteNode
 from agentfarm.persistence.database import Databases
-from agentfarm.persistence.healing import LONG_SECONDS, LONG_SHARE, PostgresHealing
+from agentfarm.persistence.healing import PostgresHealing
+from agentfarm.persistence.overdue import LONG_SECONDS, LONG_SHARE
 from agentfarm.persistence.runs import PostgresRuns
 from agentfarm.records import Late, Sweep
 from agentfarm.tenancy import Tenant
