@@ -14,8 +14,6 @@ from pytest_celery import (
     CeleryTestSetup,
     CeleryTestWorker,
     CeleryWorkerCluster,
-    RabbitMQTestBroker,
-    RedisTestBroker,
 )
 
 from agentfarm.flow.farm import Farm
@@ -158,6 +156,3 @@ def healer(default_worker_env: Mapping[str, str], tmp_path: Path) -> Iterator[Lo
     beat = LocalProcess("beat", command, default_worker_env, tmp_path)
     yield beat
     beat.remove()
-
-
-__all__ = ["RabbitMQTestBroker", "RedisTestBroker"]
