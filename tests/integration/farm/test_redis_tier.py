@@ -13,6 +13,7 @@ from langgraph_sdk.client import SyncLangGraphClient
 from agentfarm.local.state import State, make_folder
 from agentfarm.local.valkey import Valkey
 from tests.farm import FarmProcesses, Process, running, wait_for
+from tests.in_redis import KEYS, read_moved
 from tests.services import OwnDatabase
 
 pytestmark = pytest.mark.parametrize("broker_url", ["redis"], indirect=True, scope="module")
@@ -62,20 +63,14 @@ class Tier:
         self.client = redis.Redis.from_url(url, decode_responses=False, socket_timeout=5)
 
     def keys(self) -> list[bytes]:
-        return self.client.keys("t:*:hot:*")  # type: ignore[return-value]  # of a sync client
+        return self.client.keys(KEYS)  # type: ignore[return-value]  # of a sync client
 
     def holder(self, farm: FarmProcesses, node: str) -> Process:
         """The worker that executes this node of the one run that is there; waits for it."""
 
         def find() -> int | None:
-            for key in self.keys():
-                fields: dict[bytes, bytes] = self.client.hgetall(key)  # type: ignore[assignment]  # likewise
-                for name, value in fields.items():
-                    execution = name.removeprefix(b"x:")
-                    is_held = execution != name and value.startswith(b"l,")
-                    if is_held and fields.get(b"p:" + execution, b"").startswith(node.encode() + b"\0"):
-                        return int(value.split(b",")[1])
-            return None
+            has = (one for moved in read_moved(self.client) for one in moved.executions)
+            return next((one.worker for one in has if one.node == node and one.worker is not None), None)
 
         worker = wait_for(find, what=f"a worker that holds {node}")
         ((pid,),) = farm.query("SELECT pid FROM farm.worker WHERE worker = %s", worker)
