@@ -8,7 +8,7 @@ import asyncio
 import operator
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -27,6 +27,8 @@ NODE_SECONDS = 0.06
 
 TOKENS = 12
 ITEMS = 5
+MORE_ITEMS = 6
+AT_ONCE = 2
 
 
 class State(TypedDict, total=False):
@@ -112,22 +114,24 @@ def _item(state: dict[str, Any], config: RunnableConfig) -> State:
     return {"log": [f"item {state['number']} {state['asked']}"]}
 
 
-def _spread(state: State) -> list[Send]:
-    return [Send("item", {"number": number, "asked": state["asked"]}) for number in range(ITEMS)]
+def _fan_out(items: int) -> Any:
+    def spread(state: State) -> list[Send]:
+        return [Send("item", {"number": number, "asked": state["asked"]}) for number in range(items)]
 
-
-def _fan_out() -> Any:
     builder = StateGraph(State)
     builder.add_node("plan", _say("plan"))
     builder.add_node("item", _item)
     builder.add_node("join", _say("join"))
     builder.add_edge(START, "plan")
-    builder.add_conditional_edges("plan", _spread, ["item"])
+    builder.add_conditional_edges("plan", spread, ["item"])
     builder.add_edge("item", "join")
     return builder.compile()
 
 
-fan_out = _fan_out()
+fan_out = _fan_out(ITEMS)
+
+#: Of which `CONFIG` lets so many be executed at a time.
+narrow = _fan_out(MORE_ITEMS)
 
 
 def _ask(state: State, config: RunnableConfig) -> State:
@@ -214,9 +218,9 @@ def _try(state: State, config: RunnableConfig) -> State:
     return {"log": [f"at last {state['asked']}"]}
 
 
-def _flaky() -> Any:
+def _flaky(seconds: float) -> Any:
     builder = StateGraph(State)
-    policy = RetryPolicy(initial_interval=0.1, backoff_factor=1.0, jitter=False, max_attempts=3, retry_on=NotYet)
+    policy = RetryPolicy(initial_interval=seconds, backoff_factor=1.0, jitter=False, max_attempts=3, retry_on=NotYet)
     builder.add_node("try", _try, retry_policy=policy)
     builder.add_node("rest", _say("rest"))
     builder.add_edge(START, "try")
@@ -224,9 +228,27 @@ def _flaky() -> Any:
     return builder.compile()
 
 
-flaky = _flaky()
+#: Whether a try is slept for by the worker that has the node, or comes by a message later: shorter and longer than
+#: AGENTFARM_RETRY_MESSAGE_SECONDS in run.py.
+flaky = _flaky(0.1)
+patient = _flaky(0.7)
 
-GRAPHS = {"chain": chain, "fan_out": fan_out, "approval": approval, "parent": parent, "chat": chat, "flaky": flaky}
+GRAPHS = {
+    "chain": chain,
+    "fan_out": fan_out,
+    "narrow": narrow,
+    "approval": approval,
+    "parent": parent,
+    "chat": chat,
+    "flaky": flaky,
+    "patient": patient,
+}
+
+#: What a run of it is asked for with.
+CONFIG: Mapping[str, Mapping[str, Any]] = {"narrow": {"max_concurrency": AT_ONCE}}
 
 #: Of these, a node may be begun more often than it was claimed: its RetryPolicy tries it again.
-RETRIED = frozenset({"flaky"})
+RETRIED = frozenset({"flaky", "patient"})
+
+#: Of these, nodes speak side by side: in any order.
+UNORDERED = frozenset({"fan_out", "narrow"})

@@ -18,7 +18,7 @@ from langgraph_sdk import get_client
 from langgraph_sdk.client import LangGraphClient
 from langgraph_sdk.errors import APIConnectionError
 
-from tests.chaos.graphs import GRAPHS
+from tests.chaos.graphs import CONFIG, GRAPHS
 
 T = TypeVar("T")
 
@@ -135,6 +135,7 @@ class User:
                 ask.graph,
                 input=ask.input,
                 command={"resume": ask.resume} if ask.resume is not None else None,
+                config=CONFIG.get(ask.graph),
                 metadata={"ask": ask.name},
                 multitask_strategy="enqueue",
                 stream_mode=["updates", "custom"],

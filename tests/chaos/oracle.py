@@ -6,14 +6,14 @@ from typing import Any
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.types import Command
 
-from tests.chaos.graphs import GRAPHS
+from tests.chaos.graphs import CONFIG, GRAPHS
 from tests.chaos.load import Ask
 
 
 async def answers(asks: Sequence[Ask]) -> list[dict[str, Any]]:
     """The values after each of them, all of one thread; of an interrupt the question alone, whose id is random."""
     graph = GRAPHS[asks[0].graph].copy(update={"checkpointer": InMemorySaver()})
-    config = {"configurable": {"thread_id": "1"}}
+    config = {"configurable": {"thread_id": "1"}, **CONFIG.get(asks[0].graph, {})}
     told = []
     for ask in asks:
         given = Command(resume=ask.resume) if ask.input is None else dict(ask.input)

@@ -34,7 +34,7 @@ def render(
         ),
         (
             f"- node executions {counts.executions}, begun more than once {counts.begun_again},"
-            f" holders lost {counts.losses}, commits fenced out {fenced}"
+            f" tried again by a message {counts.tried_later}, holders lost {counts.losses}, commits fenced out {fenced}"
         ),
         (
             f"- streams {counts.streams}, events {counts.events}, joined again {book.rejoins},"
