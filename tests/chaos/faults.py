@@ -1,5 +1,6 @@
 """Carry the planned faults out, each in a thread of its own, and say what each did. One that changed nothing fails."""
 
+import contextlib
 import random
 import threading
 import time
@@ -14,7 +15,10 @@ from typing import Any, TypeVar, cast
 from uuid import UUID
 
 import psycopg
+import redis
 from pydantic import SecretStr
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
 from agentfarm.conf import Settings
 from agentfarm.errors import BrokerUnavailable
@@ -26,8 +30,11 @@ from tests.chaos.plan import Planned
 from tests.chaos.proxy import Direction, Proxy
 from tests.chaos.servers import NAMES, Name, Servers
 from tests.farm import wait_for
+from tests.in_redis import Moved, read_moved
 
 T = TypeVar("T")
+
+Key = tuple[UUID, UUID, UUID]  # run, checkpoint, execution
 
 #: How long a fault waits for something that it can happen to: a child that is there, a byte on its way.
 PATIENCE_SECONDS = 60.0
@@ -43,20 +50,6 @@ FAKETIME = (
     "/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1",
     "/usr/lib/aarch64-linux-gnu/faketime/libfaketime.so.1",
 )
-
-
-def _found(fact: Callable[[], T], *, what: str, slack: float) -> T:
-    """The first truthy answer, also when Postgres is away for a while by another fault."""
-
-    def asked() -> T | None:
-        try:
-            return fact()
-        except psycopg.OperationalError:
-            return None
-
-    found = wait_for(asked, what=what, seconds=PATIENCE_SECONDS * slack, every_seconds=0.1)
-    assert found is not None
-    return found
 
 
 def _nodes(fired: "Fired") -> str:
@@ -76,7 +69,7 @@ class Fired:
     """What became of a planned fault.
 
     at, over       wall clock
-    held           (run, checkpoint, execution) that its victim had at that moment
+    held           what its victim had at that moment, in Postgres and in Redis
     evidence       what it did; "" while it has not fired
     back_seconds   until what was killed answered again
     """
@@ -84,7 +77,7 @@ class Fired:
     planned: Planned
     at: datetime | None = None
     over: datetime | None = None
-    held: list[tuple[UUID, UUID, UUID]] = field(default_factory=list)
+    held: list[Key] = field(default_factory=list)
     evidence: str = ""
     failure: str = ""
     back_seconds: float | None = None
@@ -102,6 +95,7 @@ class Faults:
         self._locks: dict[str, threading.Lock] = defaultdict(threading.Lock)
         self._threads: list[threading.Thread] = []
         self._stopping = threading.Event()
+        self._lines: dict[UUID, tuple[UUID, int]] = {}  # thread and epoch of each run that was seen in Redis
         self._timer = threading.Thread(target=self._keep_time, name="faults", daemon=True)
 
     def start(self) -> None:
@@ -277,16 +271,9 @@ class Faults:
     def _publish_again(self, fired: Fired) -> str:
         """Messages of executions that are done, under way and due, each twice, in any order."""
         self._note(fired)
-        sql = (
-            "SELECT e.tenant_id, e.run_id, e.checkpoint_id, e.execution_id, r.graph_id, e.node, e.queue"
-            " FROM farm.node_execution e JOIN farm.run r USING (tenant_id, run_id)"
-            " ORDER BY e.status IN ('leased', 'ready') DESC, e.created_at DESC LIMIT %s"
-        )
-        rows = self._found(lambda: self.query(sql, AGAIN // 2), what="a node execution")
-        messages = [
-            ExecuteNode(tenant, "main", run, checkpoint, execution, graph_id=graph, node=node, queue=queue)
-            for tenant, run, checkpoint, execution, graph, node, queue in rows
-        ] * 2
+        moved = self._read_moved()
+        messages = [*self._messages_in_redis(moved), *self._found(self._messages_in_postgres, what="a node execution")]
+        of_redis = sum(message.epoch > 0 for message in messages)
         random.Random(fired.planned.detail).shuffle(messages)
 
         def published() -> bool:
@@ -301,7 +288,41 @@ class Faults:
             return True
 
         self._found(published, what="a broker that takes messages")
-        return f"{len(messages)} messages"
+        return f"{len(messages)} messages, {of_redis} of them of runs in Redis"
+
+    def _messages_in_postgres(self) -> list[ExecuteNode]:
+        """Each twice. Of a run that Redis moves, or has moved: as it was sent then. Of one that has been recalled some
+        were sent in one way, some in the other, and nobody knows which: once in each.
+        """
+        sql = (
+            "SELECT e.tenant_id, e.run_id, e.checkpoint_id, e.execution_id, r.graph_id, e.node, e.queue,"
+            " h.redis_run IS NOT DISTINCT FROM r.run_id FROM farm.node_execution e"
+            " JOIN farm.run r USING (tenant_id, run_id)"
+            " JOIN farm.thread_head h ON h.tenant_id = r.tenant_id AND h.thread_id = r.thread_id"
+            " ORDER BY e.status IN ('leased', 'ready', 'in_redis') DESC, e.created_at DESC LIMIT %s"
+        )
+        found = []
+        for tenant, run, checkpoint, execution, graph, node, queue, is_there in self.query(sql, AGAIN // 2):
+            plain = ExecuteNode(tenant, "main", run, checkpoint, execution, graph_id=graph, node=node, queue=queue)
+            line = self._lines.get(run)
+            if line is None or plain.kind == "start":  # a start is sent before anybody knows where it will be
+                found += [plain, plain]
+            else:
+                there = plain.in_redis(*line)
+                found += [there, there if is_there else plain]
+        return found
+
+    def _messages_in_redis(self, moved: Sequence[Moved]) -> list[ExecuteNode]:
+        """Each twice: of executions of which Postgres may not have heard yet."""
+        graphs = dict(self._found(lambda: self.query("SELECT run_id, graph_id FROM farm.run"), what="a run"))
+        sent = [
+            ExecuteNode(run.tenant_id, "main", run.run_id, run.checkpoint_id, one.execution_id,
+                        graphs.get(run.run_id, ""), one.node, one.queue).in_redis(run.thread_id, run.epoch)
+            for run in moved
+            for one in run.executions
+            if one.execution_id != run.run_id
+        ]  # fmt: skip
+        return sent[: AGAIN // 2] * 2
 
     def _settings(self) -> Settings:
         urls = {name: SecretStr(url) for name, url in self.servers.direct_urls.items()}
@@ -352,17 +373,58 @@ class Faults:
         The moment comes first: what a living victim commits before it is asked must not look as if it never went on.
         """
         fired.at = datetime.now(UTC)
+        try:
+            fired.held = [*self._held_in_postgres(pids), *self._held_in_redis(pids)]
+        except psycopg.OperationalError:
+            fired.held = []  # Postgres is down by another fault: what was held then cannot be told
+
+    def _held_in_postgres(self, pids: Sequence[int] | None) -> list[Key]:
         sql = (
             "SELECT e.run_id, e.checkpoint_id, e.execution_id FROM farm.node_execution e"
             " JOIN farm.worker w USING (worker) WHERE e.status = 'leased' AND (%s::int[] IS NULL OR w.pid = ANY (%s))"
         )
-        try:
-            fired.held = [tuple(row) for row in self.query(sql, pids and list(pids), pids and list(pids))]
-        except psycopg.OperationalError:
-            fired.held = []  # Postgres is down by another fault: what was held then cannot be told
+        return [
+            (run, at, execution) for run, at, execution in self.query(sql, pids and list(pids), pids and list(pids))
+        ]
+
+    def _held_in_redis(self, pids: Sequence[int] | None) -> list[Key]:
+        """Of the runs that Postgres says Redis moves: a Redis may have more, of a line that counts no longer."""
+        sql = "SELECT worker FROM farm.worker WHERE %s::int[] IS NULL OR pid = ANY (%s)"
+        workers = {worker for (worker,) in self.query(sql, pids and list(pids), pids and list(pids))}
+        counting = set(self.query("SELECT redis_run, epoch FROM farm.thread_head WHERE redis_run IS NOT NULL"))
+        return [
+            (moved.run_id, moved.checkpoint_id, one.execution_id)
+            for moved in self._read_moved()
+            if moved.is_open and (moved.run_id, moved.epoch) in counting
+            for one in moved.executions
+            if one.worker in workers
+        ]
+
+    def _read_moved(self) -> list[Moved]:
+        """What Redis has of runs; [] while it is down by another fault. Their epochs are kept: see `_publish_again`."""
+        url = self.servers.streams.url()
+        with contextlib.closing(
+            redis.Redis.from_url(url, socket_timeout=3, socket_connect_timeout=3, retry=Retry(NoBackoff(), 0))
+        ) as client:
+            try:
+                found = read_moved(client)
+            except redis.RedisError:
+                return []
+        self._lines.update((moved.run_id, (moved.thread_id, moved.epoch)) for moved in found)
+        return found
 
     def _found(self, fact: Callable[[], T], *, what: str) -> T:
-        return _found(fact, what=what, slack=self.slack)
+        """The first truthy answer, also when Postgres is away for a while by another fault."""
+
+        def asked() -> T | None:
+            try:
+                return fact()
+            except psycopg.OperationalError:
+                return None
+
+        found = wait_for(asked, what=what, seconds=PATIENCE_SECONDS * self.slack, every_seconds=0.1)
+        assert found is not None
+        return found
 
     def query(self, sql: str, *parameters: Any) -> list[tuple[Any, ...]]:
         with psycopg.connect(self.servers.root_url, autocommit=True, connect_timeout=3) as connection:

@@ -8,7 +8,7 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -22,6 +22,10 @@ from tests.chaos.graphs import RETRIED, UNORDERED, read_ledger
 from tests.chaos.load import TERMINAL, Ask, Book
 
 Row = dict[str, Any]
+Span = tuple[datetime, datetime]
+
+#: So long after Redis or Postgres was disturbed, a connection that broke meanwhile may be found to be so.
+AFTERMATH = timedelta(seconds=5)
 
 _EVENT_ID = re.compile(r"([0-9]+)-([0-9]+)")
 
@@ -46,6 +50,7 @@ class Counts:
     unacknowledged: int = 0
     executions: int = 0
     begun_again: int = 0  # executions whose node was begun more than once, retries of a policy not counted
+    uncounted: int = 0  # runs of which claims may have been forgotten (see `_may_forget`)
     tried_later: int = 0  # executions whose RetryPolicy's next try came by a message
     losses: int = 0  # entries of lost_to
     streams: int = 0
@@ -57,8 +62,9 @@ class Counts:
 class Facts:
     """What a check looks at.
 
-    dark     when the streams' server, or a way to it, was disturbed: (from, to)
-    crashed  Postgres was killed: it may have lost a claim, which is not flushed, so that a node runs again uncounted
+    dark     when the Redis of streams and of runs, or a way to it, was disturbed: (from, to)
+    cut      when Postgres, or a way to it, was
+    crashed  when Postgres was killed
     """
 
     dsn: str
@@ -67,8 +73,9 @@ class Facts:
     canaries: Mapping[str, str]
     ledger: Path
     logs: Sequence[Path]
-    dark: Sequence[tuple[datetime, datetime]] = ()
-    crashed: bool = False
+    dark: Sequence[Span] = ()
+    cut: Sequence[Span] = ()
+    crashed: Sequence[Span] = ()
     counts: Counts = field(default_factory=Counts)
 
     def rows(self, sql: str, *parameters: Any) -> list[Row]:
@@ -77,7 +84,7 @@ class Facts:
 
     def runs(self) -> list[Row]:
         return self.rows(
-            "SELECT tenant_id, run_id::text, thread_id::text, graph_id, status, metadata->>'ask' AS ask,"
+            "SELECT tenant_id, run_id::text, thread_id::text, graph_id, tier, status, metadata->>'ask' AS ask,"
             " started_at, finished_at, created_at FROM farm.run ORDER BY started_at NULLS LAST, created_at"
         )
 
@@ -137,12 +144,16 @@ def nothing_open(facts: Facts) -> Iterator[Broken]:
 def committed_once(facts: Facts) -> Iterator[Broken]:
     """A node that is done was begun; it was not begun more often than claimed; its writes are of its last claim.
 
-    Of a run that Redis moves, what Redis has lost with its memory was claimed all the same, and nobody knows it.
+    Redis counts no claims. That of a commit, of a loss and of what a worker keeps are in `attempts`; any other was of a
+    worker that lived when its run was recalled, and is noted as given back by "Redis".
     """
     begun = Counter((entry.run_id, entry.execution_id) for entry in read_ledger(facts.ledger))
+    forgotten = {row["run_id"] for row in facts.runs() if _may_forget(facts, row)}
+    facts.counts.uncounted = len(forgotten)
     known = set()
     sql = (
-        "SELECT e.run_id::text, e.execution_id::text, e.node, e.status, e.attempts, e.tries, r.graph_id, r.tier,"
+        "SELECT e.run_id::text, e.execution_id::text, e.node, e.status, e.tries, r.graph_id,"
+        " e.attempts + (SELECT count(*) FROM jsonb_array_elements(e.lost_to) l WHERE l->>'worker' = 'Redis') AS claims,"
         " coalesce(jsonb_array_length(e.lost_to), 0) AS losses"
         " FROM farm.node_execution e JOIN farm.run r USING (tenant_id, run_id) WHERE e.node <> '__start__'"
     )
@@ -157,22 +168,42 @@ def committed_once(facts: Facts) -> Iterator[Broken]:
         if row["graph_id"] in RETRIED:
             continue
         facts.counts.begun_again += times > 1
-        if times > row["attempts"] and not facts.crashed and row["tier"] == "postgres":
-            told = f"node {row['node']} was begun {times} times and claimed {row['attempts']} times"
+        if times > row["claims"] and row["run_id"] not in forgotten:
+            told = f"node {row['node']} was begun {times} times and claimed {row['claims']} times"
             yield Broken("P2", told, row["run_id"])
-    in_redis = {row["run_id"] for row in facts.rows("SELECT run_id::text FROM farm.run WHERE tier = 'redis'")}
     for run_id, execution_id in begun.keys() - known:
-        if not facts.crashed and run_id not in in_redis:
+        if run_id not in forgotten:
             yield Broken("P2", f"execution {execution_id} was begun, and is not in the database", run_id)
+    # What Redis has committed is of its epoch, milliseconds since 1970 when it began there; the row's fence counts on.
     sql = (
         "SELECT e.run_id::text, e.node, e.fence, w.fence AS of_writes FROM farm.node_execution e"
         " JOIN farm.checkpoint_write w USING (tenant_id, thread_id, checkpoint_id, execution_id, run_id)"
         " JOIN farm.run r USING (tenant_id, run_id)"
-        " WHERE w.ns = '' AND w.idx = 0 AND e.status = 'done' AND w.fence <> e.fence AND r.tier = 'postgres'"
+        " WHERE w.ns = '' AND w.idx = 0 AND e.status = 'done' AND w.fence <> e.fence"
+        " AND (r.tier = 'postgres' OR w.fence < floor(extract(epoch FROM r.created_at) * 1000))"
     )
     for row in facts.rows(sql):
         told = f"the writes of node {row['node']} are of claim {row['of_writes']}, the last was {row['fence']}"
         yield Broken("P2", told, row["run_id"])
+
+
+def _may_forget(facts: Facts, run: Row) -> bool:
+    """Whether a claim of this run may be in nobody's memory, so that its node runs again uncounted.
+
+    Postgres, when it is killed: a claim is not flushed. Of a run that Redis moves more: what was committed in the last
+    0.2 s before Redis lost its memory, or before a worker that could not ask it recalled the run, is not even in the
+    database. And a worker whose node could not reach Postgres takes its own lease in Redis again, which nobody counts.
+    """
+    if _was_under_way(run, facts.crashed):
+        return True
+    return run["tier"] == "redis" and _was_under_way(run, [*facts.dark, *facts.cut], after=AFTERMATH)
+
+
+def _was_under_way(run: Row, spans: Sequence[Span], *, after: timedelta = timedelta()) -> bool:
+    return any(
+        run["created_at"] <= end + after and (run["finished_at"] is None or run["finished_at"] >= begin)
+        for begin, end in spans
+    )
 
 
 # --------------------------------------------------------------------------- P3
@@ -313,7 +344,7 @@ async def _check_stream(facts: Facts, client: Any, row: Row, said: Sequence[str]
         yield Broken("streams", f"a client read {len(events)} events, and {len(again)} when it read again", run_id)
     heard = list(dict.fromkeys(_lines(events)))
     if sorted(heard) != sorted(said) or (row["graph_id"] not in UNORDERED and heard != list(said)):
-        if any(begin <= row["finished_at"] and row["created_at"] <= end for begin, end in facts.dark):
+        if _was_under_way(row, facts.dark):
             facts.counts.gaps_by_faults += 1
         else:
             yield Broken("streams", f"told {heard}, and {list(said)} was committed", run_id)

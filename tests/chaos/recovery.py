@@ -13,11 +13,9 @@ from datetime import datetime, timedelta
 from typing import Any, Final
 from uuid import UUID
 
-from tests.chaos.faults import Fired
+from tests.chaos.faults import Fired, Key
 from tests.chaos.graphs import read_ledger
 from tests.chaos.invariants import Broken, Facts
-
-Key = tuple[UUID, UUID, UUID]  # run, checkpoint, execution
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +61,10 @@ class Recovery:
 
 @dataclass
 class _Past:
-    """What is known of every run and node at the end."""
+    """What is known of every run and node at the end.
+
+    commits  in Postgres: a run that Redis moves goes on while Postgres is away, and its rows say when it did
+    """
 
     runs: Mapping[UUID, Mapping[str, Any]]
     nodes: Mapping[Key, Mapping[str, Any]]
@@ -103,7 +104,7 @@ def _told(one: Recovery) -> str:
 
 
 def _past(facts: Facts, now: Callable[[], tuple[datetime, float]]) -> _Past:
-    runs = {row["run_id"]: row for row in facts.rows("SELECT run_id, created_at, finished_at FROM farm.run")}
+    runs = {row["run_id"]: row for row in facts.rows("SELECT run_id, tier, created_at, finished_at FROM farm.run")}
     sql = "SELECT run_id, checkpoint_id, execution_id, started_at, finished_at, attempts FROM farm.node_execution"
     nodes = {(row["run_id"], row["checkpoint_id"], row["execution_id"]): row for row in facts.rows(sql)}
     places = defaultdict(list)
@@ -114,7 +115,10 @@ def _past(facts: Facts, now: Callable[[], tuple[datetime, float]]) -> _Past:
     for entry in read_ledger(facts.ledger):
         for key in places[entry.run_id, entry.execution_id]:
             begun[key].append(wall - timedelta(seconds=monotonic - entry.began))
-    commits = sorted(row["finished_at"] for row in nodes.values() if row["finished_at"])
+    in_postgres = {run_id for run_id, run in runs.items() if run["tier"] == "postgres"}
+    commits = sorted(
+        row["finished_at"] for row in nodes.values() if row["finished_at"] and row["run_id"] in in_postgres
+    )
     return _Past(runs, nodes, begun, commits)
 
 
@@ -129,6 +133,7 @@ def _measure(past: _Past, one: Fired, bar: Bar | None, at: datetime) -> Recovery
     under_way = any(
         run["created_at"] < since and (run["finished_at"] is None or run["finished_at"] > since)
         for run in past.runs.values()
+        if run["tier"] == "postgres"
     )
     after = next((when for when in past.commits if when > since), None)
     return Recovery(one, bar, _seconds(since, after) if under_way else None, after is not None or not under_way)
@@ -144,10 +149,18 @@ def _slowest(one: Fired, bar: Bar | None, since: datetime, went: Sequence[tuple[
 
 
 def _went_on(past: _Past, key: Key, at: datetime) -> datetime | None:
-    """When a node was first begun or committed after that, or its run ended."""
-    row, run = past.nodes.get(key), past.runs.get(key[0])
-    known = [*past.begun.get(key, ()), *((row["finished_at"], row["started_at"]) if row else ())]
-    known.append(run["finished_at"] if run else None)
+    """When a node was first begun or committed after that, or its run ended.
+
+    What Redis commits is in Postgres late, and says when it was. A node that is not there at all was lost with what led
+    to it, in the memory of Redis or in what Postgres had not flushed: then its run goes on where any other node of it
+    does.
+    """
+    run = past.runs.get(key[0])
+    keys = [key] if key in past.nodes else [other for other in past.nodes if other[0] == key[0]]
+    known = [run["finished_at"] if run else None]
+    for one in keys:
+        row = past.nodes[one]
+        known += [*past.begun.get(one, ()), row["finished_at"], row["started_at"]]
     return min((when for when in known if when and when > at), default=None)
 
 

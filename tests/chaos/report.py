@@ -36,6 +36,7 @@ def render(
             f"- node executions {counts.executions}, begun more than once {counts.begun_again},"
             f" tried again by a message {counts.tried_later}, holders lost {counts.losses}, commits fenced out {fenced}"
         ),
+        f"- runs whose beginnings were counted {counts.runs - counts.uncounted}; of the others claims may be forgotten",
         (
             f"- streams {counts.streams}, events {counts.events}, joined again {book.rejoins},"
             f" with gaps while their server was disturbed {counts.gaps_by_faults}"

@@ -14,6 +14,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from uuid import UUID
 
@@ -22,7 +23,7 @@ import psutil
 from tests.chaos import graphs, recovery, report
 from tests.chaos.faults import Faults, find_faketime
 from tests.chaos.fleet import PREFORK, Fleet
-from tests.chaos.invariants import Broken, Facts, check_after_the_end, check_answers, check_database
+from tests.chaos.invariants import Broken, Facts, Span, check_after_the_end, check_answers, check_database
 from tests.chaos.load import Book, Load
 from tests.chaos.plan import LEASE_SECONDS, Planned, every_kind, plan_faults
 from tests.chaos.proxy import Network
@@ -155,11 +156,15 @@ def _facts(
     logs: Path,
     faults: Faults,
 ) -> Facts:
-    fired = [one for one in faults.fired if one.at and one.over]
-    dark = [(one.at, one.over) for one in fired if one.at and one.over and "streams" in one.planned.kind]
     every_log = [*logs.glob("*.log"), *servers.folder.glob("*/*.log")]
-    crashed = any(one.planned.kind == "kill postgres" for one in fired)
-    return Facts(servers.root_url, book, tenants, canaries, ledger, every_log, dark, crashed)
+    of = partial(_spans, faults)
+    kinds = {"dark": of("streams"), "cut": of("postgres"), "crashed": of("kill postgres")}
+    return Facts(servers.root_url, book, tenants, canaries, ledger, every_log, **kinds)
+
+
+def _spans(faults: Faults, word: str) -> list[Span]:
+    """When faults of such kinds were on."""
+    return [(one.at, one.over) for one in faults.fired if one.at and one.over and word in one.planned.kind]
 
 
 # --------------------------------------------------------------------------- before

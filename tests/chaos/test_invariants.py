@@ -1,6 +1,7 @@
 """Each check finds what it is there to find, in a database where nothing else is wrong."""
 
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from uuid import UUID
 
@@ -56,6 +57,18 @@ BREACHES = {
         "UPDATE farm.node_execution SET attempts = 0",
         "P2: node a was begun 1 times and claimed 0 times",
     ),
+    "a node of a run in Redis begun more often than claimed": (
+        "UPDATE farm.node_execution SET attempts = 0; UPDATE farm.run SET tier = 'redis'",
+        "P2: node a was begun 1 times and claimed 0 times",
+    ),
+    "an execution of a run in Redis that is not in the database": (
+        "UPDATE farm.node_execution SET execution_id = gen_random_uuid(); UPDATE farm.run SET tier = 'redis'",
+        f"P2: execution {EXECUTION} was begun, and is not in the database",
+    ),
+    "writes of an older claim, of a run that Redis moved once": (
+        "UPDATE farm.node_execution SET fence = 2; UPDATE farm.run SET tier = 'redis'",
+        "P2: the writes of node a are of claim 1",
+    ),
     "an execution that the ledger knows alone": (
         "UPDATE farm.node_execution SET execution_id = gen_random_uuid()",
         "P2: node a is done, and was never begun",
@@ -105,6 +118,49 @@ def test_a_broken_promise_is_found(facts: Facts, database: OwnDatabase, breach: 
     _do(database, breach)
 
     assert any(said in str(broken) for broken in check_database(facts))
+
+
+BEGUN_UNCOUNTED = "UPDATE farm.node_execution SET attempts = 0"
+IN_REDIS = "UPDATE farm.run SET tier = 'redis'"
+
+
+def test_what_a_living_worker_had_when_its_run_was_recalled_is_a_claim_too(facts: Facts, database: OwnDatabase) -> None:
+    given_back = """'[{"worker": "Redis", "given_back": true}]'"""
+    _do(database, f"{IN_REDIS}; {BEGUN_UNCOUNTED}, lost_to = {given_back}")
+
+    assert check_database(facts) == []
+
+
+def test_what_redis_has_committed_has_writes_of_its_epoch(facts: Facts, database: OwnDatabase) -> None:
+    """Which is of the same millisecond as the run, at the least."""
+    _do(database, "UPDATE farm.checkpoint_write SET fence = 1700000000000")
+    _do(database, "UPDATE farm.run SET tier = 'redis', created_at = to_timestamp(1700000000.0004)")
+
+    assert check_database(facts) == []
+
+
+@pytest.mark.parametrize(
+    ("disturbed", "tier", "is_told"),
+    [
+        ("dark", "postgres", True),
+        ("cut", "postgres", True),
+        ("crashed", "postgres", False),
+        ("dark", "redis", False),
+        ("cut", "redis", False),
+        ("crashed", "redis", False),
+    ],
+)
+def test_a_claim_may_be_forgotten_by_whoever_was_disturbed_while_its_run_was_under_way(
+    facts: Facts, database: OwnDatabase, disturbed: str, tier: str, is_told: bool
+) -> None:
+    _do(database, f"{BEGUN_UNCOUNTED}; UPDATE farm.run SET tier = '{tier}'")
+    now, before, long = datetime.now(UTC), timedelta(seconds=60), timedelta(seconds=10)
+
+    setattr(facts, disturbed, [(now - before, now - before + long)])
+    assert [broken.promise for broken in check_database(facts)] == ["P2"], "it began after that"
+
+    setattr(facts, disturbed, [(now - long, now + long)])
+    assert [broken.promise for broken in check_database(facts)] == ["P2"] * is_told
 
 
 def test_words_of_a_tenant_in_a_log_are_found(facts: Facts, tmp_path: Path) -> None:

@@ -33,7 +33,9 @@ def _do(database: OwnDatabase, statement: str) -> None:
         connection.execute(statement)  # type: ignore[arg-type]  # literal SQL of the test
 
 
-def _seen(database: OwnDatabase, *, claimed: float, committed: float | None, over: float | None) -> None:
+def _seen(
+    database: OwnDatabase, *, claimed: float, committed: float | None, over: float | None, tier: str = "postgres"
+) -> None:
     """A run that had begun before the fault; seconds after it."""
 
     def when(seconds: float | None) -> str:
@@ -43,8 +45,9 @@ def _seen(database: OwnDatabase, *, claimed: float, committed: float | None, ove
     _do(
         database,
         "INSERT INTO farm.run"
-        " (tenant_id, run_id, thread_id, assistant_id, graph_id, status, spec, created_at, finished_at)"
-        f" VALUES ('{TENANT}', '{RUN}', '{THREAD}', '{RUN}', 'chain', '{status}', '', {when(-1)}, {when(over)});"
+        " (tenant_id, run_id, thread_id, assistant_id, graph_id, status, tier, spec, created_at, finished_at)"
+        f" VALUES ('{TENANT}', '{RUN}', '{THREAD}', '{RUN}', 'chain', '{status}', '{tier}', '',"
+        f" {when(-1)}, {when(over)});"
         "INSERT INTO farm.node_execution"
         " (tenant_id, thread_id, run_id, checkpoint_id, execution_id, node, status, spec, started_at, finished_at)"
         f" VALUES ('{TENANT}', '{THREAD}', '{RUN}', '{HEAD}', '{EXECUTION}', 'a',"
@@ -88,6 +91,29 @@ def test_the_first_execution_after_the_fault_counts_and_not_the_last_claim(facts
     (facts.ledger / str(RUN)).write_text(f"{EXECUTION} a 1 {two_seconds_later}\n")
 
     assert _told(facts, _fired("kill worker")) == []
+
+
+def test_a_node_that_redis_has_forgotten_goes_on_where_its_run_does(facts: Facts, database: OwnDatabase) -> None:
+    _seen(database, claimed=2.0, committed=2.5, over=40.0, tier="redis")
+    fired = _fired("kill worker")
+    fired.held = [(RUN, UUID(int=99), UUID(int=98))]
+
+    (recovered,) = recoveries(facts, [fired], lambda: (NOW, MONOTONIC))
+
+    assert recovered.seconds == pytest.approx(2.0)
+    assert recovered.came
+
+
+def test_what_redis_commits_is_no_commit_of_a_postgres_that_comes_back(facts: Facts, database: OwnDatabase) -> None:
+    """It would go on while Postgres is away for ever."""
+    _seen(database, claimed=-0.5, committed=0.5, over=None, tier="redis")
+    another = f"run_id = '{UUID(int=6)}', thread_id = '{UUID(int=7)}'"
+    _do(database, f"UPDATE farm.run SET {another}; UPDATE farm.node_execution SET {another}")
+    _seen(database, claimed=-0.5, committed=None, over=None)
+
+    told = _told(facts, _fired("kill postgres"))
+
+    assert any("the next commit after Postgres takes connections: never" in one for one in told)
 
 
 def test_a_slow_machine_is_given_more(facts: Facts, database: OwnDatabase) -> None:
