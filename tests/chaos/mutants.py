@@ -150,6 +150,31 @@ MUTANTS = {
             shows=_ASSERTS,
         ),
     ),
+    "no-line": Mutant(
+        "what Redis commits is taken by its number alone, whatever it follows there",
+        [Swap("agentfarm/persistence/sql/redis_tier.sql", " OR p_before IS DISTINCT FROM entry_id THEN", " THEN")],
+        FailingTest(
+            "tests/integration/persistence/executions/test_fences_in_redis.py"
+            "::test_what_follows_a_commit_that_postgres_has_never_had_is_refused",
+            shows=_ASSERTS,
+        ),
+    ),
+    "no-token": Mutant(
+        "whoever has ever held a lease in Redis may save, while somebody holds it",
+        # Its epoch is no such guard: an execution that is leased in another epoch has another token, too.
+        [
+            Swap(
+                "agentfarm/persistence/redis_tier/lua/_lib.lua",
+                " or x[1] ~= 'l' or x[3] ~= H.tok then",
+                " or x[1] ~= 'l' then",
+            )
+        ],
+        FailingTest(
+            "tests/integration/persistence/executions/test_fences_in_redis.py"
+            "::test_a_lease_that_was_taken_again_is_another_lease",
+            shows="DID NOT RAISE",
+        ),
+    ),
     "no-healer": Mutant(
         "beat runs, and nobody looks for what died or got lost",
         [

@@ -14,7 +14,6 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from functools import partial
 from pathlib import Path
 from uuid import UUID
 
@@ -157,9 +156,8 @@ def _facts(
     faults: Faults,
 ) -> Facts:
     every_log = [*logs.glob("*.log"), *servers.folder.glob("*/*.log")]
-    of = partial(_spans, faults)
-    kinds = {"dark": of("streams"), "cut": of("postgres"), "crashed": of("kill postgres")}
-    return Facts(servers.root_url, book, tenants, canaries, ledger, every_log, **kinds)
+    dark, cut, crashed = (_spans(faults, word) for word in ("streams", "postgres", "kill postgres"))
+    return Facts(servers.root_url, book, tenants, canaries, ledger, every_log, dark, cut, crashed)
 
 
 def _spans(faults: Faults, word: str) -> list[Span]:
