@@ -136,6 +136,8 @@ class SegmentLoop(RecordingLoop):
         return more
 
     def _load_node(self) -> None:
+        if not self.level.is_nested:
+            self.segment.max_concurrency = self.config.get("max_concurrency")
         if not self.level.named.answered:
             self.checkpoint_pending_writes = [
                 write for write in self.checkpoint_pending_writes if write[:2] != (lg.NULL_TASK_ID, lg.RESUME)

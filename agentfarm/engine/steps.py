@@ -220,7 +220,8 @@ class SegmentResult:
                      seconds, since it failed with `error`
     call             whose outcome it is: the request's call, or (nested) one around it; for "retry" the next try's call
     status           the run is over
-    next             the executions of the next superstep, all of one checkpoint; `max_concurrency` of them at a time
+    next             the executions of the next superstep, all of one checkpoint
+    max_concurrency  how many of them, or of the siblings of what is settled, at a time: the run's, or its graph's
     error            of the node or the run
     took_scalar      the node got the answer without an id; taken_at: in which checkpoint namespaces
     interrupts       when the run ended as interrupted: (execution id, what it asks), as far as nodes asked

@@ -199,9 +199,8 @@ class PostgresExecutions:
     ) -> Committed:
         """One of several siblings. The last one gets the advance."""
         message = claimed.message
-        are_held = bool(claimed.run.config.get("max_concurrency"))
         stops, waits = claimed.in_wave and not take_next, claimed.run.options.waits_for_disk
-        how = Settling(are_held, take_next, stops, waits)
+        how = Settling(bool(result.max_concurrency), take_next, stops, waits)
         settled = saver.tier.settle(saver, result, rows, how)
         message = saver.addressed(message)
         ready = () if settled.released is None else (_sibling(message, *settled.released),)

@@ -197,7 +197,8 @@ def go_on(claimed: Claimed, *names: str, step: int = 1, **values: Any) -> Segmen
 
 
 def settled(claimed: Claimed, outcome: Any = "done", **more: Any) -> SegmentResult:
-    return SegmentResult(ops=[own_writes(claimed)], outcome=outcome, **more)
+    most = claimed.run.config.get("max_concurrency")
+    return SegmentResult(ops=[own_writes(claimed)], outcome=outcome, max_concurrency=most, **more)
 
 
 def advanced(claimed: Claimed, *names: str, step: int = 1) -> SegmentResult:

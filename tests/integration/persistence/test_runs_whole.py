@@ -243,6 +243,27 @@ def test_a_threads_history_equals_stock_langgraphs(
     assert history(worker.builder, worker.saver(), thread_id) == history(worker.builder, stock, thread_id)
 
 
+def test_a_graph_says_itself_how_many_of_its_siblings_run_at_once(
+    home: Home, make_worker: Callable[[Any], Worker]
+) -> None:
+    class Limited(StateGraph[Any]):
+        def compile(self, *args: Any, **kwargs: Any) -> Any:
+            return super().compile(*args, **kwargs).with_config({"max_concurrency": 2})
+
+    builder = _fan_out()
+    builder.__class__ = Limited
+    worker, thread_id = make_worker(builder), uuid4()
+    _, (start,) = worker.admit(thread_id, START_STATE)
+    ready = list(worker.execute(start))
+    assert len(ready) == 2, "of five"
+
+    for message in ready:
+        ready += worker.execute(message)
+
+    wait_for(lambda: home.query("SELECT status FROM farm.run") == [("success",)], what="the run's end")
+    assert len(ready) == 6
+
+
 def test_a_run_that_is_undone_in_the_middle_leaves_nothing(
     home: Home, acme: Tenant, make_worker: Callable[[Any], Worker]
 ) -> None:
