@@ -10,7 +10,7 @@ import os
 import socket
 import uuid
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -19,7 +19,7 @@ import redis.exceptions
 from amqp.exceptions import MessageNacked
 from celery import Celery
 from kombu import Connection, Producer, Queue
-from kombu.exceptions import KombuError
+from kombu.exceptions import BatchPublishError, KombuError  # type: ignore[attr-defined]  # of the stubs for 5.3
 
 from agentfarm import clock
 from agentfarm.errors import BrokerUnavailable
@@ -53,6 +53,10 @@ class _Line:
     producer: Any  # a kombu Producer; celery-types has that of kombu 5.3
 
 
+#: What is to be sent, by the broker's names of the queues; one that has nothing left is not in it.
+_Waiting = dict[str, deque[ExecuteNode]]
+
+
 class CeleryPublisher:
     """Publishes to one broker, from any number of threads: each publish has a producer to itself for its time."""
 
@@ -83,16 +87,19 @@ class CeleryPublisher:
         )
 
     def publish(self, messages: Sequence[ExecuteNode]) -> None:
-        """In order, each confirmed. Connects anew once, unless the broker is reached and says nothing.
+        """In each queue's order, each confirmed. Connects anew once, unless the broker is reached and says nothing. A
+        queue that refuses its messages keeps those of no other from being sent.
 
         raises  BrokerUnavailable, also for a while after the broker failed: what was not taken stays in the outbox. The
                 last may have been taken and not confirmed: a message delivered twice finds the lease or the result
         """
-        waiting = deque(messages)
-        if not waiting:
+        if not messages:
             return
         if self._is_paused():
-            raise BrokerUnavailable(count=len(waiting), why="it failed a moment ago")
+            raise BrokerUnavailable(count=len(messages), why="it failed a moment ago")
+        waiting: _Waiting = {}
+        for message in messages:
+            waiting.setdefault(self._queue(message.queue).name, deque()).append(message)
         try:
             self._send_all(waiting)
         except BrokerUnavailable as error:
@@ -129,48 +136,76 @@ class CeleryPublisher:
 
     # -- sending
 
-    def _send_all(self, waiting: deque[ExecuteNode]) -> None:
+    def _send_all(self, waiting: _Waiting) -> None:
         if (line := self._take()) is not None:
             try:
-                self._send(line, waiting)
+                for name in tuple(waiting):
+                    self._send(line, waiting, name)
             except self._broker_errors as error:
                 self._drop(line)
                 self.close()  # who restarted took the other connections along
                 if isinstance(error, _SILENCE):
-                    raise BrokerUnavailable(count=len(waiting), why=_why(error)) from error
+                    raise _unavailable(waiting, error) from error
+            else:
+                self._keep(line)
         if waiting:
             self._send_anew(waiting)
 
-    def _send_anew(self, waiting: deque[ExecuteNode]) -> None:
+    def _send_anew(self, waiting: _Waiting) -> None:
         """The second try: on a new connection, and with the queues declared, which a new broker does not have."""
-        line = None
+        line, refusal = None, None
         try:
             line = self._connect()
-            if self._is_amqp:
-                self._declare(line, waiting)
-            self._send(line, waiting)
+            for name in tuple(waiting):
+                try:
+                    if self._is_amqp:
+                        self._queue(waiting[name][0].queue)(line.producer.channel).declare()
+                    self._send(line, waiting, name)
+                except self._refusals as error:
+                    if not self._is_of_one_queue(error):
+                        raise
+                    refusal = error
+                    line = self._with_new_channel(line)
         except self._broker_errors as error:
             if line is not None:
                 self._drop(line)
-            raise BrokerUnavailable(count=len(waiting), why=_why(error)) from error
-
-    def _declare(self, line: _Line, waiting: deque[ExecuteNode]) -> None:
-        queues = {queue.name: queue for queue in (self._queue(message.queue) for message in waiting)}
-        for queue in queues.values():
-            queue(line.producer.channel).declare()
-
-    def _send(self, line: _Line, waiting: deque[ExecuteNode]) -> None:
-        """Empties `waiting` as messages are taken, then keeps the line."""
-        if not self._has_batches or len(waiting) == 1:
-            while waiting:
-                self._send_one(line.producer, waiting[0])
-                waiting.popleft()
-        else:
-            with line.producer.batch():  # one round trip
-                for message in waiting:
-                    self._send_one(line.producer, message)
-            waiting.clear()
+            raise _unavailable(waiting, error) from error
         self._keep(line)
+        if refusal is not None:
+            raise _unavailable(waiting, refusal) from refusal
+
+    def _send(self, line: _Line, waiting: _Waiting, name: str) -> None:
+        """Empties a queue's as messages are taken, then takes it out of `waiting`."""
+        messages = waiting[name]
+        if not self._has_batches or len(messages) == 1:
+            while messages:
+                self._send_one(line.producer, messages[0])
+                messages.popleft()
+        else:
+            self._send_batch(line, messages)
+        del waiting[name]
+
+    def _send_batch(self, line: _Line, messages: Iterable[ExecuteNode]) -> None:
+        """In one round trip. Raises what one message would."""
+        try:
+            with line.producer.batch():
+                for message in messages:
+                    self._send_one(line.producer, message)
+        except BatchPublishError as error:
+            if isinstance(error.__cause__, self._broker_errors):
+                raise error.__cause__ from None
+            raise
+
+    def _is_of_one_queue(self, error: BaseException) -> bool:
+        """kombu calls it a refusal, too, when SQS is not reached; what SQS itself refuses has its answer."""
+        return not self._is_sqs or hasattr(error, "response")
+
+    def _with_new_channel(self, line: _Line) -> _Line:
+        """RabbitMQ closes a channel over some refusals, and owes one a confirmation after others."""
+        if not self._is_amqp:
+            return line
+        line.producer.channel.close()
+        return _Line(line.connection, Producer(line.connection.channel(), auto_declare=False))
 
     def _send_one(self, producer: Producer, message: ExecuteNode) -> None:
         task_id = str(uuid.uuid4())
@@ -249,6 +284,10 @@ class CeleryPublisher:
     def _drop(self, line: _Line) -> None:
         with suppress(*self._broker_errors):  # it may be broken already, which is why it goes
             line.connection.collect()  # without a farewell, which a broker that says nothing would not answer
+
+
+def _unavailable(waiting: _Waiting, error: BaseException) -> BrokerUnavailable:
+    return BrokerUnavailable(count=sum(map(len, waiting.values())), why=_why(error))
 
 
 def _why(error: BaseException) -> str:

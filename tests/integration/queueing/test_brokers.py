@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import closing
+from functools import partial
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -230,6 +231,69 @@ def test_a_redis_that_refuses_the_message_is_told_as_unavailable(redis_url: str)
                 with pytest.raises(BrokerUnavailable, match=f"{count} message"):
                     publisher.publish([a_message() for _ in range(count)])
         client.acl_deluser("refused")
+
+
+def refuse_on_rabbitmq(app: Celery) -> None:
+    """Somebody has declared the queue otherwise, and bound it to nothing."""
+    with app.connection_for_write() as connection:
+        channel = connection.default_channel
+        app.amqp.queues["gpu"](channel).delete()
+        channel.queue_declare("gpu.v1", durable=True, auto_delete=False, arguments={"x-queue-type": "classic"})
+
+
+def accept_on_rabbitmq(app: Celery) -> None:
+    with app.connection_for_write() as connection:
+        connection.default_channel.queue_delete("gpu.v1")
+
+
+def refuse_on_redis(app: Celery) -> None:
+    with app.connection_for_write() as connection:
+        connection.default_channel.client.set("gpu.v1", "no list")
+
+
+def accept_on_redis(app: Celery) -> None:
+    with app.connection_for_write() as connection:
+        connection.default_channel.client.delete("gpu.v1")
+
+
+def limit_on_sqs(app: Celery, most_bytes: int) -> None:
+    with app.connection_for_write() as connection:
+        channel = connection.default_channel
+        wanted = {"MaximumMessageSize": str(most_bytes)}
+        channel.sqs().set_queue_attributes(QueueUrl=channel._new_queue("gpu.v1"), Attributes=wanted)
+
+
+REFUSALS = {
+    "amqp": (refuse_on_rabbitmq, accept_on_rabbitmq),
+    "redis": (refuse_on_redis, accept_on_redis),
+    "sqs": (partial(limit_on_sqs, most_bytes=1024), partial(limit_on_sqs, most_bytes=262_144)),
+}
+
+
+@pytest.mark.parametrize("known", ["a line is there", "no line is there"])
+@ALL_BROKERS
+def test_a_queue_that_refuses_its_messages_keeps_no_other_from_getting_theirs(
+    app: Celery, publisher: CeleryPublisher, known: str
+) -> None:
+    refuse, accept = REFUSALS[app.connection().transport.driver_type]
+    messages = [a_message(queue) for queue in ("gpu", "io", "gpu", "cpu", "io")]
+    if known == "a line is there":
+        publisher.publish([a_message("cpu")])
+    refuse(app)
+
+    try:
+        for _ in range(2):  # it is no reason to leave the broker alone for a while
+            with pytest.raises(BrokerUnavailable, match="2 message"):
+                publisher.publish(messages)
+    finally:
+        accept(app)
+
+    assert publisher.queue_length("io") == 4
+    told = [parse_message(each.payload[0][0]).execution_id for each in take(app, "io", 4)]
+    wanted = [messages[n].execution_id for n in (1, 4, 1, 4)]
+    assert told == wanted or (sorted(told) == sorted(wanted) and app.connection().transport.driver_type == "sqs")
+    publisher.publish(messages[:1])
+    assert publisher.queue_length("gpu") == 1
 
 
 def attributes(channel: Any, queue: str, *names: str) -> dict[str, str]:
