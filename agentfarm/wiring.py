@@ -54,6 +54,9 @@ logger = logging.getLogger(__name__)
 #: Between two tries of a process that starts to reach its database.
 START_PAUSE_SECONDS = 1.0
 
+#: Of the time for handing back, what may be spent on runs in Redis: the lease ends after it.
+REDIS_SHARE = 2 / 3
+
 RunAsync = Callable[[Coroutine[Any, Any, Any]], Any]
 
 # --------------------------------------------------------------------------- one a process, forks included
@@ -165,10 +168,12 @@ class _Process:
         dispatch(self.farm, self.executions.rest_of_wave(claimed, most))
 
     def hand_back(self, *, seconds: float) -> None:
+        end = time.monotonic() + seconds
         self.lease.take_no_more()
         self.executions.release_all()
-        self.behind.close()
-        self.lease.stop(seconds=seconds)
+        # First, since what this process holds in Redis is lost with its lease. Both give back at the same time.
+        self.behind.close(seconds=seconds * REDIS_SHARE)
+        self.lease.stop(seconds=max(0.0, end - time.monotonic()))
 
     def close(self) -> None:
         self.behind.close()

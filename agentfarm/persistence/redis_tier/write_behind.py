@@ -246,14 +246,14 @@ class WriteBehind:
         with self._lock:
             self._dirty.pop(place.key, None)
 
-    def close(self) -> None:
-        """Hand in what waits, and end."""
+    def close(self, *, seconds: float = PAUSE_SECONDS * 5) -> None:
+        """Hand in what waits, and end. Back after so long at most."""
         self._stopping = True
         self._wake.set()
+        if self._recalls:
+            self.begin()
         if self._thread is not None:
-            self._thread.join(PAUSE_SECONDS * 5)
-        elif self._recalls:
-            self._round()
+            self._thread.join(seconds)
 
     def _live(self) -> None:
         while not self._stopping:
