@@ -16,6 +16,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final
 from uuid import UUID
 
@@ -189,7 +190,7 @@ class WorkerLease:
         end = time.monotonic() + self._beat_seconds  # the beat must not wait for many of them
         for _ in range(len(self._returns)):
             held = self._returns[0]  # taken out when it is done: a lost connection must not lose it
-            is_done = self._try(connection, lambda held=held: self._return(connection, held))  # type: ignore[misc]
+            is_done = self._try(connection, partial(self._return, connection, held))
             self._returns.popleft()
             if not is_done:
                 self._returns.append(held)
@@ -199,17 +200,20 @@ class WorkerLease:
             due, lost = self._answers[0]
             is_over = lost.worker != self._id  # the lock of that id is free: anybody may take over what it held
             if not is_over and due <= time.monotonic():
-                is_over = self._try(connection, lambda lost=lost: self._look(connection, lost))  # type: ignore[misc]
+                is_over = self._try(connection, partial(self._look, connection, lost))
             self._answers.popleft()
             if not is_over:
                 self._answers.append((due, lost))
             if time.monotonic() > end:
                 return
 
-    def _try(self, connection: psycopg.Connection[Any], act: Callable[[], bool]) -> bool:
-        """Whether it is done. One that fails must not cost the session, and with it all that this process holds."""
+    def _try(self, connection: psycopg.Connection[Any], act: Callable[[], bool | None]) -> bool:
+        """Whether it is done. One that fails must not cost the session, and with it all that this process holds.
+
+        act  answers False where it cannot be done yet
+        """
         try:
-            return act()
+            return act() is not False
         except psycopg.Error as error:
             if connection.closed:
                 raise
@@ -218,14 +222,14 @@ class WorkerLease:
             )
             return False
 
-    def _return(self, connection: psycopg.Connection[Any], held: Held) -> bool:
+    def _return(self, connection: psycopg.Connection[Any], held: Held) -> None:
         connection.execute(
             "SELECT farm.give_back(%s, %s, %s, %s, %s, %s)",
             (held.tenant_id, held.run_id, held.checkpoint_id, held.execution_id, held.fence, held.worker),
         )
-        return True
 
     def _look(self, connection: psycopg.Connection[Any], lost: LostAnswer) -> bool:
+        """Whether its strays are given back; False: they cannot be told now."""
         if lost.first is not None:
             self._return(connection, lost.first)
         rows = connection.execute(
