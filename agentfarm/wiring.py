@@ -176,7 +176,7 @@ class _Process:
         self.lease.stop(seconds=max(0.0, end - time.monotonic()))
 
     def close(self) -> None:
-        self.behind.close()
+        self.redis.close()
         self.lease.stop()
         self.redis_scripts.close()
         self.publisher.close()

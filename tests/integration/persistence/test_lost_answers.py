@@ -104,7 +104,7 @@ def test_the_last_siblings_election_is_given_back_when_its_answer_was_lost(
         cut_off.commit(last, settled(last))
     monkeypatch.undo()
 
-    (to_advance,) = wait_for(healer.stalled, what="the superstep that nobody advances", seconds=5)
+    (to_advance,) = wait_for(lambda: healer.stalled().again, what="the superstep that nobody advances", seconds=5)
     advance = other.claim(to_advance)
     assert other.commit(advance, advanced(advance)).ended is not None
 
