@@ -11,9 +11,10 @@ import pytest
 
 from agentfarm import wiring
 from agentfarm.persistence.redis_tier.scripts import Place
-from agentfarm.persistence.redis_tier.write_behind import WriteBehind
+from agentfarm.persistence.redis_tier.write_behind import RedisHeld, WriteBehind
 
 PLACE = Place(uuid4(), "main", uuid4(), uuid4(), 1)
+HELD = RedisHeld(PLACE.tenant_id, PLACE.run_id, uuid4(), uuid4(), 1, 1, place=PLACE)
 
 
 class SilentDatabase:
@@ -40,7 +41,11 @@ def database() -> Iterator[SilentDatabase]:
 
 def behind_on(database: SilentDatabase) -> WriteBehind:
     scripts: Any = SimpleNamespace(
-        peek=lambda key, recall=None: None, trim=lambda *_, **__: None, by_server=lambda *_, **__: ()
+        peek=lambda key, recall=None: None,
+        trim=lambda *_, **__: None,
+        by_server=lambda *_, **__: (),
+        servers=SimpleNamespace(of=lambda key: None),
+        look_many=lambda server, places: [None],
     )
     silent: Any = database
     return WriteBehind(scripts, silent)
@@ -50,10 +55,10 @@ def behind_on(database: SilentDatabase) -> WriteBehind:
 def test_a_silent_database_is_not_waited_for_longer_than_that(database: SilentDatabase, has_begun: bool) -> None:
     behind = behind_on(database)
     if has_begun:
-        behind.recall_later(PLACE)
+        behind.recall_later(HELD)
         assert database.asked.wait(5)
     else:
-        behind._recalls.append(PLACE)
+        behind._recalls.append(HELD)
 
     began = time.monotonic()
     behind.close(seconds=0.2)
@@ -68,7 +73,7 @@ def test_both_have_one_deadline_and_the_lease_has_a_share_of_it(database: Silent
     lease: Any = SimpleNamespace(
         take_no_more=lambda: told.append(("no more", 0.0)), stop=lambda *, seconds: told.append(("lease", seconds))
     )
-    executions: Any = SimpleNamespace(release_all=lambda: process.behind._recalls.append(PLACE))
+    executions: Any = SimpleNamespace(release_all=lambda: process.behind._recalls.append(HELD))
     process.lease, process.executions, process.behind = lease, executions, behind_on(database)
 
     began = time.monotonic()

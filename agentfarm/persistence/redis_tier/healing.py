@@ -12,7 +12,7 @@ from typing import Final
 from uuid import UUID
 
 from agentfarm import clock
-from agentfarm.errors import RedisTierUnavailable
+from agentfarm.errors import RedisTierUnavailable, StoreUnavailable
 from agentfarm.messages import ExecuteNode
 from agentfarm.persistence.execution_keys import start_message
 from agentfarm.persistence.overdue import judge_lost
@@ -82,7 +82,6 @@ class RedisHealing:
 
         living     the processes that live, asked after Redis was: who has come since is among them
         length_of  how many messages wait in a queue; None: it cannot be told now
-        raises     StoreUnavailable
         """
         again: list[ExecuteNode] = []
         recalls = RECALLS
@@ -107,7 +106,7 @@ class RedisHealing:
                 if lost is None:
                     late += self._find_late(run, look)
                 elif recalls:
-                    self.behind.recall(run.place, lost=lost)
+                    self._recall(run, lost)
                     recalls -= 1
             again += self._send_again(server, judge_lost(late, length_of))
         return tuple(again)
@@ -169,9 +168,17 @@ class RedisHealing:
         now = clock.monotonic_seconds()
         self._starts = {run: (n, at) for run, (n, at) in self._starts.items() if now - at < STARTS_SECONDS}
 
+    def _recall(self, run: Moved, lost: Sequence[Holder], *, is_blind: bool = False) -> None:
+        """One that cannot be recalled now keeps no other from it: the next sweep finds the same."""
+        try:
+            if self.behind.is_free(run.place):
+                self.behind.recall(run.place, lost=lost, is_blind=is_blind)
+        except StoreUnavailable as error:
+            logger.warning("a run is recalled later", extra={"code": error.code, "run_id": str(run.place.run_id)})
+
     def _give_up(self, moved: Sequence[Moved], most: int) -> int:
         """Without their Redis nothing of these goes on: Postgres moves so many from here on. How many it were."""
         given_up = moved[:most]
         for run in given_up:
-            self.behind.recall(run.place, is_blind=True)
+            self._recall(run, (), is_blind=True)
         return len(given_up)

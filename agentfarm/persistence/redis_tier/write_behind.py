@@ -39,6 +39,7 @@ SILENT_SECONDS: Final = 5.0
 #: After Redis or Postgres did not answer.
 PAUSE_SECONDS: Final = 1.0
 
+IS_FREE: Final = wire.function("is_free", "uuid uuid")
 RECALL: Final = wire.function(
     "recall", "uuid uuid uuid int8 uuid[] uuid[] int8[] uuid[] uuid[] int8[] uuid uuid int8 int8"
 )
@@ -172,6 +173,11 @@ class WriteBehind:
             logger.info("a run was recalled from Redis", extra=_ids(place))
         self._tell(Committed(ready=tuple(ready)))
         return fence
+
+    def is_free(self, place: Place) -> bool:
+        """Whether nobody has the thread in Postgres right now. Raises StoreUnavailable."""
+        answer = self.databases.at(place.home).call(IS_FREE, [place.tenant_id.bytes, place.thread_id.bytes], again=True)
+        return answer.flag("is_free")
 
     def _bring_last(self, place: Place) -> None:
         """What Postgres lacks of a run that is to be recalled, as far as it can be had. Raises StoreUnavailable."""

@@ -10,7 +10,7 @@ DO $$
 DECLARE v_function regprocedure;
 BEGIN
   FOR v_function IN SELECT p.oid::regprocedure FROM pg_proc p WHERE p.pronamespace = 'farm'::regnamespace
-                       AND p.proname = ANY (ARRAY['apply_entries', 'recall']) LOOP
+                       AND p.proname = ANY (ARRAY['apply_entries', 'recall', 'is_free']) LOOP
     EXECUTE format('DROP ROUTINE %s', v_function);
   END LOOP;
 END $$;
@@ -90,6 +90,13 @@ BEGIN
     SELECT x.forget, x.next_run, x.next_graph, x.next_queue INTO forget, next_run, next_graph, next_queue
       FROM farm.end_run(p_tenant, p_thread, p_run, p_status, NULL, p_root, false) x;
   END IF;
+END $$;
+
+-- Whether nobody has the thread right now, for who has better things to do than to wait for it.
+CREATE FUNCTION farm.is_free(p_tenant uuid, p_thread uuid, OUT is_free boolean) LANGUAGE plpgsql AS $$
+BEGIN
+  PERFORM set_config('farm.tenant', p_tenant::text, true);
+  is_free := farm.try_lock_thread(p_tenant, p_thread);
 END $$;
 
 -- The run goes on here, from its last entry. Answers with what is open of it, to be published: none where it was recalled before, or is over.

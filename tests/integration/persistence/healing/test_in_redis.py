@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+import psycopg
 import pytest
 
 from agentfarm import clock
@@ -110,6 +111,25 @@ def test_a_node_that_nobody_took_waits_in_a_long_queue_and_is_lost_from_a_short_
     assert healer.in_redis(lambda queue: SHORT) == (message,)
     waited(message, hand, seconds=100)
     assert healer.in_redis(lambda queue: LONG) == (message,), "it may be others' backlog by now"
+
+
+def test_a_thread_that_somebody_has_keeps_no_other_from_its_turn(
+    home: Home, hands: Callable[..., Hand], acme: Tenant
+) -> None:
+    hand, dying = hands("hand"), hands("dying")
+    healer = healer_of(home, hand)
+    messages = [begun(home, acme, seconds_ago=seconds) for seconds in (2, 1)]
+    held = [dying.claim(message) for message in messages]
+    dying.lease.stop()
+    recalled = "SELECT thread_id FROM farm.thread_head WHERE redis_run IS NULL"
+
+    with psycopg.connect(home.own.root_url) as somebody:
+        somebody.execute("SELECT FROM farm.thread WHERE thread_id = %s FOR UPDATE", [held[0].thread_id])
+        healer.in_redis(lambda queue: LONG)
+        assert home.query(recalled) == [(held[1].thread_id,)]
+
+    healer.in_redis(lambda queue: LONG)
+    assert len(home.query(recalled)) == 2
 
 
 def healer_of(home: Home, hand: Hand) -> PostgresHealing:
