@@ -159,6 +159,15 @@ class Settings(BaseSettings):
         return self
 
     @model_validator(mode="after")
+    def _leases_outlast_missed_beats(self) -> Self:
+        if self.heartbeat_seconds * 3 > self.lease_seconds:
+            raise ValueError(
+                f"AGENTFARM_HEARTBEAT_SECONDS={self.heartbeat_seconds:g} is more than a third of AGENTFARM_LEASE_SECONDS="
+                f"{self.lease_seconds:g}: a worker that is late once or twice would lose all that it executes."
+            )
+        return self
+
+    @model_validator(mode="after")
     def _anonymous_only_on_loopback(self) -> Self:
         if self.anonymous_tenant and not is_loopback(self.host):
             raise ValueError(

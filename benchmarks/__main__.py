@@ -11,7 +11,7 @@ from benchmarks.farm import ROOT, BenchFarm
 from benchmarks.report import Report, describe_machine
 from benchmarks.rounds import Table, render
 
-NAMES = ("throughput", "hop", "runs", "fanout", "kill", "tokens", "chat", "growth", "parts", "engine", "once")
+NAMES = ("throughput", "hop", "runs", "fanout", "kill", "tokens", "chat", "growth", "parts", "tiers", "engine", "once")
 BROKERS = ("redis", "rabbitmq")
 
 #: A table, and what is drawn of it.
@@ -47,7 +47,7 @@ def main(arguments: list[str] | None = None) -> int:
     effort = QUICK if options.quick else Effort(options.rounds, options.seconds, options.runs, options.kills)
     folder = Path(options.folder or ROOT / ".farm" / "bench" / options.broker)
     print(f"starting a farm in {folder} …", flush=True)
-    with BenchFarm(folder, broker=options.broker) as farm:
+    with BenchFarm(folder, broker=options.broker, milliseconds_away=options.distance) as farm:
         command, machine = command_of(given), describe_machine(farm.environment["DATABASE_ADMIN_URL"])
         report = Report(Path(options.report or folder / "report"), options.broker, command, machine)
         # In the order of NAMES, whatever order they were named in: those that stop the workers come last.
@@ -85,6 +85,9 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--seconds", type=float, default=5.0, help="of a cell of throughput (5)")
     parser.add_argument("--runs", type=int, default=30, help="of a cell of hop, runs, tokens, chat, parts (30)")
     parser.add_argument("--kills", type=int, default=5, help="of workers (5)")
+    parser.add_argument(
+        "--distance", type=float, default=0.0, metavar="MS", help="to Postgres, each way, as to another zone (0)"
+    )
     parser.add_argument("--quick", action="store_true", help="one short round of each: whether it runs, not how fast")
     parser.add_argument("--folder", help="where the farm's data and logs lie (.farm/bench/<broker>)")
     parser.add_argument("--report", help="where tables and pictures are written to (report/ in that folder)")
@@ -163,6 +166,13 @@ def tables(name: str, farm: BenchFarm, effort: Effort) -> Iterator[Table]:
 
             farm.become_worker()
             yield measure_parts(farm.driver, rounds=effort.rounds, runs=effort.runs)
+        case "tiers":
+            from benchmarks.tiers import measure_tiers
+
+            farm.become_worker()
+            yield measure_tiers(
+                farm.driver, rounds=effort.rounds, runs=effort.runs, milliseconds_away=farm.milliseconds_away
+            )
         case "engine":
             from benchmarks.engine import measure_engine
 

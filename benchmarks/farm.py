@@ -17,6 +17,7 @@ from contextlib import ExitStack
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
+from urllib.parse import urlsplit
 from uuid import UUID
 
 from agentfarm.local.postgres import Postgres
@@ -47,10 +48,13 @@ WORKER_OPTIONS = ("-P", "threads", "-c", str(SLOTS), "--without-gossip", "--with
 
 
 class BenchFarm:
-    """Enter it to have it; leave it, and every process and server that it started is gone."""
+    """Enter it to have it; leave it, and every process and server that it started is gone.
 
-    def __init__(self, folder: Path, *, broker: Broker) -> None:
-        self.folder, self.broker = folder, broker
+    milliseconds_away  how far Postgres is from all but the watcher, each way
+    """
+
+    def __init__(self, folder: Path, *, broker: Broker, milliseconds_away: float = 0.0) -> None:
+        self.folder, self.broker, self.milliseconds_away = folder, broker, milliseconds_away
         # Its own servers whatever the environment names: a benchmark fills what it runs over, and is no guest there.
         self.services = Services(folder / "servers", broker=broker, given={})
         self.exits = ExitStack()
@@ -66,7 +70,7 @@ class BenchFarm:
             self.exits.callback(self.services.stop)
             print("\n".join(self.services.start()), flush=True)
             self.port = free_port()
-            self.environment = self._environment(self.services.environment())
+            self.environment = self._environment(self._moved_away(self.services.environment()))
             os.environ.update(self.environment)
             self._manage("migrate", "--verbosity", "0")
             setup = json.loads(self._manage("farm_setup", "--json", "--secrets", str(self.folder / "secrets.json")))
@@ -174,6 +178,22 @@ class BenchFarm:
             "PORT": str(self.port),
             "LANGGRAPH_STRICT_MSGPACK": "true",
             "LOG_LEVEL": "WARNING",
+        }
+
+    def _moved_away(self, servers: Mapping[str, str]) -> Mapping[str, str]:
+        """The same addresses, through a process that takes its time."""
+        if not self.milliseconds_away:
+            return servers
+        port = urlsplit(servers["DATABASE_URL"]).port
+        command = ("-m", "benchmarks.distance", "--to", str(port), "--milliseconds", str(self.milliseconds_away))
+        self.environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+        (self.folder / "distance.log").unlink(missing_ok=True)  # it is to tell of this one
+        away = self._start("distance", sys.executable, *command)
+        wait_for(lambda: away.log.read_text().strip() != "", "a way to Postgres", within_seconds=20, children=[away])
+        told = away.log.read_text().split()[-1]
+        through = ("DATABASE_URL", "DATABASE_OWNER_URL", "DATABASE_OPS_URL")
+        return {
+            name: url.replace(f":{port}/", f":{told}/") if name in through else url for name, url in servers.items()
         }
 
     def _secret_key(self) -> str:

@@ -98,7 +98,8 @@ class Station:
 
     def __init__(self, driver: Driver) -> None:
         self.collecting = Collecting(driver.farm.publisher)
-        self.driver = Driver(replace(driver.farm, publisher=self.collecting), driver.tenant, driver.watcher)
+        farm = replace(driver.farm, publisher=self.collecting)
+        self.driver = Driver(farm, driver.tenant, driver.watcher, driver.choices, driver.durability)
 
     def execute(self, graph_id: str, runs: int, watch: Stopwatch, run_input: Any = None, **request: Any) -> int:
         """Messages that were executed. `request`: more of Driver.start's arguments."""

@@ -73,6 +73,11 @@ class Watcher:
                 spans[each.run_id].append(Span(each.node, each.started_at.timestamp(), each.finished_at.timestamp()))
         return spans
 
+    def transactions(self) -> int:
+        """So many have written something: a difference of two is what was committed meanwhile, by anybody."""
+        row = self.connection.execute("select pg_snapshot_xmax(pg_current_snapshot())::text::bigint").fetchone()
+        return int(row[0]) if row else 0
+
     def log_bytes(self) -> int:
         """How far the server has come in its write-ahead log: a difference of two is what was written meanwhile, by
         anybody."""

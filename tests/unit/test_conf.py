@@ -137,3 +137,11 @@ def test_a_wrong_address_of_sentinels_is_named_and_not_shown(
         settings()
 
     assert "secret-pw" not in str(refused.value)
+
+
+def test_a_lease_that_one_late_beat_would_end_is_refused(environment: pytest.MonkeyPatch) -> None:
+    environment.setenv("AGENTFARM_LEASE_SECONDS", "4")
+    environment.setenv("AGENTFARM_HEARTBEAT_SECONDS", "2")
+
+    with pytest.raises(Misconfigured, match=r"AGENTFARM_HEARTBEAT_SECONDS=2 .* AGENTFARM_LEASE_SECONDS=4"):
+        settings()
