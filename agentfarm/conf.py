@@ -162,8 +162,9 @@ class Settings(BaseSettings):
     def _leases_outlast_missed_beats(self) -> Self:
         if self.heartbeat_seconds * 3 > self.lease_seconds:
             raise ValueError(
-                f"AGENTFARM_HEARTBEAT_SECONDS={self.heartbeat_seconds:g} is more than a third of AGENTFARM_LEASE_SECONDS="
-                f"{self.lease_seconds:g}: a worker that is late once or twice would lose all that it executes."
+                f"AGENTFARM_HEARTBEAT_SECONDS={self.heartbeat_seconds:g} is more than a third of "
+                f"AGENTFARM_LEASE_SECONDS={self.lease_seconds:g}: a worker that is late once or twice would lose all "
+                "that it executes."
             )
         return self
 
