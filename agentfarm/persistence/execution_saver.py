@@ -46,7 +46,7 @@ from agentfarm.persistence.checkpoints import TenantSaver
 from agentfarm.persistence.database import Database
 from agentfarm.persistence.execution_keys import held_of
 from agentfarm.persistence.leases import Held
-from agentfarm.persistence.segment_rows import WRITE_TYPES, Place, write_params
+from agentfarm.persistence.segment_rows import WRITE_TYPES, Address, stored_write, write_params
 from agentfarm.persistence.serde import FaithfulSerializer
 from agentfarm.persistence.tier import Tier
 
@@ -244,9 +244,9 @@ class ExecutionSaver(BlockingSaver):
             self._save_writes((given.get("checkpoint_ns") or "", given["checkpoint_id"]), rows)
         self.note_warnings()
 
-    def _save_writes(self, place: Place, rows: Sequence[WriteRow]) -> None:
+    def _save_writes(self, address: Address, rows: Sequence[WriteRow]) -> None:
         kept = wire.put_bools(not row.replaces for row in rows)
-        params = write_params([(place, row) for row in rows])
+        params = write_params([stored_write(address, row) for row in rows])
         self.database.call(PUT_WRITES, [*held_params(self.held), self.thread_id.bytes, *params, kept])
 
     @property

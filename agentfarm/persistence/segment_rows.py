@@ -5,7 +5,7 @@ Knows the formats (bodies.py, wire.py) and opens nothing.
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, NamedTuple
 from uuid import UUID
 
 from langgraph.checkpoint.serde.base import SerializerProtocol
@@ -23,8 +23,8 @@ from agentfarm.persistence.bodies import (
     encode_writes,
 )
 
-#: What an op's place is: (namespace, checkpoint id).
-Place = tuple[str, str]
+#: Where an op writes: (namespace, checkpoint id).
+Address = tuple[str, str]
 
 
 @dataclass(slots=True)
@@ -45,7 +45,7 @@ class SegmentRows:
     own: bytes | None = None
     own_path: str = ""
     checkpoints: list[tuple[str, Encoded]] = field(default_factory=list)
-    writes: dict[tuple[Place, tuple[UUID, UUID, int]], WriteRow] = field(default_factory=dict)
+    writes: dict[tuple[Address, tuple[UUID, UUID, int]], WriteRow] = field(default_factory=dict)
 
     def add(self, ops: Sequence[PutWrites | PutCheckpoint]) -> None:
         """Raises ValueLost."""
@@ -114,56 +114,97 @@ class SegmentRows:
 
     def checkpoint_params(self) -> list[wire.Param]:
         """c_ns … b_blob of farm.commit."""
-        if not self.checkpoints:
-            return [None] * 11
-        refs: list[str] = []
-        first, last = [], []
-        for _, made in self.checkpoints:
-            first.append(len(refs) + 1)
-            refs += made.refs
-            last.append(len(refs))
-        made_of = [made for _, made in self.checkpoints]
-        return [
-            wire.put_texts(ns for ns, _ in self.checkpoints),
-            wire.put_uuids(made.checkpoint_id.bytes for made in made_of),
-            wire.put_uuids(wire.put_uuid(made.parent_id) for made in made_of),
-            wire.put_ints(made.step for made in made_of),
-            wire.put_ints(first),
-            wire.put_ints(last),
-            wire.put_texts(refs),
-            wire.put_blobs(made.body for made in made_of),
-            *self._blob_params(),
-        ]
-
-    def _blob_params(self) -> list[wire.Param]:
-        blobs: Mapping[tuple[str, str], bytes] = {
-            (ns, key): blob for ns, made in self.checkpoints for key, blob in made.blobs.items()
-        }
-        if not blobs:
-            return [None] * 3
-        return [
-            wire.put_texts(ns for ns, _ in blobs),
-            wire.put_texts(key for _, key in blobs),
-            wire.put_blobs(blobs.values()),
-        ]
+        rows = [checkpoint_row(ns, made) for ns, made in self.checkpoints]
+        blobs = {(ns, key): blob for ns, made in self.checkpoints for key, blob in made.blobs.items()}
+        return checkpoint_params(rows, blobs)
 
     def write_params(self) -> list[wire.Param]:
         """w_ns … w_body of farm.commit and farm.settle."""
-        return write_params([(at, row) for (at, _), row in self.writes.items()])
+        return write_params([stored_write(at, row) for (at, _), row in self.writes.items()])
 
 
-def write_params(rows: Sequence[tuple[Place, WriteRow]]) -> list[wire.Param]:
+# --------------------------------------------------------------------------- as Postgres takes them
+
+
+class CheckpointRow(NamedTuple):
+    """refs: keys of its blobs"""
+
+    ns: str
+    checkpoint_id: bytes
+    parent_id: bytes | None
+    step: int
+    refs: Sequence[str]
+    body: bytes
+
+
+class StoredWrite(NamedTuple):
+    ns: str
+    checkpoint_id: bytes
+    owner: bytes
+    task_id: bytes
+    idx: int
+    path: str
+    body: bytes
+
+
+def checkpoint_row(ns: str, made: Encoded) -> CheckpointRow:
+    parent = made.parent_id.bytes if made.parent_id else None
+    return CheckpointRow(ns, made.checkpoint_id.bytes, parent, made.step, made.refs, made.body)
+
+
+def stored_write(address: Address, row: WriteRow) -> StoredWrite:
+    ns, checkpoint_id = address
+    return StoredWrite(ns, UUID(checkpoint_id).bytes, row.owner.bytes, row.task_id.bytes, row.idx, row.path, row.body)
+
+
+def checkpoint_params(rows: Sequence[CheckpointRow], blobs: Mapping[tuple[str, str], bytes]) -> list[wire.Param]:
+    """c_ns … b_blob; all NULL for none.
+
+    blobs  {(namespace, key): bytes}, those that are new
+    """
+    if not rows:
+        return [None] * 11
+    refs: list[str] = []
+    first, last = [], []
+    for row in rows:
+        first.append(len(refs) + 1)
+        refs += row.refs
+        last.append(len(refs))
+    return [
+        wire.put_texts(row.ns for row in rows),
+        wire.put_uuids(row.checkpoint_id for row in rows),
+        wire.put_uuids(row.parent_id for row in rows),
+        wire.put_ints(row.step for row in rows),
+        wire.put_ints(first),
+        wire.put_ints(last),
+        wire.put_texts(refs),
+        wire.put_blobs(row.body for row in rows),
+        *_blob_params(blobs),
+    ]
+
+
+def _blob_params(blobs: Mapping[tuple[str, str], bytes]) -> list[wire.Param]:
+    if not blobs:
+        return [None] * 3
+    return [
+        wire.put_texts(ns for ns, _ in blobs),
+        wire.put_texts(key for _, key in blobs),
+        wire.put_blobs(blobs.values()),
+    ]
+
+
+def write_params(rows: Sequence[StoredWrite]) -> list[wire.Param]:
     """w_ns, w_ckpt, w_owner, w_task, w_idx, w_path, w_body; all NULL for none."""
     if not rows:
         return [None] * 7
     return [
-        wire.put_texts(ns for (ns, _), _ in rows),
-        wire.put_uuids(UUID(checkpoint_id).bytes for (_, checkpoint_id), _ in rows),
-        wire.put_uuids(row.owner.bytes for _, row in rows),
-        wire.put_uuids(row.task_id.bytes for _, row in rows),
-        wire.put_ints(row.idx for _, row in rows),
-        wire.put_texts(row.path for _, row in rows),
-        wire.put_blobs(row.body for _, row in rows),
+        wire.put_texts(row.ns for row in rows),
+        wire.put_uuids(row.checkpoint_id for row in rows),
+        wire.put_uuids(row.owner for row in rows),
+        wire.put_uuids(row.task_id for row in rows),
+        wire.put_ints(row.idx for row in rows),
+        wire.put_texts(row.path for row in rows),
+        wire.put_blobs(row.body for row in rows),
     ]
 
 

@@ -18,7 +18,16 @@ from agentfarm.ids import ZERO
 from agentfarm.persistence import wire
 from agentfarm.persistence.bodies import Encoded, WriteRow
 from agentfarm.persistence.redis_tier.scripts import Entry, Place
-from agentfarm.persistence.segment_rows import CHECKPOINT_TYPES, WRITE_TYPES
+from agentfarm.persistence.segment_rows import (
+    CHECKPOINT_TYPES,
+    WRITE_TYPES,
+    CheckpointRow,
+    StoredWrite,
+    checkpoint_params,
+    checkpoint_row,
+    stored_write,
+    write_params,
+)
 from agentfarm.records import RunStatus
 
 APPLY: Final = wire.function(
@@ -38,15 +47,13 @@ class Draft:
     packed: Packed = field(default_factory=dict)
 
     def add_checkpoint(self, ns: str, made: Encoded) -> None:
-        parent = made.parent_id.bytes if made.parent_id else None
-        row = [ns, made.checkpoint_id.bytes, parent, made.step, list(made.refs), made.body]
-        self.packed.setdefault("c", []).append(row)
+        row = checkpoint_row(ns, made)
+        self.packed.setdefault("c", []).append([*row._replace(refs=list(row.refs))])
         self.packed.setdefault("b", []).extend([ns, key, blob] for key, blob in made.blobs.items())
 
     def add_write(self, ns: str, checkpoint_id: UUID, row: WriteRow, *, keeps: bool = False) -> None:
         """keeps: of an ordinary write that is there already the first counts"""
-        given = [ns, checkpoint_id.bytes, row.owner.bytes, row.task_id.bytes, row.idx, row.path, row.body, keeps]
-        self.packed.setdefault("w", []).append(given)
+        self.packed.setdefault("w", []).append([*stored_write((ns, str(checkpoint_id)), row), keeps])
 
     def set_done(
         self,
@@ -114,9 +121,9 @@ class Batch:
     head: UUID | None = None
     status: RunStatus | None = None
     root: bytes | None = None
-    _checkpoints: dict[tuple[str, bytes], list[Any]] = field(default_factory=dict)
+    _checkpoints: dict[tuple[str, bytes], CheckpointRow] = field(default_factory=dict)
     _blobs: dict[tuple[str, str], bytes] = field(default_factory=dict)
-    _writes: dict[tuple[Any, ...], list[Any]] = field(default_factory=dict)
+    _writes: dict[tuple[Any, ...], tuple[StoredWrite, bool]] = field(default_factory=dict)
     _executions: dict[tuple[bytes, bytes], _Execution] = field(default_factory=dict)
     _supersteps: dict[bytes, tuple[int, bool]] = field(default_factory=dict)
     _begun: set[bytes] = field(default_factory=set)  # supersteps that Postgres has never heard of
@@ -131,13 +138,15 @@ class Batch:
         return self.entries[-1]
 
     def _add(self, entry: Entry, packed: Packed) -> None:
-        for row in packed.get("c", ()):
-            self._checkpoints[row[0], row[1]] = row
+        for checkpoint in packed.get("c", ()):
+            made = CheckpointRow(*checkpoint)
+            self._checkpoints[made.ns, made.checkpoint_id] = made
         for ns, key, blob in packed.get("b", ()):
             self._blobs[ns, key] = blob
-        for row in packed.get("w", ()):
-            if not (row[7] and tuple(row[:5]) in self._writes):
-                self._writes[tuple(row[:5])] = row
+        for *written, keeps in packed.get("w", ()):
+            row = StoredWrite(*written)
+            if not (keeps and row[:5] in self._writes):
+                self._writes[row[:5]] = row, keeps
         if done := packed.get("d"):
             self._finish(entry, *done)
         if entry.released:
@@ -202,7 +211,7 @@ class Batch:
             wire.put_int8(last.number),
             last.id.bytes,
             wire.put_uuid(self.head),
-            *self._checkpoint_params(),
+            *checkpoint_params(list(self._checkpoints.values()), self._blobs),
             *self._write_params(),
             *self._execution_params(),
             *self._superstep_params(),
@@ -210,49 +219,9 @@ class Batch:
             self.root,
         ]
 
-    def _checkpoint_params(self) -> list[wire.Param]:
-        rows = list(self._checkpoints.values())
-        if not rows:
-            return [None] * 11
-        refs: list[str] = []
-        first, last = [], []
-        for row in rows:
-            first.append(len(refs) + 1)
-            refs += row[4]
-            last.append(len(refs))
-        blobs: list[wire.Param] = [None] * 3
-        if self._blobs:
-            blobs = [
-                wire.put_texts(ns for ns, _ in self._blobs),
-                wire.put_texts(key for _, key in self._blobs),
-                wire.put_blobs(self._blobs.values()),
-            ]
-        return [
-            wire.put_texts(row[0] for row in rows),
-            wire.put_uuids(row[1] for row in rows),
-            wire.put_uuids(row[2] for row in rows),
-            wire.put_ints(row[3] for row in rows),
-            wire.put_ints(first),
-            wire.put_ints(last),
-            wire.put_texts(refs),
-            wire.put_blobs(row[5] for row in rows),
-            *blobs,
-        ]
-
     def _write_params(self) -> list[wire.Param]:
-        rows = list(self._writes.values())
-        if not rows:
-            return [None] * 8
-        return [
-            wire.put_texts(row[0] for row in rows),
-            wire.put_uuids(row[1] for row in rows),
-            wire.put_uuids(row[2] for row in rows),
-            wire.put_uuids(row[3] for row in rows),
-            wire.put_ints(row[4] for row in rows),
-            wire.put_texts(row[5] for row in rows),
-            wire.put_blobs(row[6] for row in rows),
-            wire.put_bools(row[7] for row in rows),
-        ]
+        rows = [row for row, _ in self._writes.values()]
+        return [*write_params(rows), wire.put_bools(keeps for _, keeps in self._writes.values()) if rows else None]
 
     def _execution_params(self) -> list[wire.Param]:
         if not self._executions:

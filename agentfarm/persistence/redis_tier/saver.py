@@ -22,7 +22,7 @@ from agentfarm.persistence.leases import Held
 from agentfarm.persistence.redis_tier.entries import Draft
 from agentfarm.persistence.redis_tier.scripts import Place
 from agentfarm.persistence.redis_tier.write_behind import redis_held
-from agentfarm.persistence.segment_rows import Place as Address
+from agentfarm.persistence.segment_rows import Address
 
 if TYPE_CHECKING:
     from agentfarm.persistence.redis_tier.tier import RedisTier
@@ -108,11 +108,11 @@ class RedisSaver(ExecutionSaver):
                 return
         super()._save_checkpoint(ns, encoded)
 
-    def _save_writes(self, place: Address, rows: Sequence[WriteRow]) -> None:
+    def _save_writes(self, address: Address, rows: Sequence[WriteRow]) -> None:
         if self.tier is not POSTGRES:
             draft = Draft()
             for row in rows:
-                draft.add_write(place[0], UUID(place[1]), row, keeps=not row.replaces)
+                draft.add_write(address[0], UUID(address[1]), row, keeps=not row.replaces)
             if self._redis.put(self, draft):
                 return
-        super()._save_writes(place, rows)
+        super()._save_writes(address, rows)
