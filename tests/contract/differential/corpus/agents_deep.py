@@ -49,7 +49,7 @@ PLAN = (
         use("write_file", file_path="/notes/milk.md", content="milk"),
         use("write_file", file_path="/notes/sugar.md", content="sugar"),
     ],
-    [use("glob", pattern="/notes/*.md")],
+    [use("glob", pattern="/notes/[mt]*.md")],  # newest first: which of the two above is, is chance
     "Now there are three.",
 )
 
