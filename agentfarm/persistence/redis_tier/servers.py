@@ -51,8 +51,8 @@ class Server:
     connects  how often a connection was made: whoever is at the other end of a new one may be another than before
     """
 
-    def __init__(self, url: str, *, answer_seconds: float, lost: Callable[[], None] = lambda: None, **at: Any) -> None:
-        self.client = make_bounded_client(url, answer_seconds=answer_seconds, redis_connect_func=self._greet, **at)
+    def __init__(self, url: str, *, answer_seconds: float, lost: Callable[[], None] = lambda: None) -> None:
+        self.client = make_bounded_client(url, answer_seconds=answer_seconds, redis_connect_func=self._greet)
         self.connects = 0
         self._lost = lost
         self._identity = ""

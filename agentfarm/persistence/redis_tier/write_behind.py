@@ -138,7 +138,7 @@ class WriteBehind:
         keep: Held | None = None,
         needs: int = 0,
         lost: Sequence[Holder] = (),
-        given_back: Held | None = None,
+        given_back: Sequence[Held] = (),
         is_blind: bool = False,
     ) -> int | None:
         """The run goes on in Postgres, from its last commit as far as Redis can tell of it. What is ready is told.
@@ -148,7 +148,7 @@ class WriteBehind:
         keep        lease this one to its holder, who executes it and could not save something
         needs       … if this entry has arrived: the last that it could
         lost        whose holders are dead, or silent
-        given_back  whose holder does not work on it any more
+        given_back  whose holders do not work on them any more
         is_blind    Redis is known to be silent, and is not asked
         returns     the fence of what is kept; None where nothing is
         raises      StoreUnavailable: it may have been recalled, and the healer publishes what is ready
@@ -156,8 +156,8 @@ class WriteBehind:
         held: list[Holder] = []
         if not is_blind:
             self._bring_last(place)
-            known: list[Holder | Held | None] = [*lost, given_back, keep]
-            decided = {(one.checkpoint_id, one.execution_id) for one in known if one is not None}
+            known: list[Holder | Held] = [*lost, *given_back, *([keep] if keep else [])]
+            decided = {(one.checkpoint_id, one.execution_id) for one in known}
             held = [one for one in self._holders(place) if (one.checkpoint_id, one.execution_id) not in decided]
         database = self.databases.at(place.home)
         answer = database.call(RECALL, _recall_params(place, keep, needs, lost, held), again=True)
@@ -294,12 +294,21 @@ class WriteBehind:
         return False
 
     def _recall_all(self) -> None:
-        """Where Postgres does not answer, it is tried again."""
+        """All that is given back of a run at once, so that none of it is left to this process. Where Postgres does not
+        answer, it is tried again."""
+        by_place: dict[Place, list[RedisHeld]] = {}
         while self._recalls:
-            held = self._recalls[0]
-            self.recall(held.place, given_back=held)
-            self.when_recalled(held)
-            self._recalls.popleft()
+            held = self._recalls.popleft()
+            by_place.setdefault(held.place, []).append(held)
+        while by_place:
+            place, given_back = next(iter(by_place.items()))
+            try:
+                self.recall(place, given_back=given_back)
+            except BaseException:
+                self._recalls.extend(held for others in by_place.values() for held in others)
+                raise
+            for held in by_place.pop(place):
+                self.when_recalled(held)
 
     def _hand_in_all(self, server: Server, places: Sequence[Place]) -> None:
         for at in range(0, len(places), BATCH):

@@ -232,3 +232,19 @@ def test_what_is_given_back_is_nobodys(
     nodes = "SELECT node, status FROM farm.node_execution WHERE NOT alone ORDER BY node"
     wait_for(lambda: home.query(nodes) == [("one", "ready"), ("two", "leased")], what="the run, recalled")
     assert hand.commit(two, settled(two)).advance is None
+
+
+def test_a_worker_that_ends_keeps_none_of_several_siblings(
+    home: Home, hand: Hand, acme: Tenant, tier: Persistence, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hand.behind, "begin", lambda: None)  # a round when we say so
+    claimed = hand.claim(start(home, acme, tier=tier))
+    to_one, to_two = hand.commit(claimed, begin(claimed, "one", "two")).ready
+    held = hand.claim(to_one), hand.claim(to_two)
+
+    hand.executions.release_all()
+    hand.behind._round()
+
+    nodes = "SELECT node, status, lost_to->-1->>'given_back' FROM farm.node_execution WHERE NOT alone ORDER BY node"
+    assert home.query(nodes) == [("one", "ready", "true"), ("two", "ready", "true")]
+    del held
