@@ -8,6 +8,7 @@ lease ends, so that nobody waits for it.
 
 import logging
 import os
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -100,6 +101,8 @@ def install(app: Celery) -> None:
     signals.worker_process_init.connect(_begin_child)
     signals.worker_process_shutdown.connect(_end)
     signals.worker_shutdown.connect(_end)
+    # Sent by a signal's handler, which another SIGTERM may interrupt: the main thread would wait for itself.
+    signals.worker_shutting_down.lock = threading.RLock()  # type: ignore[attr-defined]  # its stubs know no lock
 
 
 def _begin_child(sender: Any = None, **_: object) -> None:
