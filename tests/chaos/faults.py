@@ -21,7 +21,7 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from agentfarm.conf import Settings
-from agentfarm.errors import BrokerUnavailable
+from agentfarm.errors import BrokerUnavailable, Misconfigured
 from agentfarm.messages import ExecuteNode
 from agentfarm.queueing.broker import make_app
 from agentfarm.queueing.publisher import CeleryPublisher
@@ -146,6 +146,7 @@ class Faults:
             "freeze worker": self._freeze,
             "wrong clock": self._wrong_clock,
             "flush broker": self._flush,
+            "fill postgres": self._fill,
             "publish again": self._publish_again,
             "lose message": self._lose_message,
         }
@@ -267,6 +268,39 @@ class Faults:
         self._found(lambda: self.servers.is_up("broker"), what="the broker, running")
         self._note(fired)
         return f"{self.servers.flush_broker()} lost"
+
+    def _fill(self, fired: Fired) -> str:
+        """Postgres finds no room for a while. Where that was room for its log, it has ended, and is started again."""
+        disk = self.servers.disk
+        if disk is None:
+            raise NotFired("there is no disk that can be filled")
+        self._found(lambda: self.servers.is_up("postgres"), what="postgres, running")
+        self._note(fired)
+        try:
+            filled = disk.fill()
+            wait_for(self._finds_no_room, what="a write that finds no room", seconds=PATIENCE_SECONDS * self.slack)
+            self._stopping.wait(fired.planned.seconds)
+        finally:
+            disk.empty()
+        began = time.monotonic()
+        wait_for(lambda: self._starts("postgres"), what="a Postgres that has room", seconds=PATIENCE_SECONDS)
+        fired.back_seconds = fired.planned.seconds + time.monotonic() - began
+        return f"{filled >> 20} MiB of ballast"
+
+    def _finds_no_room(self) -> bool:
+        try:
+            self.query("CREATE TEMPORARY TABLE much AS SELECT repeat('x', 1000) FROM generate_series(1, 10000)")
+        except psycopg.OperationalError:  # DiskFull, or a server that has ended over it
+            return True
+        return False
+
+    def _starts(self, name: Name) -> bool:
+        """Whether it is up. It may be recovering."""
+        try:
+            self.servers.start(name)
+        except Misconfigured:
+            return False
+        return True
 
     def _publish_again(self, fired: Fired) -> str:
         """Messages of executions that are done, under way and due, each twice, in any order."""

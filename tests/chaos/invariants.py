@@ -64,7 +64,7 @@ class Facts:
 
     dark     when the Redis of streams and of runs, or a way to it, was disturbed: (from, to)
     cut      when Postgres, or a way to it, was
-    crashed  when Postgres was killed
+    crashed  when Postgres was killed, or had no room
     """
 
     dsn: str
@@ -191,7 +191,7 @@ def _may_forget(facts: Facts, run: Row) -> bool:
     """Whether a claim of this run may be in nobody's memory, so that its node runs again uncounted.
 
     Postgres, when it is killed: a claim is not flushed. Of a run that Redis moves more: what was committed in the last
-    0.2 s before Redis lost its memory, or before a worker that could not ask it recalled the run, is not even in the
+    0.5 s before Redis lost its memory, or before a worker that could not ask it recalled the run, is not even in the
     database. And a worker whose node could not reach Postgres takes its own lease in Redis again, which nobody counts.
     """
     if _was_under_way(run, facts.crashed):

@@ -36,7 +36,7 @@ ALL_DONE: Final = Bar("every run that was under way is over", alone=60.0, storm=
 BARS: Final[Mapping[str, Sequence[Bar]]] = {
     **dict.fromkeys(("kill child", "kill worker", "kill parent", "wrong clock"), (TAKEN_OVER,)),
     **dict.fromkeys(("freeze worker", "cut postgres", "black hole postgres", "one way postgres"), (LEASE_OVER,)),
-    "kill postgres": (COMMITTING, ALL_DONE),
+    **dict.fromkeys(("kill postgres", "fill postgres"), (COMMITTING, ALL_DONE)),
     **dict.fromkeys(("kill broker", "flush broker"), (ALL_DONE,)),
     "lose message": (TAKEN_OVER, ALL_DONE),
 }

@@ -20,6 +20,7 @@ from uuid import UUID
 import psutil
 
 from tests.chaos import graphs, recovery, report
+from tests.chaos.disk import small_disk
 from tests.chaos.faults import Faults, find_faketime
 from tests.chaos.fleet import PREFORK, Fleet
 from tests.chaos.invariants import Broken, Facts, Span, check_after_the_end, check_answers, check_database
@@ -48,8 +49,11 @@ SECRETS = {
     "LANGGRAPH_STRICT_MSGPACK": "true",
 }
 
-#: What asks for disk or clocks that this machine may not have.
-NEVER_HERE = ("disk full: PostgreSQL needs a small file system of its own, which only root can mount",)
+#: Why a kind of fault that this machine has not what it needs for is left out.
+WHY_NOT = {
+    "wrong clock": "Debian's package libfaketime is not installed",
+    "fill postgres": "a disk of its own needs root, the right to mount one, and 7 GiB of free memory",
+}
 
 
 @dataclass(frozen=True)
@@ -79,14 +83,16 @@ class Verdict:
 def run(orders: Orders) -> Verdict:
     """Raises what keeps the harness itself from working; what the farm breaks is in the verdict."""
     orders.folder.mkdir(parents=True)
-    servers = Servers(orders.folder / "servers", orders.broker)
-    try:
-        for name in NAMES:
-            servers.start(name)
-        with Network() as network:
-            return _run(orders, servers, network)
-    finally:
-        servers.stop()
+    folder = orders.folder / "servers"
+    with small_disk(folder / "postgres") as disk:
+        servers = Servers(folder, orders.broker, disk)
+        try:
+            for name in NAMES:
+                servers.start(name)
+            with Network() as network:
+                return _run(orders, servers, network)
+        finally:
+            servers.stop()
 
 
 def _run(orders: Orders, servers: Servers, network: Network) -> Verdict:
@@ -103,9 +109,8 @@ def _run(orders: Orders, servers: Servers, network: Network) -> Verdict:
     tenants, keys = _set_up({**environment, **servers.direct_urls}, orders.folder)
     rng = random.Random(f"canaries {orders.seed}")
     canaries = {tenant: f"canary{rng.getrandbits(48):012x}" for tenant in TENANTS}
-    kinds = [
-        kind for kind in every_kind(with_clocks=find_faketime() is not None) if not orders.only or kind in orders.only
-    ]
+    skipped = _skipped(servers)
+    kinds = [kind for kind in every_kind() if kind not in skipped and (not orders.only or kind in orders.only)]
     plan = plan_faults(orders.seed, orders.seconds, kinds=kinds, every_seconds=orders.every_seconds)
     fleet = Fleet(servers, network, environment, logs, random.Random(f"fleet {orders.seed}"))
     faults = Faults(fleet, servers, plan, slack=orders.slack)
@@ -138,7 +143,7 @@ def _run(orders: Orders, servers: Servers, network: Network) -> Verdict:
         fenced=sum(log.read_text(errors="replace").count("fenced out") for log in logs.glob("*.log")),
         restarts=fleet.restarts,
         ended=fleet.ended,
-        skipped=_skipped(),
+        skipped=[f"{kind}: {WHY_NOT[kind]}" for kind in skipped],
         broken=verdict.broken,
         logs=logs,
     )
@@ -156,7 +161,8 @@ def _facts(
     faults: Faults,
 ) -> Facts:
     every_log = [*logs.glob("*.log"), *servers.folder.glob("*/*.log")]
-    dark, cut, crashed = (_spans(faults, word) for word in ("streams", "postgres", "kill postgres"))
+    dark, cut = _spans(faults, "streams"), _spans(faults, "postgres")
+    crashed = sorted(_spans(faults, "kill postgres") + _spans(faults, "fill postgres"))
     return Facts(servers.root_url, book, tenants, canaries, ledger, every_log, dark, cut, crashed)
 
 
@@ -293,8 +299,9 @@ def _tell_rows(facts: Facts, verdict: Verdict, folder: Path) -> None:
     (folder / "streams.json").write_text(json.dumps(streams, default=str, indent=1))
 
 
-def _skipped() -> list[str]:
-    return [*NEVER_HERE, *([] if find_faketime() else ["wrong clock: Debian's package libfaketime is not installed"])]
+def _skipped(servers: Servers) -> list[str]:
+    """Kinds of faults that cannot be here."""
+    return [*([] if find_faketime() else ["wrong clock"]), *([] if servers.disk else ["fill postgres"])]
 
 
 def _title(orders: Orders, plan: Sequence[Planned]) -> list[str]:

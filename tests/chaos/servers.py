@@ -20,6 +20,7 @@ from agentfarm.local.processes import wait_gone
 from agentfarm.local.rabbitmq import VIRTUAL_HOST, RabbitMQ
 from agentfarm.local.state import State, make_folder
 from agentfarm.local.valkey import Valkey
+from tests.chaos.disk import SmallDisk
 from tests.sqs import KEYS, Moto
 
 Broker = Literal["redis", "rabbitmq", "sqs"]
@@ -30,16 +31,23 @@ NAMES: tuple[Name, ...] = ("postgres", "streams", "broker")
 #: What a crash of the machine would lose; here processes die, never the machine.
 POSTGRES_OPTIONS = {"fsync": "off", "full_page_writes": "off", "max_connections": "400"}
 
+#: What is kept of the log of a server whose disk is small.
+SMALL_LOG = {"min_wal_size": "32MB", "max_wal_size": "128MB"}
+
 
 @dataclass
 class Servers:
-    """folder  data, logs and passwords of the three"""
+    """folder  data, logs and passwords of the three
+    disk    that of Postgres (its part of the folder), where it can be filled
+    """
 
     folder: Path
     broker: Broker
+    disk: SmallDisk | None = None
 
     def __post_init__(self) -> None:
-        self.postgres = Postgres(self._state("postgres"), options=POSTGRES_OPTIONS)
+        options = POSTGRES_OPTIONS | SMALL_LOG if self.disk else POSTGRES_OPTIONS
+        self.postgres = Postgres(self._state("postgres"), options=options)
         self.streams = Valkey(self._state("streams"))
         self.queue = self._broker()
 

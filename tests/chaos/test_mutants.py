@@ -20,7 +20,7 @@ def test_each_mutant_has_something_to_take_out(name: str) -> None:
 def test_each_mutant_names_a_test_or_faults_that_there_are(name: str) -> None:
     how = MUTANTS[name].caught_by
     if isinstance(how, Storm):
-        assert set(how.only) <= set(every_kind(with_clocks=True))
+        assert set(how.only) <= set(every_kind())
     else:
         file, _, test = how.name.partition("::")
         assert f"def {test.partition('[')[0]}(" in (ROOT / file).read_text(encoding="utf-8")

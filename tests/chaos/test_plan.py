@@ -2,7 +2,7 @@
 
 from tests.chaos.plan import every_kind, plan_faults
 
-KINDS = every_kind(with_clocks=True)
+KINDS = every_kind()
 
 
 def test_a_seed_makes_the_same_plan_each_time_and_another_seed_another() -> None:

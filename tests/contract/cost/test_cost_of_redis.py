@@ -1,6 +1,6 @@
 """What a run costs that Redis moves: Postgres at its beginning and at its end, a script for each claim and commit.
 
-What is written behind meanwhile is not in it: it is one transaction a fifth of a second, for all threads of a process.
+What is written behind meanwhile is not in it: it is one transaction a half second, for all threads of a process.
 """
 
 from collections.abc import Mapping

@@ -13,21 +13,21 @@ import pytest
 
 from agentfarm.flow.watch import FROM_THE_START
 from agentfarm.records import Event
+from agentfarm.streaming import stream
 from agentfarm.streaming.log import PAGE
-from agentfarm.streaming.stream import APPEND_SHA, READ_SHA
 from tests.contract.cost import graphs
 from tests.contract.cost.farm import CountedFarm
 from tests.farm import wait_for
 from tests.tap import script
 
 #: Commands that append, of which each is one script for one run's stream.
-APPEND = script(APPEND_SHA)
+APPEND = script(stream.APPEND.sha)
 
 #: Events that one command may bring (streaming/writer.py).
 BATCH = 500
 
 #: The command that reads a page of events.
-READ = script(READ_SHA)
+READ = script(stream.READ.sha)
 
 
 @pytest.fixture

@@ -9,13 +9,15 @@ import os
 import random
 import signal
 import threading
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import psycopg
+import redis
 
 from tests.farm import FarmProcesses, Process, children
+from tests.in_redis import read_moved
 
 #: Of the prefork worker. Each has the graphs in memory, and uses a core only while it executes.
 CHILDREN = 6
@@ -23,20 +25,40 @@ CHILDREN = 6
 #: Of the chances to kill a whole worker, how many are taken.
 WHOLE = 0.1
 
-#: Who holds which scenarios' nodes right now.
+#: Who holds nodes of which graphs right now: in Postgres, and what is given as (workers, threads) that hold in Redis.
 HELD = (
-    "SELECT w.pid, array_agg(DISTINCT t.metadata->>'graph_id') FROM farm.node_execution e"
-    " JOIN farm.worker w ON w.worker = e.worker JOIN farm.thread t ON t.thread_id = e.thread_id"
-    " WHERE e.status = 'leased' GROUP BY w.pid"
+    "SELECT w.pid, array_agg(DISTINCT t.metadata->>'graph_id') FROM ("
+    "SELECT worker, thread_id FROM farm.node_execution WHERE status = 'leased'"
+    " UNION ALL SELECT * FROM unnest(%s::int8[], %s::uuid[])) held (worker, thread_id)"
+    " JOIN farm.worker w USING (worker) JOIN farm.thread t USING (thread_id) GROUP BY w.pid"
 )
+
+
+class Holders:
+    """Who holds nodes, as the stores say."""
+
+    def __init__(self, postgres: psycopg.Connection[Any], client: redis.Redis) -> None:
+        self._postgres, self._redis = postgres, client
+
+    def read(self) -> Mapping[int, Collection[str]]:
+        """{pid: the graphs' ids}"""
+        held = [
+            (one.worker, moved.thread_id)
+            for moved in read_moved(self._redis)
+            if moved.is_open
+            for one in moved.executions
+            if one.worker is not None
+        ]
+        workers, threads = [worker for worker, _ in held], [thread for _, thread in held]
+        return dict(self._postgres.execute(HELD, (workers, threads)).fetchall())
 
 
 class Killer:
     """unhit  scenarios of which no worker has died yet; its user adds those that are to be hit (again)"""
 
-    def __init__(self, farm: FarmProcesses, unhit: Collection[str], seed: str) -> None:
+    def __init__(self, farm: FarmProcesses, seed: str) -> None:
         self.farm, self.random = farm, random.Random(seed)
-        self.unhit = set(unhit)
+        self.unhit: set[str] = set()
         self.kills = {"child": 0, "worker": 0}
         self._whole = {one.pid: one for one in farm.processes if one.name not in ("web", "beat")}
         self._replacing: Future[None] | None = None
@@ -48,10 +70,11 @@ class Killer:
         self._parent = self.farm.start_worker("children", pool="prefork", slots=CHILDREN)
         with (
             psycopg.connect(self.farm.admin_dsn, autocommit=True) as root,
+            contextlib.closing(redis.Redis.from_url(self.farm.environment["REDIS_URL"])) as client,
             ThreadPoolExecutor(1) as own,
             ThreadPoolExecutor(1) as starting,
         ):
-            work = own.submit(self._run, root, starting)
+            work = own.submit(self._run, Holders(root, client), starting)
             try:
                 yield
             finally:
@@ -60,11 +83,11 @@ class Killer:
             if self._replacing:
                 self._replacing.result()
 
-    def _run(self, root: psycopg.Connection[Any], starting: ThreadPoolExecutor) -> None:
+    def _run(self, holders: Holders, starting: ThreadPoolExecutor) -> None:
         while not self._is_over.wait(self.random.uniform(0.002, 0.02)):
-            holders = [pid for pid, names in root.execute(HELD).fetchall() if self.unhit.intersection(names)]
-            mortal = [pid for pid in holders if self._may_die(pid)]
-            if not mortal or not self._still_holds(root, pid := self.random.choice(mortal)):
+            of_use = [pid for pid, names in holders.read().items() if self.unhit.intersection(names)]
+            mortal = [pid for pid in of_use if self._may_die(pid)]
+            if not mortal or not self._still_holds(holders, pid := self.random.choice(mortal)):
                 continue
             if whole := self._whole.pop(pid, None):
                 whole.kill()
@@ -83,12 +106,12 @@ class Killer:
             self._replacing = None
         return not self._replacing and self.random.random() < WHOLE
 
-    def _still_holds(self, root: psycopg.Connection[Any], pid: int) -> bool:
+    def _still_holds(self, holders: Holders, pid: int) -> bool:
         """Stops it, and looks again: what it holds now it will never finish. Goes on if that is nothing of use."""
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGSTOP)
-            held = {name for holder, names in root.execute(HELD).fetchall() if holder == pid for name in names}
-            if held & self.unhit:
+            held = self.unhit.intersection(holders.read().get(pid, ()))
+            if held:
                 self.unhit -= held
                 return True
             os.kill(pid, signal.SIGCONT)

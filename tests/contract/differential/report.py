@@ -9,7 +9,7 @@ from tests.contract.differential.accepted import ACCEPTED
 from tests.contract.differential.scenario import Scenario
 
 _told: dict[str, tuple[Scenario, list[str]]] = {}
-_hits: dict[str, int] = {}
+_hits: dict[str, dict[str, int]] = defaultdict(dict)
 
 
 def note(scenario: Scenario, differences: list[str]) -> None:
@@ -17,9 +17,9 @@ def note(scenario: Scenario, differences: list[str]) -> None:
     _told[scenario.name] = (scenario, differences)
 
 
-def note_kills(scenario: Scenario, hits: int) -> None:
-    """How often a worker died while it executed a node of it."""
-    _hits[scenario.name] = hits
+def note_kills(tier: str, scenario: Scenario, hits: int) -> None:
+    """How often a worker died while it executed a node of it. tier: who moved its runs"""
+    _hits[tier][scenario.name] = hits
 
 
 def lines() -> list[str]:
@@ -27,9 +27,11 @@ def lines() -> list[str]:
     found = []
     if _told:
         found += _table()
-    if _hits:
-        hit = [hits for hits in _hits.values() if hits]
-        found += [f"after kills: {len(_hits)} scenarios, {len(hit)} of them hit, {sum(hit)} node executions lost"]
+    for tier, of_tier in _hits.items():
+        hit = [hits for hits in of_tier.values() if hits]
+        found.append(
+            f"after kills, {tier}: {len(of_tier)} scenarios, {len(hit)} of them hit, {sum(hit)} node executions lost"
+        )
     return found
 
 

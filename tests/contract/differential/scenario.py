@@ -5,7 +5,7 @@ A scenario is driven twice: by stock LangGraph in process (stock.py), and throug
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from langgraph.pregel import Pregel
@@ -89,6 +89,16 @@ class Scenario:
     steps: tuple[Step, ...]
     features: frozenset[str]
     parallel: bool = False
+
+    def asking(self, options: Mapping[str, Any]) -> "Scenario":
+        """The same, with each run's `config.agentfarm`: how it is to be executed. Nothing for none."""
+        if not options:
+            return self
+        steps = (
+            replace(step, config={**step.config, "agentfarm": options}) if isinstance(step, Run) else step
+            for step in self.steps
+        )
+        return replace(self, steps=tuple(steps))
 
 
 def scenario(name: str, graph: AnyGraph, *steps: Step, features: str, parallel: bool = False) -> Scenario:

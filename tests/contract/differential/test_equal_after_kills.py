@@ -1,8 +1,9 @@
-"""A worker may die at any instant, again and again: what a scenario comes to stays what it is by stock LangGraph.
+"""A worker may die at any instant, again and again: what a scenario comes to stays what it is by stock LangGraph,
+whether Postgres moves its runs or Redis.
 
-Workers are killed (SIGKILL) while they hold nodes of scenarios that were not hit before. A sample of the corpus, by
-seed: DIFFERENTIAL_SEED (today's date), DIFFERENTIAL_SAMPLE (how many; "all" in `make differential`, where each scenario
-has to be hit).
+Workers are killed (SIGKILL) while they hold nodes of scenarios that were not hit before. A sample of the corpus for
+each, by seed: DIFFERENTIAL_SEED (today's date), DIFFERENTIAL_SAMPLE (how many; "all" in `make differential`, where each
+scenario has to be hit).
 """
 
 import asyncio
@@ -41,22 +42,40 @@ PATIENCE = 1200.0 if SAMPLE == "all" else 60.0
 #: Of the scenarios, how many must be hit.
 ENOUGH = 1.0 if SAMPLE == "all" else 0.5
 
+#: By who moves the runs: what they ask for.
+TIERS: Mapping[str, Mapping[str, Any]] = {"postgres": {}, "redis": {"persistence": "redis"}}
 
-def _chosen() -> list[str]:
+
+def _chosen(tier: str) -> list[str]:
     comparable = [name for name in SCENARIOS if name not in ACCEPTED]
     if SAMPLE == "all":
         return comparable
-    return sorted(random.Random(SEED).sample(comparable, int(SAMPLE)))
+    return sorted(random.Random(f"{SEED} {tier}").sample(comparable, int(SAMPLE)))
 
 
-CHOSEN = _chosen()
+CHOSEN = [(tier, name) for tier in TIERS for name in _chosen(tier)]
 
 
 @pytest.fixture(scope="module")
-def after_kills(request: pytest.FixtureRequest, farm: FarmProcesses, store: Database) -> Mapping[str, Outcome]:
+def after_kills(
+    request: pytest.FixtureRequest, farm: FarmProcesses, store: Database
+) -> Mapping[tuple[str, str], Outcome]:
     """Of all scenarios that were asked for (-k)."""
-    asked = [item.callspec.params["name"] for item in request.session.items if _compares(item)]
-    began, killer = time.monotonic(), Killer(farm, asked, SEED)
+    asked = [
+        tuple(item.callspec.params[of] for of in ("tier", "name")) for item in request.session.items if _compares(item)
+    ]
+    found: dict[tuple[str, str], Outcome] = {}
+    killer = Killer(farm, SEED)
+    with killer.at_work():
+        for tier in TIERS:
+            outcomes = _drive(killer, farm, store, tier, [name for one, name in asked if one == tier])
+            found |= {(tier, name): outcome for name, outcome in outcomes.items()}
+    return found
+
+
+def _drive(killer: Killer, farm: FarmProcesses, store: Database, tier: str, names: list[str]) -> Mapping[str, Outcome]:
+    """Each until it was hit, or all had patience for long enough."""
+    began = time.monotonic()
 
     def again(scenario: Scenario, record: Record) -> bool:
         if record.lost or time.monotonic() - began > PATIENCE:
@@ -64,11 +83,11 @@ def after_kills(request: pytest.FixtureRequest, farm: FarmProcesses, store: Data
         killer.unhit.add(scenario.name)
         return True
 
-    with killer.at_work():
-        found = asyncio.run(
-            drive_all([SCENARIOS[name] for name in asked], farm, store, at_once=AT_ONCE, seconds=SECONDS, again=again)
-        )
-    print(f"seed {SEED}: {len(asked)} scenarios in {time.monotonic() - began:.0f} s; killed {killer.kills}")
+    killer.unhit = set(names)
+    scenarios = [SCENARIOS[name].asking(TIERS[tier]) for name in names]
+    found = asyncio.run(drive_all(scenarios, farm, store, at_once=AT_ONCE, seconds=SECONDS, again=again))
+    took = time.monotonic() - began
+    print(f"seed {SEED}, {tier}: {len(names)} scenarios in {took:.0f} s; killed so far {killer.kills}")
     return found
 
 
@@ -77,18 +96,22 @@ def _compares(item: Any) -> bool:
 
 
 @pytest.mark.timeout(3600 if SAMPLE == "all" else 900)  # the first one waits for all of them
-@pytest.mark.parametrize("name", CHOSEN)
-def test_a_scenario_comes_to_the_same_after_kills(name: str, after_kills: Mapping[str, Outcome]) -> None:
-    found = after_kills[name]
+@pytest.mark.parametrize(("tier", "name"), CHOSEN)
+def test_a_scenario_comes_to_the_same_after_kills(
+    tier: str, name: str, after_kills: Mapping[tuple[str, str], Outcome]
+) -> None:
+    found = after_kills[tier, name]
     if isinstance(found, Exception):
         raise found
 
-    report.note_kills(SCENARIOS[name], found.lost)
+    report.note_kills(tier, SCENARIOS[name], found.lost)
     scenario = SCENARIOS[name]
     assert not differences_after_kills(stock.drive(scenario), found, parallel=scenario.parallel), f"seed {SEED}"
 
 
-def test_the_sample_was_hit(after_kills: Mapping[str, Outcome]) -> None:
-    missed = [name for name, found in after_kills.items() if not (isinstance(found, Record) and found.lost)]
+@pytest.mark.parametrize("tier", TIERS)
+def test_the_sample_was_hit(tier: str, after_kills: Mapping[tuple[str, str], Outcome]) -> None:
+    outcomes = {name: found for (one, name), found in after_kills.items() if one == tier}
+    missed = [name for name, found in outcomes.items() if not (isinstance(found, Record) and found.lost)]
 
-    assert len(missed) <= len(after_kills) * (1 - ENOUGH), missed
+    assert len(missed) <= len(outcomes) * (1 - ENOUGH), missed

@@ -7,7 +7,6 @@ A sample of the corpus for each, by seed, as of test_equal_after_kills.py; twice
 import asyncio
 import random
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -17,7 +16,6 @@ from tests.contract.differential import stock
 from tests.contract.differential.accepted import ACCEPTED
 from tests.contract.differential.compare import differences
 from tests.contract.differential.driving import Outcome, drive_all
-from tests.contract.differential.scenario import Run, Scenario
 from tests.contract.differential.served import SCENARIOS
 from tests.contract.differential.test_equal import AT_ONCE, SECONDS
 from tests.contract.differential.test_equal_after_kills import SAMPLE, SEED
@@ -40,14 +38,6 @@ def _chosen(how: str) -> list[str]:
 CHOSEN = [(how, name) for how in OPTIONS for name in _chosen(how)]
 
 
-def _asking(scenario: Scenario, how: str) -> Scenario:
-    asked = {"agentfarm": OPTIONS[how]}
-    steps = (
-        replace(step, config={**step.config, **asked}) if isinstance(step, Run) else step for step in scenario.steps
-    )
-    return replace(scenario, steps=tuple(steps))
-
-
 @pytest.fixture(scope="module")
 def executed(request: pytest.FixtureRequest, farm: FarmProcesses, store: Database) -> Mapping[tuple[str, str], Outcome]:
     """Of all scenarios that were asked for (-k)."""
@@ -56,7 +46,7 @@ def executed(request: pytest.FixtureRequest, farm: FarmProcesses, store: Databas
     ]
     found: dict[tuple[str, str], Outcome] = {}
     for how in OPTIONS:
-        scenarios = [_asking(SCENARIOS[name], how) for one, name in asked if one == how]
+        scenarios = [SCENARIOS[name].asking(OPTIONS[how]) for one, name in asked if one == how]
         driven = asyncio.run(drive_all(scenarios, farm, store, at_once=AT_ONCE, seconds=SECONDS))
         found |= {(how, name): outcome for name, outcome in driven.items()}
     return found
