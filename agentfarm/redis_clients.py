@@ -3,6 +3,9 @@
 How long an answer may take and what is tried again is the callers' to say; streaming and the node cache have their own.
 """
 
+from collections.abc import Iterable
+from hashlib import sha1
+from importlib import resources
 from typing import Any, TypeVar
 
 import redis
@@ -22,6 +25,20 @@ AsyncPool = TypeVar("AsyncPool", bound=redis.asyncio.ConnectionPool)
 
 #: Seconds that one Sentinel may take before the next is asked.
 SENTINEL_SECONDS = 1.0
+
+
+class Script:
+    """What a server executes whole, by the name that it gives it itself."""
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+        self.sha = sha1(text.encode(), usedforsecurity=False).hexdigest()
+
+    @classmethod
+    def of_files(cls, package: str, names: Iterable[str]) -> "Script":
+        """names  of files of the package, one behind the other"""
+        folder = resources.files(package)
+        return cls("\n".join(folder.joinpath(name).read_text(encoding="utf-8") for name in names))
 
 
 def make_client(url: str, **options: Any) -> redis.Redis:

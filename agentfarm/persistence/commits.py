@@ -14,24 +14,22 @@ from agentfarm.engine.steps import NodeCall, SegmentResult, Status
 from agentfarm.messages import at_build
 from agentfarm.persistence import wire
 from agentfarm.persistence.bodies import WriteRow, make_head
-from agentfarm.persistence.execution_saver import ExecutionSaver, held_params
+from agentfarm.persistence.execution_saver import HELD_TYPES, ExecutionSaver, held_params
 from agentfarm.persistence.leases import Held
 from agentfarm.persistence.segment_rows import CHECKPOINT_TYPES, WRITE_TYPES, SegmentRows
 from agentfarm.persistence.specs import dump_call
 from agentfarm.persistence.tier import Finished, Finishing, Settled, Settling, Step, Taken
 
-_HELD: Final = "uuid uuid uuid uuid int8 int8"
-
 COMMIT: Final = wire.function(
     "commit",
-    f"{_HELD} uuid uuid uuid text text bytea text {CHECKPOINT_TYPES} {WRITE_TYPES}"
+    f"{HELD_TYPES} uuid uuid uuid text text bytea text {CHECKPOINT_TYPES} {WRITE_TYPES}"
     " uuid uuid[] text[] text[] bytea[] bool int4 bool bool[] text jsonb uuid bool",
 )
 SETTLE: Final = wire.procedure(
-    "settle", f"{_HELD} uuid text text bool bytea text {WRITE_TYPES} bool bool bool bool", answers=8
+    "settle", f"{HELD_TYPES} uuid text text bool bytea text {WRITE_TYPES} bool bool bool bool", answers=8
 )
 REST_OF_WAVE: Final = wire.function("rest_of_wave", "uuid uuid uuid int4")
-RETRY_LATER: Final = wire.function("retry_later", f"{_HELD} text bytea int4 interval")
+RETRY_LATER: Final = wire.function("retry_later", f"{HELD_TYPES} text bytea int4 interval")
 LOAD_STEP: Final = wire.function("load_step", "uuid uuid uuid uuid uuid")
 
 

@@ -52,11 +52,12 @@ from agentfarm.persistence.tier import Tier
 
 logger = logging.getLogger(__name__)
 
-_HELD: Final = "uuid uuid uuid uuid int8 int8"
+#: Of held_params.
+HELD_TYPES: Final = "uuid uuid uuid uuid int8 int8"
 PUT_CHECKPOINT: Final = wire.function(
-    "put_checkpoint", f"{_HELD} uuid uuid text uuid uuid int4 text[] bytea text[] bytea[]"
+    "put_checkpoint", f"{HELD_TYPES} uuid uuid text uuid uuid int4 text[] bytea text[] bytea[]"
 )
-PUT_WRITES: Final = wire.function("put_writes", f"{_HELD} uuid {WRITE_TYPES} bool[]")
+PUT_WRITES: Final = wire.function("put_writes", f"{HELD_TYPES} uuid {WRITE_TYPES} bool[]")
 NOTE_WARNINGS: Final = wire.function("note_warnings", "uuid uuid jsonb")
 
 

@@ -26,6 +26,7 @@ from agentfarm.messages import at_build, split_build
 from agentfarm.queueing import kombu_redis, sqs
 from agentfarm.queueing.lease_keeper import LeaseKeeper, ThreadedLeaseKeeper
 from agentfarm.queueing.names import VERSION, broker_name, graph_name, queue_names
+from agentfarm.redis_clients import SENTINEL_SECONDS
 
 logger = logging.getLogger(__name__)
 
@@ -41,9 +42,6 @@ VISIBILITY_SECONDS = 30
 DELIVERY_LIMIT = 20
 
 DEAD_LETTERS = "agentfarm.dead"
-
-#: Seconds that one Sentinel may take before the next is asked.
-SENTINEL_SECONDS = 1.0
 
 _TOPIC = Exchange("agentfarm", type="topic", durable=True)
 _DEAD = Exchange(DEAD_LETTERS, type="fanout", durable=True)

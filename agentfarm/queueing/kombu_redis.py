@@ -11,7 +11,6 @@ Written against kombu 5.7; tests/unit/queueing/test_kombu_redis.py fails when an
 """
 
 import logging
-from hashlib import sha1
 from typing import Any, Final
 
 import kombu as _kombu
@@ -20,6 +19,7 @@ from kombu.transport import redis as _transport
 from kombu.utils.json import dumps
 
 from agentfarm import clock
+from agentfarm.redis_clients import Script
 
 # celery-types has kombu 5.3's names, and none of the private ones.
 kombu: Any = _kombu
@@ -39,12 +39,8 @@ _CLIENT = "_agentfarm_client"
 _execute: Any = redis.Redis.execute_command
 
 
-class _Script:
+class _OfMessages(Script):
     """KEYS: of the sorted set, of the hash."""
-
-    def __init__(self, text: str) -> None:
-        self.text = text
-        self.sha = sha1(text.encode(), usedforsecurity=False).hexdigest()
 
     def run(self, qos: Any, *values: Any) -> None:
         with qos.channel.conn_or_acquire() as client:
@@ -57,11 +53,11 @@ class _Script:
 
 
 #: ARGV: delivery tag, time, message
-_DELIVERED: Final = _Script(
+_DELIVERED: Final = _OfMessages(
     "redis.call('ZADD', KEYS[1], ARGV[2], ARGV[1]) redis.call('HSET', KEYS[2], ARGV[1], ARGV[3])"
 )
 #: ARGV: delivery tag
-_ACKNOWLEDGED: Final = _Script("redis.call('ZREM', KEYS[1], ARGV[1]) redis.call('HDEL', KEYS[2], ARGV[1])")
+_ACKNOWLEDGED: Final = _OfMessages("redis.call('ZREM', KEYS[1], ARGV[1]) redis.call('HDEL', KEYS[2], ARGV[1])")
 
 
 def _create_client(self: Any, asynchronous: bool = False) -> Any:

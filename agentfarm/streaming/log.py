@@ -21,7 +21,7 @@ from redis.exceptions import NoScriptError, RedisError
 from agentfarm.errors import BadRequest, StreamUnavailable
 from agentfarm.records import Event
 from agentfarm.streaming.connections import answer_of, reading_client, subscribing_connection, writing_client
-from agentfarm.streaming.stream import END, READ, READ_SHA, Batch, parse_entries, parse_page, stream_key
+from agentfarm.streaming.stream import END, READ, Batch, parse_entries, parse_page, stream_key
 from agentfarm.streaming.wakeups import Wakeup, Wakeups
 from agentfarm.streaming.writer import EventWriter, send
 
@@ -226,9 +226,9 @@ class _Reader:
     async def _ask_for_page(self) -> Any:
         told = (1, self._key, self._last, "seen" if self._has_seen else "", PAGE, PAGE_BYTES)
         try:
-            return await self._client.evalsha(READ_SHA, *told)
+            return await self._client.evalsha(READ.sha, *told)
         except NoScriptError:
-            return await self._client.eval(READ, *told)
+            return await self._client.eval(READ.text, *told)
 
     async def _is_over(self) -> bool:
         """Whether the end was read before. Raises StreamUnavailable when the stream has gone: the client asks anew."""

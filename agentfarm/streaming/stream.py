@@ -1,12 +1,11 @@
 """One run's stream in Redis: its key, how entries are written and read. No thread, no task, no connection."""
 
-import hashlib
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Final
 from uuid import UUID, uuid4
 
 from agentfarm.records import Event
+from agentfarm.redis_clients import Script
 
 #: The event that ends every run's stream. Nothing is added after it (append.lua sees to that).
 END: Final = "end"
@@ -16,14 +15,8 @@ END: Final = "end"
 OPEN_SECONDS: Final = 7 * 24 * 3600
 
 
-def _script(name: str) -> tuple[str, str]:
-    """(its text, the name that Redis knows it by)"""
-    text = Path(__file__).with_name(name).read_text()
-    return text, hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()
-
-
-APPEND, APPEND_SHA = _script("append.lua")
-READ, READ_SHA = _script("read.lua")
+APPEND: Final = Script.of_files(__package__, ["append.lua"])
+READ: Final = Script.of_files(__package__, ["read.lua"])
 
 
 def stream_key(tenant_id: UUID, run_id: UUID) -> str:

@@ -17,7 +17,7 @@ from redis.exceptions import NoScriptError, OutOfMemoryError, ReadOnlyError, Red
 
 from agentfarm.errors import StreamUnavailable
 from agentfarm.records import Event
-from agentfarm.streaming.stream import APPEND, APPEND_SHA, Batch
+from agentfarm.streaming.stream import APPEND, Batch
 
 logger = logging.getLogger(__name__)
 
@@ -158,7 +158,7 @@ def send(client: Redis, batches: list[Batch], *, keep: int) -> list[Batch]:
     """
     answers = _evaluate(client, batches, keep=keep)
     if any(isinstance(answer, NoScriptError) for answer in answers):
-        client.script_load(APPEND)
+        client.script_load(APPEND.text)
         unknown = [batch for batch, answer in zip(batches, answers, strict=True) if isinstance(answer, NoScriptError)]
         again = iter(_evaluate(client, unknown, keep=keep))
         answers = [next(again) if isinstance(answer, NoScriptError) else answer for answer in answers]
@@ -174,7 +174,7 @@ def send(client: Redis, batches: list[Batch], *, keep: int) -> list[Batch]:
 def _evaluate(client: Redis, batches: list[Batch], *, keep: int) -> list[object]:
     pipeline = client.pipeline(transaction=False)
     for batch in batches:
-        pipeline.evalsha(APPEND_SHA, 1, batch.key, *batch.arguments(keep=keep))
+        pipeline.evalsha(APPEND.sha, 1, batch.key, *batch.arguments(keep=keep))
     answers: list[object] = pipeline.execute(raise_on_error=False)
     return answers
 

@@ -5,12 +5,10 @@ that of a restarted server is another one. The slots of a cluster are looked up 
 servers by connections of ours, since redis-py takes none of them in a pipeline over several.
 """
 
-import hashlib
 import logging
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
-from importlib import resources
 from typing import Any, Final, Protocol, TypeVar
 
 from redis.backoff import NoBackoff
@@ -20,7 +18,7 @@ from redis.retry import Retry
 
 from agentfarm.conf import Cluster
 from agentfarm.errors import RedisTierUnavailable
-from agentfarm.redis_clients import make_bounded_client
+from agentfarm.redis_clients import Script, make_bounded_client
 
 logger = logging.getLogger(__name__)
 
@@ -32,15 +30,7 @@ LOOK_SECONDS: Final = 1.0
 _NAMES = ("open", "claim", "finish", "settle", "step", "put", "peek", "trim", "look", "drop", "renew", "rest", "again")
 
 
-class _Script:
-    def __init__(self, name: str) -> None:
-        folder = resources.files(__package__).joinpath("lua")
-        parts = (folder.joinpath(f"{part}.lua").read_text(encoding="utf-8") for part in ("_lib", name))
-        self.text = "\n".join(parts)
-        self.sha = hashlib.sha1(self.text.encode(), usedforsecurity=False).hexdigest()
-
-
-_SCRIPTS: Final = {name: _Script(name) for name in _NAMES}
+_SCRIPTS: Final = {name: Script.of_files(__package__, ("lua/_lib.lua", f"lua/{name}.lua")) for name in _NAMES}
 
 
 class Server:
