@@ -13,7 +13,7 @@ os.environ.setdefault("LANGGRAPH_STRICT_MSGPACK", "true")  # before langgraph is
 from typing import get_args
 
 from agentfarm.conf import Settings
-from tests.chaos.plan import LEASE_SECONDS
+from tests.chaos.plan import EVERY_SECONDS, LEASE_SECONDS
 from tests.chaos.run import LEAST_RUNS, QUIESCE_SECONDS, Orders, run
 from tests.chaos.servers import Broker
 from tests.farm import ROOT
@@ -29,7 +29,9 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=90.0, help="of load and faults; set-up and end come on top")
     parser.add_argument("--broker", choices=get_args(Broker), default="redis")
     parser.add_argument("--users", type=int, default=8)
-    parser.add_argument("--every", type=float, default=3.0, help="seconds between two faults, on average, times slack")
+    parser.add_argument(
+        "--every", type=float, default=EVERY_SECONDS, help="seconds between two faults, on average, times slack"
+    )
     parser.add_argument("--only", action="append", default=[], help="a kind of fault; may be repeated")
     parser.add_argument("--slack", type=float, default=1.0, help="times slower than two idle cores")
     parser.add_argument("--alone", action="store_true", help="default settings, and the bars of one fault at a time")

@@ -144,6 +144,8 @@ class Faults:
             "kill web": self._kill_process,
             "kill beat": self._kill_process,
             "freeze worker": self._freeze,
+            "lose host": self._lose_host,
+            "split host": self._split_host,
             "wrong clock": self._wrong_clock,
             "flush broker": self._flush,
             "fill postgres": self._fill,
@@ -226,6 +228,39 @@ class Faults:
         if states - {"Z"} != {"T"}:  # a child that had died before has nobody who would take it off the list
             raise NotFired(f"not all of {pids} stood still: {states}")
         return f"pids {pids}, {_nodes(fired)}"
+
+    def _lose_host(self, fired: Fired) -> str:
+        """A worker is gone with its host: no server hears the end of a connection, and what is started there again
+        reaches nobody until the host is back."""
+        name = fired.planned.target
+        with self._ways(name) as ways:
+            with self._with_nodes_in_hand(fired):
+                for way in ways:
+                    way.hold("up", "down")
+                pids = self.fleet.kill(name)
+            self._stopping.wait(fired.planned.seconds)
+        return f"pids {pids}, {_nodes(fired)}"
+
+    def _split_host(self, fired: Fired) -> str:
+        """A worker lives, and reaches nobody for longer than its lease."""
+        with self._ways(fired.planned.target) as ways:
+            before = sum(way.touched for way in ways)
+            with self._with_nodes_in_hand(fired) as pids:
+                for way in ways:
+                    way.hold("up", "down")
+            self._stopping.wait(fired.planned.seconds)
+            touched = self._found(lambda: sum(way.touched for way in ways) - before, what="traffic")
+        return f"pids {pids}, {_nodes(fired)}, {touched} bytes"
+
+    @contextmanager
+    def _ways(self, group: str) -> Iterator[Sequence[Proxy]]:
+        """From it to all servers; open again when this is left."""
+        ways = [self.fleet.proxy(group, server) for server in NAMES]
+        try:
+            yield ways
+        finally:
+            for way in ways:
+                way.clear()
 
     def _lose_message(self, fired: Fired) -> str:
         """A worker dies with nodes in hand, and the broker forgets all that it had: only the healer knows of them."""

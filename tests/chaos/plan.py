@@ -9,10 +9,14 @@ from tests.chaos.fleet import PREFORK, THREADS, WEBS, WORKERS
 from tests.chaos.servers import NAMES
 
 ProcessKind = Literal[
-    "kill child", "kill worker", "kill parent", "kill web", "kill beat", "freeze worker", "wrong clock", "lose message"
-]
+    "kill child", "kill worker", "kill parent", "kill web", "kill beat", "freeze worker", "lose host", "split host",
+    "wrong clock", "lose message",
+]  # fmt: skip
 ServerKind = Literal["kill postgres", "kill streams", "kill broker", "flush broker", "fill postgres"]
 NetworkKind = Literal["cut", "black hole", "one way", "latency"]
+
+#: Seconds between two faults, on average: all kinds have their turn in a storm of 90 s.
+EVERY_SECONDS = 2.75
 
 #: Seconds a worker is given before the first fault, and the farm after the last.
 LEAD_SECONDS = 4.0
@@ -70,7 +74,7 @@ def plan_faults(seed: int, seconds: float, *, kinds: Sequence[str], every_second
 
 def _planned(rng: random.Random, kind: str, at_seconds: float) -> Planned:
     detail = rng.randrange(1 << 30)
-    if kind == "freeze worker":
+    if kind in {"freeze worker", "lose host", "split host"}:
         return Planned(at_seconds, kind, rng.choice(WORKERS), LEASE_SECONDS + rng.uniform(*BEYOND_SECONDS), detail)
     if kind in {"kill child", "kill parent"}:
         return Planned(at_seconds, kind, PREFORK, 0.0, detail)

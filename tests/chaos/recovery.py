@@ -35,7 +35,8 @@ ALL_DONE: Final = Bar("every run that was under way is over", alone=60.0, storm=
 #: By kind of fault. A worker whose connection to Postgres is cut, or swallowed, is a worker that may be lost.
 BARS: Final[Mapping[str, Sequence[Bar]]] = {
     **dict.fromkeys(("kill child", "kill worker", "kill parent", "wrong clock"), (TAKEN_OVER,)),
-    **dict.fromkeys(("freeze worker", "cut postgres", "black hole postgres", "one way postgres"), (LEASE_OVER,)),
+    **dict.fromkeys(("freeze worker", "lose host", "split host"), (LEASE_OVER,)),
+    **dict.fromkeys(("cut postgres", "black hole postgres", "one way postgres"), (LEASE_OVER,)),
     **dict.fromkeys(("kill postgres", "fill postgres"), (COMMITTING, ALL_DONE)),
     **dict.fromkeys(("kill broker", "flush broker"), (ALL_DONE,)),
     "lose message": (TAKEN_OVER, ALL_DONE),

@@ -25,7 +25,7 @@ from tests.chaos.faults import Faults, find_faketime
 from tests.chaos.fleet import PREFORK, Fleet
 from tests.chaos.invariants import Broken, Facts, Span, check_after_the_end, check_answers, check_database
 from tests.chaos.load import Book, Load
-from tests.chaos.plan import LEASE_SECONDS, Planned, every_kind, plan_faults
+from tests.chaos.plan import EVERY_SECONDS, LEASE_SECONDS, Planned, every_kind, plan_faults
 from tests.chaos.proxy import Network
 from tests.chaos.servers import NAMES, Broker, Servers
 from tests.farm import ROOT, wait_for
@@ -65,7 +65,7 @@ class Orders:
     broker: Broker
     folder: Path
     users: int = 8
-    every_seconds: float = 3.0
+    every_seconds: float = EVERY_SECONDS
     only: tuple[str, ...] = ()  # kinds of faults; empty: all
     lease_seconds: float = LEASE_SECONDS
     slack: float = 1.0  # how much slower than two idle cores this machine is: bars, patience and the least work

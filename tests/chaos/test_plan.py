@@ -1,6 +1,6 @@
 """A plan is its seed's, and leaves nothing out that there is time for."""
 
-from tests.chaos.plan import every_kind, plan_faults
+from tests.chaos.plan import EVERY_SECONDS, every_kind, plan_faults
 
 KINDS = every_kind()
 
@@ -14,7 +14,7 @@ def test_a_seed_makes_the_same_plan_each_time_and_another_seed_another() -> None
 
 def test_a_plan_of_ninety_seconds_has_every_kind_of_fault() -> None:
     for seed in range(50):
-        plan = plan_faults(seed, 90.0, kinds=KINDS, every_seconds=3.0)
+        plan = plan_faults(seed, 90.0, kinds=KINDS, every_seconds=EVERY_SECONDS)
 
         assert {fault.kind for fault in plan} == set(KINDS)
         assert [fault.at_seconds for fault in plan] == sorted(fault.at_seconds for fault in plan)
