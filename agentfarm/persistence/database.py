@@ -273,7 +273,19 @@ def _give_back(pooled: PoolProxiedConnection) -> None:
 #: What each role cannot work without.
 _FUNCTIONS: Final[Mapping[str, frozenset[str]]] = {
     "app": frozenset(
-        {"tenant", "claim", "commit", "settle", "admit", "end_run", "register", "beat", "store_put", "store_namespaces"}
+        {
+            "tenant",
+            "claim",
+            "commit",
+            "settle",
+            "admit",
+            "admit_alone",
+            "end_run",
+            "register",
+            "beat",
+            "store_put",
+            "store_namespaces",
+        }
     ),
     "ops": frozenset({"ops_sweep", "ops_lost", "ops_stalled", "ops_unannounced", "ops_expired"}),
 }

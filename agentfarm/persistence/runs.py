@@ -6,22 +6,18 @@ How a run ends by its own work is executions.py's.
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Connection, Row, bindparam, delete, exists, func, select, text
-from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy import Connection, Row, delete, exists, func, select, text
 
-from agentfarm.engine.contention import Refuse, Start, Wait, decide_admission
 from agentfarm.engine.continuation import Manifest
 from agentfarm.engine.steps import RunSpec
-from agentfarm.errors import AlreadyExists, Conflict, NotFound, ThreadBusy
+from agentfarm.errors import Conflict, NotFound
 from agentfarm.messages import ExecuteNode
 from agentfarm.persistence import wire
-from agentfarm.persistence.caches import Cache
+from agentfarm.persistence.admission import Admission, admitted_of, start_messages
 from agentfarm.persistence.database import Databases
-from agentfarm.persistence.execution_keys import start_message
-from agentfarm.persistence.jsonb import check_jsonb
 from agentfarm.persistence.once import gone, leave_name, take_name
 from agentfarm.persistence.redis_tier.write_behind import WriteBehind
 from agentfarm.persistence.retrials import plan_retrial
@@ -44,13 +40,8 @@ from agentfarm.tenancy import Tenant
 #: The largest page of a list of runs.
 MAX_PAGE = 1_000
 
-#: So many graphs of tenants a process knows to be in farm.graph_build; the others are asked for again.
-MAX_KNOWN_BUILDS = 10_000
-
 #: What may be retried: runs that failed. An interrupted one is resumed, a successful one is done.
 FAILED: frozenset[RunStatus] = frozenset({"error", "timeout"})
-
-Then = Literal["wait", "stop", "undo"]
 
 
 class PostgresRuns:
@@ -70,15 +61,14 @@ class PostgresRuns:
     ) -> None:
         self.behind = behind
         self.databases = databases
-        self.build = build
         self.serde_for = serde_for
         self.default_ttl = default_ttl
-        self._known_builds: Cache[bool] = Cache(MAX_KNOWN_BUILDS)  # whose manifests are stored
+        self._admission = Admission(databases, build)
 
     # ----------------------------------------------------------------------- begin
 
     def admit(self, tenant: Tenant, new: NewRun) -> Admitted | OtherBuild:
-        """One transaction; on a free thread one statement.
+        """One transaction; on a free thread, of a request without a name, one round trip.
 
         returns OtherBuild, and did nothing, where the thread's last run was begun under another build of the graph
                 than this run was checked against
@@ -88,20 +78,23 @@ class PostgresRuns:
         spec = dump_spec(new.spec, self.serde_for(new.graph_id))
         if self.behind is not None and new.strategy == "interrupt":  # what the run before it has finished stays
             self.behind.bring(tenant.id, tenant.home, new.thread_id, is_last=True)
+        has_more_to_write = new.once is not None or (new.create_thread and self.default_ttl is not None)
+        if not has_more_to_write and (alone := self._admission.admit_alone(tenant, new, spec)) is not None:
+            return alone
         with self.databases.transaction(tenant) as connection:
             if new.once is not None:
                 first = take_name(connection, tenant, new.once, new.run_id)
                 if first is not None:
                     return Admitted(self._same(connection, tenant, first), ())
-            answer = self._call_admit(connection, tenant, new, spec)
+            answer = self._admission.admit(connection, tenant, new, spec)
             if answer.verdict == "changed":
                 if new.once is not None:
                     leave_name(connection, tenant, new.once)
                 return OtherBuild(answer.begun_under, _manifest(connection, tenant, new.graph_id, answer.begun_under))
-            admitted = _admitted(tenant, new, answer)
+            admitted = admitted_of(tenant, new, answer)
             if new.create_thread and self.default_ttl is not None:
                 keep_if_new(connection, tenant, new.thread_id, self.default_ttl)
-        self._known_builds.put(_build_key(tenant, new), True, 1)
+        self._admission.note(tenant, new)
         self._drop(tenant, new.thread_id, [ended.run_id for ended in admitted.ended])
         return admitted
 
@@ -115,15 +108,6 @@ class PostgresRuns:
         if row is None:
             raise gone()
         return _row(row, load_spec(row.spec, self.serde_for(row.graph_id)))
-
-    def _call_admit(self, connection: Connection, tenant: Tenant, new: NewRun, spec: bytes) -> Row[Any]:
-        is_known = self._known_builds.get(_build_key(tenant, new))
-        given = replace(new, manifest=None) if is_known else new
-        answer = _call_admit(connection, tenant, given, spec, self.build, then=None)
-        if answer.verdict == "busy":
-            decided = decide_admission(new.strategy, is_busy=answer.is_busy, waiting=answer.waiting)
-            answer = _call_admit(connection, tenant, given, spec, self.build, then=_then(decided))
-        return answer
 
     def find_manifest(self, tenant: Tenant, graph_id: str, fingerprint: str) -> Manifest | None:
         """Of a build under which this tenant has had a run; None where it is not known any more."""
@@ -149,7 +133,7 @@ class PostgresRuns:
             new = plan_retrial(_row(failed, load_spec(failed.spec, serde)), began=began)
             new = replace(new, fingerprint=failed.fingerprint, goes_on_from=failed.fingerprint)  # the worker checks
             _dismiss(connection, tenant, run_id)
-            return _admitted(tenant, new, self._call_admit(connection, tenant, new, dump_spec(new.spec, serde)))
+            return admitted_of(tenant, new, self._admission.admit(connection, tenant, new, dump_spec(new.spec, serde)))
 
     def dismiss(self, tenant: Tenant, run_id: UUID) -> None:
         """Somebody has seen to what was buried with this run. Raises NotFound where nothing was, or somebody had."""
@@ -184,7 +168,7 @@ class PostgresRuns:
                 forget_thread(connection, tenant, thread_id)
         self._drop(tenant, thread_id, [run_id])
         ended = Ended(tenant.id, tenant.home, run_id, thread_id, "interrupted", None, answer.forget)
-        return ended, _start_messages(tenant, answer)
+        return ended, start_messages(tenant, answer)
 
     def delete(self, tenant: Tenant, thread_id: UUID, run_id: UUID) -> None:
         """The record of a run that is over; what it made of the thread stays. Raises NotFound, Conflict (not over)."""
@@ -257,71 +241,7 @@ class PostgresRuns:
             return [ExecutionRow(**row._mapping) for row in connection.execute(statement)]
 
 
-# --------------------------------------------------------------------------- admission
-
-
-def _call_admit(
-    connection: Connection, tenant: Tenant, new: NewRun, spec: bytes, build: str, *, then: Then | None
-) -> Row[Any]:
-    return connection.execute(
-        _ADMIT,
-        {
-            "tenant": tenant.id,
-            "thread": new.thread_id,
-            "run": new.run_id,
-            "assistant": new.assistant_id,
-            "graph": new.graph_id,
-            "strategy": new.strategy,
-            "spec": spec,
-            "metadata": check_jsonb("metadata", new.metadata),
-            "inline": new.spec.inline,
-            "create": new.create_thread and not new.is_resume,  # what does not exist cannot be resumed
-            "forget": new.forget_thread,
-            # What one worker executes whole has nothing to hand over.
-            "tier": "postgres" if new.spec.inline else new.spec.options.persistence,
-            "then": then,
-            "fingerprint": new.fingerprint,
-            "manifest": new.manifest and check_jsonb("graph", new.manifest),
-            "goes_on_from": new.goes_on_from,
-            "build": build,
-        },
-    ).one()
-
-
 _MARK_ANNOUNCED = wire.function("mark_announced", "uuid uuid")
-_ADMIT = text(
-    """
-    SELECT verdict, is_busy, waiting, started, started_graph, started_queue, ended, created_at, updated_at, begun_under
-      FROM farm.admit(:tenant, :thread, :run, :assistant, :graph, :strategy, :spec, :metadata, :inline, :tier,
-                      :create, :forget, :then, :fingerprint, :manifest, :goes_on_from, :build)
-    """
-).bindparams(bindparam("metadata", type_=JSONB), bindparam("manifest", type_=JSONB(none_as_null=True)))
-
-
-def _then(decided: Start | Wait | Refuse) -> Then:
-    match decided:
-        case Refuse(reason):
-            raise ThreadBusy(hint=reason)
-        case Wait():
-            return "wait"
-        case Start(first="undo"):
-            return "undo"
-        case Start():
-            return "stop"
-
-
-def _admitted(tenant: Tenant, new: NewRun, answer: Row[Any]) -> Admitted:
-    """Raises NotFound, AlreadyExists."""
-    if answer.verdict == "missing":
-        raise NotFound(what="Thread")
-    if answer.verdict == "exists":
-        raise AlreadyExists("A run with this id exists already.")
-    ended = tuple(Ended(tenant.id, tenant.home, run_id, new.thread_id, "interrupted") for run_id in answer.ended or ())
-    return Admitted(_admitted_row(new, answer), _start_messages(tenant, answer), ended)
-
-
-def _build_key(tenant: Tenant, new: NewRun) -> bytes:
-    return tenant.id.bytes + f"{new.fingerprint} {new.graph_id}".encode()
 
 
 def _manifest(connection: Connection, tenant: Tenant, graph_id: str, fingerprint: str) -> Manifest | None:
@@ -329,31 +249,6 @@ def _manifest(connection: Connection, tenant: Tenant, graph_id: str, fingerprint
     mine = (b.tenant_id == tenant.id, b.graph_id == graph_id, b.fingerprint == fingerprint)
     found: Manifest | None = connection.execute(select(b.manifest).where(*mine)).scalar_one_or_none()
     return found
-
-
-def _admitted_row(new: NewRun, answer: Row[Any]) -> RunRow:
-    return RunRow(
-        run_id=new.run_id,
-        thread_id=new.thread_id,
-        assistant_id=new.assistant_id,
-        graph_id=new.graph_id,
-        status="running" if answer.verdict == "started" else "pending",
-        strategy=new.strategy,
-        metadata=new.metadata,
-        error=None,
-        created_at=answer.created_at,
-        updated_at=answer.updated_at,
-        finished_at=None,
-        forget_thread=new.forget_thread,
-        spec=new.spec,
-    )
-
-
-def _start_messages(tenant: Tenant, answer: Row[Any]) -> tuple[ExecuteNode, ...]:
-    """The start of the run that is next, if there is one."""
-    if answer.started is None:
-        return ()
-    return (start_message(tenant.id, tenant.home, answer.started, answer.started_graph, answer.started_queue),)
 
 
 # --------------------------------------------------------------------------- what may be retried

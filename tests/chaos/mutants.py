@@ -84,7 +84,7 @@ class Storm:
         kinds = [word for kind in self.only for word in ("--only", kind)]
         times = [
             "--seconds",
-            str(self.seconds),
+            str(self.seconds * slack),  # as many faults, which are further apart
             "--patience",
             str(self.patience),
             "--every",

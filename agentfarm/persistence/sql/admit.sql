@@ -208,6 +208,21 @@ BEGIN
   verdict := CASE WHEN started IS NOT DISTINCT FROM p_run THEN 'started' ELSE 'waits' END;
 END $$;
 
+-- The same on a thread that nobody moves, as a transaction of its own in one round trip. verdict: missing | started; anything else: nothing
+-- was done that counts, and farm.admit is to be asked. Times in microseconds since 1970.
+CREATE OR REPLACE FUNCTION farm.admit_alone(
+  p_tenant uuid, p_thread uuid, p_run uuid, p_assistant uuid, p_graph text, p_strategy text, p_spec bytea, p_metadata jsonb,
+  p_inline text, p_tier text, p_create boolean, p_forget boolean, p_fingerprint text, p_manifest jsonb, p_goes_on_from text, p_build text,
+  OUT verdict text, OUT started_queue text, OUT created bigint, OUT updated bigint)
+LANGUAGE plpgsql AS $$
+BEGIN
+  PERFORM set_config('farm.tenant', p_tenant::text, true);
+  SELECT a.verdict, a.started_queue, (extract(epoch FROM a.created_at) * 1000000)::bigint, (extract(epoch FROM a.updated_at) * 1000000)::bigint
+    INTO verdict, started_queue, created, updated
+    FROM farm.admit(p_tenant, p_thread, p_run, p_assistant, p_graph, p_strategy, p_spec, p_metadata, p_inline, p_tier, p_create, p_forget, NULL,
+                    p_fingerprint, p_manifest, p_goes_on_from, p_build) a;
+END $$;
+
 -- Name this run as its client named the request. NULLs: the name is this run's, in this transaction; else whose it is, and whether the same
 -- was asked for. Waits for a transaction that takes the same name right now. Taken before the thread's lock, by whoever admits.
 CREATE OR REPLACE FUNCTION farm.take_name(

@@ -49,8 +49,8 @@ class Row:
 PRICES: Mapping[str, Row] = {
     "admission": Row(
         None,
-        "BEGIN with the tenant, farm.admit, COMMIT; the start is sent. The input is in the run's spec.",
-        {"postgres": Price(3, 3, messages=1, copies=(1, 0, 0), beside=(1500, 650))},
+        "farm.admit_alone, which is a transaction; the start is sent. The input is in the run's spec.",
+        {"postgres": Price(1, 1, messages=1, copies=(1, 0, 0), beside=(950, 200))},
     ),
     "start and first node": Row(
         ("line", "line.start", 0),

@@ -43,5 +43,5 @@ def test_a_message_costs_what_is_stated(run: Counted, message: str) -> None:
 
 
 def test_its_admission_is_that_of_any_run(run: Counted) -> None:
-    assert run.admission.postgres.round_trips == 3
+    assert run.admission.postgres.round_trips == 1
     assert run.admission.streams.said.total() == 0

@@ -36,10 +36,10 @@ class Turn:
 
 
 TURNS: Mapping[str, Mapping[str, Turn]] = {
-    # Admission 3, claim, two commits, the end is told. Read once; saved by each of two steps.
-    "chat": {"postgres": Turn(7, 7, sent=2, received=1, log_bytes=15_000)},
+    # Admission, claim, two commits, the end is told. Read once; saved by each of two steps.
+    "chat": {"postgres": Turn(5, 5, sent=2, received=1, log_bytes=15_000)},
     # Two more transactions, each to read the writes of a line of checkpoints (BEGIN, three SELECTs, COMMIT).
-    "delta_chat": {"postgres": Turn(17, 17, sent=0, received=2, log_bytes=12_000)},
+    "delta_chat": {"postgres": Turn(15, 15, sent=0, received=2, log_bytes=12_000)},
 }
 
 

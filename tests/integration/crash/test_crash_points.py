@@ -97,7 +97,7 @@ def test_a_worker_may_die_anywhere_and_nobody_can_tell(farm: Farm, name: str) ->
 def test_who_admits_may_die_anywhere_and_a_client_that_asks_again_has_one_run(farm: Farm, name: str) -> None:
     before = undisturbed(farm, name, "web")
     points = before.points["web"]
-    assert kinds(points) >= {"admit", "COMMIT", "a message", "the answer"}
+    assert kinds(points) >= {"admit_alone", "a message", "the answer"}
     print(f"{name}: {len(points)} points of an admission")
 
     for fault in faults(name, len(points), "web"):

@@ -44,17 +44,21 @@ def test_what_was_admitted_comes_back_whole(runs: PostgresRuns, acme: Tenant, th
     assert found.updated_at == admitted.run.updated_at  # type: ignore[union-attr]
 
 
-def test_admitting_to_a_free_thread_takes_one_statement_beside_what_begins_its_transaction(
-    home: Home, runs: PostgresRuns, acme: Tenant, thread_id: UUID
+def test_admitting_to_a_free_thread_takes_one_call_and_no_other_statement(
+    home: Home, runs: PostgresRuns, acme: Tenant, thread_id: UUID, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from sqlalchemy import event
 
     seen: list[str] = []
     event.listen(home.app.engine, "before_cursor_execute", lambda *given: seen.append(given[2]))
+    call = home.app.call
+    monkeypatch.setattr(
+        home.app, "call", lambda statement, params: seen.append(statement.name) or call(statement, params)
+    )
 
     runs.admit(acme, new_run(thread_id))
 
-    assert len(seen) == 1, seen
+    assert seen == ["admit_alone"]
 
 
 def test_a_thread_that_does_not_exist_is_made_only_when_asked(
