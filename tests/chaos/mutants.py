@@ -131,7 +131,10 @@ MUTANTS = {
     "no-fence": Mutant(
         "whoever executed a node may save it, also when another took it over",
         _fence(""),
-        Storm(["freeze worker"], breaks=["P2", "P3", "P6", "P7"]),
+        FailingTest(
+            "tests/integration/persistence/executions/test_fences.py::test_a_zombie_saves_nothing",
+            shows="DID NOT RAISE",
+        ),
     ),
     "lock-for-fence": Mutant(
         "whoever holds his session's lock may save, as if a lock told who is the holder",

@@ -24,7 +24,7 @@ TAIL_SHARE = 0.08
 
 #: So long a worker must be silent before its lease is over, and how much longer it is (AGENTFARM_LEASE_SECONDS).
 LEASE_SECONDS = 4.0
-BEYOND_SECONDS = (1.0, 3.0)
+BEYOND_SECONDS = (0.2, 3.0)
 
 #: How long the weather stays bad; the upper end is longer than a lease.
 WEATHER_SECONDS = (1.0, 6.0)

@@ -83,7 +83,8 @@ class RedisClaims:
             )
         except RedisTierUnavailable as error:
             logger.warning("a run begins in Postgres", extra={"code": error.code, "run_id": str(message.run_id)})
-            verdict = "stale"
+            self.behind.recall(place, given_back=[held])  # it may have been opened by that
+            return None
         if verdict == "ok":
             return replace(found, held=held)
         if verdict == "stale":
@@ -95,7 +96,7 @@ class RedisClaims:
         place = _place(message)
         try:
             server = self.scripts.servers.of(place.key)
-            (look,) = self.scripts.look_many(server, [place])
+            look = self.scripts.look(place)
             found = [one for one in (look.open if look and look.epoch == place.epoch else ()) if one.worker is None]
             sent = self.scripts.send_again(server, [(place, one) for one in found])
         except RedisTierUnavailable as error:  # the healer sends them
@@ -121,7 +122,8 @@ class RedisClaims:
                 loaded = self.scripts.claim(place, held, retake=retake, has_run=has_run, known_head=known)
         except RedisTierUnavailable as error:
             logger.warning("a claim was not answered", extra={"code": error.code, "run_id": str(message.run_id)})
-            self.behind.recall(place)
+            # It may have been leased by that. Who executes it in another thread of this process keeps it.
+            self.behind.recall(place, given_back=[held] if retake else ())
             return None
         if loaded.verdict == "ok":
             return Brought(

@@ -34,7 +34,7 @@ APPLY: Final = wire.function(
     "apply_entries",
     f"uuid uuid uuid int8 int8 uuid int8 uuid uuid {CHECKPOINT_TYPES} {WRITE_TYPES} bool[]"
     " uuid[] uuid[] text[] text[] bytea[] bool[] text[] text[] text[] int8[] int8[] int8[]"
-    " uuid[] int4[] bool[] uuid[] text uuid",
+    " uuid[] int4[] bool[] uuid[] text uuid bool",
 )
 
 Packed = dict[str, Any]
@@ -92,9 +92,12 @@ class Draft:
 
     @property
     def size(self) -> int:
-        """Bytes of bodies and blobs, about."""
-        bodies = sum(len(row[5]) for row in self.packed.get("c", ()))
-        return bodies + sum(len(row[2]) for row in self.packed.get("b", ()))
+        """Bytes of bodies, blobs, writes and calls, about."""
+        bodies = sum(len(row[-1]) for row in self.packed.get("c", ()))
+        blobs = sum(len(blob) for _, _, blob in self.packed.get("b", ()))
+        writes = sum(len(body) for *_, body, _ in self.packed.get("w", ()))
+        calls = sum(len(call) for *_, call in self.packed["n"][3]) if "n" in self.packed else 0
+        return bodies + blobs + writes + calls
 
 
 @dataclass(slots=True)
@@ -198,8 +201,8 @@ class Batch:
 
     # ----------------------------------------------------------------------- parameters
 
-    def params(self) -> list[wire.Param]:
-        """Of APPLY."""
+    def params(self, *, waits: bool) -> list[wire.Param]:
+        """Of APPLY. waits: for who has the thread"""
         place, last = self.place, self.last
         return [
             place.tenant_id.bytes,
@@ -217,6 +220,7 @@ class Batch:
             *self._superstep_params(),
             wire.put_text(self.status),
             self.root,
+            wire.put_bool(waits),
         ]
 
     def _write_params(self) -> list[wire.Param]:

@@ -16,7 +16,7 @@ from agentfarm.errors import RedisTierUnavailable, StoreUnavailable
 from agentfarm.messages import ExecuteNode
 from agentfarm.persistence.execution_keys import start_message
 from agentfarm.persistence.overdue import judge_lost
-from agentfarm.persistence.redis_tier.scripts import Look, Open, Place, RedisScripts, message_of_open
+from agentfarm.persistence.redis_tier.scripts import UNSENT, Look, Open, Place, RedisScripts, message_of_open
 from agentfarm.persistence.redis_tier.servers import Server
 from agentfarm.persistence.redis_tier.write_behind import Holder, WriteBehind
 
@@ -102,6 +102,8 @@ class RedisHealing:
             alive = living()
             late: list[_Late] = []
             for run, look in zip(there, looks, strict=True):
+                if isinstance(look, RedisTierUnavailable):
+                    continue
                 lost = self._find_lost(run, look, identity, alive)
                 if lost is None:
                     late += self._find_late(run, look)
@@ -138,12 +140,15 @@ class RedisHealing:
         elif look.epoch == run.place.epoch:
             if look.last > look.arrived:
                 self.behind.touch(run.place)
+            # Of a wave, those without a message wait for who works on the others.
+            is_going = any(one.worker is not None for one in look.open)
             for one in look.open:
-                if one.worker is None and self._is_late(one.age_seconds, one.times):
+                waits = one.worker is not None or (one.times == UNSENT and is_going)
+                if not waits and self._is_late(one.age_seconds, one.times):
                     yield _Late(run, one, one.queue, one.age_seconds)
 
     def _is_late(self, age_seconds: float, times: int) -> bool:
-        return age_seconds >= self.late_seconds * (1 << min(times, MOST_DOUBLINGS))
+        return age_seconds >= self.late_seconds * (1 << max(0, min(times, MOST_DOUBLINGS)))
 
     def _send_again(self, server: Server, late: Sequence[_Late]) -> list[ExecuteNode]:
         messages = []

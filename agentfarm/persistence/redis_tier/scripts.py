@@ -11,7 +11,7 @@ from uuid import UUID
 
 import ormsgpack
 
-from agentfarm.errors import LeaseLost
+from agentfarm.errors import LeaseLost, RedisTierUnavailable
 from agentfarm.messages import ExecuteNode
 from agentfarm.persistence.bodies import Head, WriteRow
 from agentfarm.persistence.leases import Held
@@ -29,8 +29,9 @@ KEPT_MS: Final = 3_600_000
 #: Entries of a thread that Postgres may lack before its next claim must wait for Postgres.
 MAX_WAITING: Final = 256
 
-#: Bytes of entries that one look answers with, about.
+#: Bytes of entries that one answer has, or those of one round trip over many threads, about.
 PEEK_BYTES: Final = 4 << 20
+LEAST_PEEK_BYTES: Final = 64 << 10
 
 
 def thread_key(tenant_id: UUID, thread_id: UUID) -> str:
@@ -117,13 +118,17 @@ class Siblings:
     is_answered: bool = False
 
 
+#: Of an execution in a wave that has no message.
+UNSENT: Final = -1
+
+
 @dataclass(frozen=True, slots=True)
 class Open:
     """An open execution.
 
     worker       None: nobody has it
     age_seconds  since its message was sent; or since its holder has last said that it works on it
-    times        how often its message was sent again
+    times        how often its message was sent again; UNSENT: it has none, but waits for who has settled a sibling
     """
 
     checkpoint_id: UUID
@@ -179,15 +184,15 @@ class RedisScripts:
         }  # fmt: skip
         body = head.body if head else b""
         rows = [dump_row(row) for row in writes]
-        server, connects = self.servers.of(place.key), -1
-        while connects != server.connects:  # else it may have been opened in the name of another process
-            if connects >= 0:
-                self.drop(place.key, [place.run_id])
+        server = self.servers.of(place.key)
+        while True:
             header["sv"] = server.identity()
             connects = server.connects
             given = ormsgpack.packb(header)
             verdict = _text(server.run("open", place.key, given, run_spec, body, *blobs.values(), *rows)[0])
-        return verdict
+            if verdict != "ok" or connects == server.connects:
+                return verdict
+            self.drop(place.key, [place.run_id])  # it may have been opened in the name of another process
 
     def claim(
         self,
@@ -227,10 +232,12 @@ class RedisScripts:
             writes=writes,
         )
 
-    def finish(self, place: Place, held: Held, header: Mapping[str, Any], parts: Sequence[bytes]) -> str:
-        """ok, or the verdict that refuses it: lost, stale, over, fenced, forgot; done: it was made before."""
-        given = {**_lease(place, held), "wk": str(held.worker), "ttl": KEPT_MS, **header}
-        return _text(self._call("finish", place, given, *parts)[0])
+    def finish(self, place: Place, held: Held, header: Mapping[str, Any], parts: Sequence[bytes]) -> tuple[str, bool]:
+        """ok, or the verdict that refuses it: lost, stale, over, fenced, forgot; done: it was made before. And whether
+        the first of the next executions is leased to the caller, as it asked."""
+        given = {**_lease(place, held), "wk": str(held.worker), "ttl": KEPT_MS, "max": MAX_WAITING, **header}
+        answer = self._call("finish", place, given, *parts)
+        return _text(answer[0]), len(answer) > 1 and bool(answer[1])
 
     def settle(self, place: Place, held: Held, header: Mapping[str, Any], parts: Sequence[bytes]) -> Siblings:
         given = {**_lease(place, held), "wk": str(held.worker), "ttl": KEPT_MS, "max": MAX_WAITING, **header}
@@ -263,8 +270,9 @@ class RedisScripts:
         return head, writes, {str(UUID(_text(execution))): _text(outcome) for execution, outcome in pairs}
 
     def put(self, place: Place, held: Held, header: Mapping[str, Any], entry: bytes) -> tuple[str, int]:
-        """Verdict as of `finish`, and the entry's number; 0 where it is not told."""
-        answer = self._call("put", place, {**_lease(place, held), "ttl": KEPT_MS, **header}, entry)
+        """Verdict as of `finish`, or full, and the entry's number; 0 where it is not told."""
+        given = {**_lease(place, held), "ttl": KEPT_MS, "max": MAX_WAITING, **header}
+        answer = self._call("put", place, given, entry)
         return _text(answer[0]), int(answer[1]) if len(answer) > 1 else 0
 
     # ----------------------------------------------------------------------- threads
@@ -278,11 +286,13 @@ class RedisScripts:
 
         recall  an epoch, if it is still the thread's: nobody commits there any more
         """
-        return _read_waiting(self.servers.of(key).run("peek", key, str(PEEK_BYTES), str(recall)))
+        answer = self.servers.of(key).run("peek", key, str(PEEK_BYTES), str(recall), str(KEPT_MS))
+        return _read_waiting(answer)
 
-    def peek_many(self, server: Server, keys: Sequence[str]) -> list[Waiting | None]:
-        answers = server.run_many("peek", [(key, str(PEEK_BYTES), "") for key in keys])
-        return [_read_waiting(answer) for answer in answers]
+    def peek_many(self, server: Server, keys: Sequence[str]) -> list[Waiting | RedisTierUnavailable | None]:
+        share = str(max(PEEK_BYTES // max(1, len(keys)), LEAST_PEEK_BYTES))
+        answers = server.run_many("peek", [(key, share, "", str(KEPT_MS)) for key in keys])
+        return [_or_refusal(_read_waiting, answer) for answer in answers]
 
     def trim(self, key: str, epoch: int, number: int, *, is_over: bool) -> None:
         self.servers.of(key).run("trim", key, str(epoch), str(number), "1" if is_over else "")
@@ -294,7 +304,7 @@ class RedisScripts:
     def renew_many(self, server: Server, held: Sequence[tuple[Place, Held]]) -> None:
         """Their holder works on them. Nothing where a lease is lost."""
         calls = [
-            (place.key, str(place.epoch), one.checkpoint_id.hex, one.execution_id.hex, str(one.fence))
+            (place.key, str(place.epoch), one.checkpoint_id.hex, one.execution_id.hex, str(one.fence), str(KEPT_MS))
             for place, one in held
         ]
         server.run_many("renew", calls)
@@ -303,10 +313,13 @@ class RedisScripts:
         """These are over: nothing is left of the one that is there, if it is."""
         self.servers.of(key).run("drop", key, *(run_id.hex for run_id in run_ids))
 
-    def look_many(self, server: Server, places: Sequence[Place]) -> list[Look | None]:
-        """None where Redis knows nothing of it."""
+    def look_many(self, server: Server, places: Sequence[Place]) -> list[Look | RedisTierUnavailable | None]:
+        """None where Redis knows nothing of it; an error where it cannot be told now, and others can."""
         answers = server.run_many("look", [(place.key, str(place.epoch)) for place in places])
-        return [_read_look(answer) for answer in answers]
+        return [_or_refusal(_read_look, answer) for answer in answers]
+
+    def look(self, place: Place) -> Look | None:
+        return _read_look(self.servers.of(place.key).run("look", place.key, str(place.epoch)))
 
     def send_again(self, server: Server, late: Sequence[tuple[Place, Open]]) -> list[bool]:
         """Whether the message of each is to be sent now: it still waits for a worker, and is noted as sent."""
@@ -369,6 +382,12 @@ def _read_head(answer: Sequence[Any], at: int) -> tuple[Head | None, int]:
 def _read_writes(answer: Sequence[Any], at: int) -> tuple[list[WriteRow], int]:
     end = at + 1 + 2 * int(answer[at])
     return [_load_row(answer[i], answer[i + 1]) for i in range(at + 1, end, 2)], end
+
+
+def _or_refusal(
+    read: Callable[[Sequence[Any]], T], answer: Sequence[Any] | RedisTierUnavailable
+) -> T | RedisTierUnavailable:
+    return answer if isinstance(answer, RedisTierUnavailable) else read(answer)
 
 
 def _read_waiting(answer: Sequence[Any]) -> Waiting | None:

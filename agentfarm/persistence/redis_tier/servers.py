@@ -73,7 +73,10 @@ class Server:
         return self._ask(ask)
 
     def run_many(self, name: str, calls: Sequence[tuple[str, ...]]) -> list[Any]:
-        """(key, *args) of each; the answers in their order."""
+        """(key, *args) of each; the answers in their order, of those that were refused the errors.
+
+        raises  RedisTierUnavailable: none was answered
+        """
         if not calls:
             return []
         script = _SCRIPTS[name]
@@ -82,7 +85,12 @@ class Server:
             pipeline = self.client.pipeline(transaction=False)
             for key, *args in calls:
                 pipeline.evalsha(script.sha, 1, key, *args)
-            return list(pipeline.execute())
+            answers = list(pipeline.execute(raise_on_error=False))
+            refusals = [answer for answer in answers if isinstance(answer, RedisError)]
+            unknown = next((one for one in refusals if isinstance(one, NoScriptError)), None)
+            if unknown or len(refusals) == len(answers):
+                raise unknown or refusals[0]
+            return answers
 
         def ask_twice() -> list[Any]:
             try:
@@ -91,7 +99,8 @@ class Server:
                 self.client.script_load(script.text)
                 return ask()
 
-        return list(self._ask(ask_twice))
+        # What only some are refused, as where a slot moves, keeps no other from its answer.
+        return [self._unavailable(one) if isinstance(one, RedisError) else one for one in self._ask(ask_twice)]
 
     def close(self) -> None:
         self.client.close()
@@ -99,14 +108,15 @@ class Server:
     def _ask(self, ask: Callable[[], T]) -> T:
         try:
             return ask()
-        except AskError as error:  # its slot is, or is about to be, another's. Nothing was done.
-            self._lost()
-            raise RedisTierUnavailable(why=type(error).__name__) from error
-        except ResponseError as error:
-            raise RedisTierUnavailable(why=_first_word(error)) from error
         except RedisError as error:
-            self._lost()
-            raise RedisTierUnavailable(why=type(error).__name__) from error
+            raise self._unavailable(error) from error
+
+    def _unavailable(self, error: RedisError) -> RedisTierUnavailable:
+        """And whoever finds servers is told where this may be the wrong one."""
+        if isinstance(error, ResponseError) and not isinstance(error, AskError):
+            return RedisTierUnavailable(why=_first_word(error))
+        self._lost()  # AskError: its slot is, or is about to be, another's. Nothing was done.
+        return RedisTierUnavailable(why=type(error).__name__)
 
 
 def _first_word(error: ResponseError) -> str:

@@ -9,7 +9,7 @@ import logging
 import random
 import time
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final, NoReturn, cast
 from uuid import UUID
 
 from agentfarm.engine.steps import NodeCall, SegmentResult
@@ -21,7 +21,7 @@ from agentfarm.persistence.execution_saver import ExecutionSaver
 from agentfarm.persistence.leases import Held
 from agentfarm.persistence.redis_tier.entries import Draft
 from agentfarm.persistence.redis_tier.scripts import Place, RedisScripts, Siblings, dump_row, name_of
-from agentfarm.persistence.redis_tier.write_behind import WriteBehind
+from agentfarm.persistence.redis_tier.write_behind import RedisHeld, WriteBehind
 from agentfarm.persistence.segment_rows import SegmentRows
 from agentfarm.persistence.specs import dump_call
 from agentfarm.persistence.tier import Finished, Finishing, Settled, Settling, Step, Taken
@@ -57,12 +57,18 @@ class RedisTier:
         token = new_token() if how.leases_next else None
         lease = {"lease": str(token) if token else "", "sent": list(how.sent or ())}
         header = {**made.header, **here.saved_header, **lease}
-        verdict = self._commit(here, lambda: self.scripts.finish(here.place, here.held, header, made.parts))
-        if verdict == "adopted":
+        leases = False
+
+        def ask() -> str:
+            nonlocal leases
+            verdict, leases = self.scripts.finish(here.place, here.held, header, made.parts)
+            return verdict
+
+        if self._commit(here, ask) == "adopted":
             return POSTGRES.finish(saver, result, rows, how)
         if not made.is_over:
             self.behind.touch(here.place)
-            return Finished(leased_fence=token)
+            return Finished(leased_fence=token if leases else None)
         return self._end(here.place)
 
     def settle(self, saver: ExecutionSaver, result: SegmentResult, rows: SegmentRows, how: Settling) -> Settled:
@@ -96,9 +102,8 @@ class RedisTier:
         if verdict == "adopted":
             return POSTGRES.settle(saver, result, rows, how)
         self.behind.touch(here.place)
-        if verdict == "done":  # what it leased to this worker is in an answer that nobody has: nobody works on it
-            self.behind.recall(here.place)
-            raise LeaseLost(execution_id=str(here.held.execution_id))
+        if verdict == "done":  # what it leased to this worker is in an answer that nobody has
+            self._lose(here)
         done = answers[-1]
         return Settled(
             released=done.released,
@@ -131,7 +136,10 @@ class RedisTier:
     # ----------------------------------------------------------------------- while a node runs
 
     def put(self, saver: "RedisSaver", draft: Draft, *, is_whole: bool = False) -> bool:
-        """Save at once. False: the run was recalled, and this is to be saved in Postgres. Raises LeaseLost."""
+        """Save at once. False: the run was recalled, and this is to be saved in Postgres.
+
+        raises  LeaseLost; StoreUnavailable: Postgres lacks too much of the run, and does not answer
+        """
         # One after the other, though LangGraph saves from several threads: whether all is there that was saved before
         # can be told of a line only.
         with saver.saving:
@@ -145,13 +153,15 @@ class RedisTier:
 
             def ask() -> str:
                 verdict, number = self.scripts.put(saver.place, saver.held, header, body)
+                while verdict == "full":
+                    self.behind.complete(saver.place)
+                    verdict, number = self.scripts.put(saver.place, saver.held, header, body)
                 saver.saved(number, entry_id)
                 return verdict
 
             verdict = self._commit(saver, ask)
             if verdict == "done":  # … and of this one nobody has told the number
-                self.behind.recall(saver.place)
-                raise LeaseLost(execution_id=str(saver.held.execution_id))
+                self._lose(saver)
         if verdict == "adopted":
             return False
         self.behind.touch(saver.place)
@@ -176,12 +186,18 @@ class RedisTier:
             if verdict in ("ok", "done"):
                 return verdict
             if verdict == "forgot":
-                self.behind.recall(saver.place)
-            if verdict == "forgot" or (verdict != "lost" and attempt == 1):
+                self._lose(saver)
+            if verdict == "fenced" and attempt == 1:
                 raise LeaseLost(execution_id=str(saver.held.execution_id))
-            break
+            break  # lost, stale, over: whoever recalled the run may have left the lease to this worker
         self._adopt(saver)
         return "adopted"
+
+    def _lose(self, saver: "RedisSaver") -> NoReturn:
+        """Recall the run. Whatever Redis has leased of it to this worker unnoticed is given back with it: nobody works
+        on that, and while this process lives nobody else would look for it. Raises LeaseLost."""
+        self.behind.recall_later(cast("RedisHeld", saver.held))
+        raise LeaseLost(execution_id=str(saver.held.execution_id))
 
     def _adopt(self, saver: "RedisSaver") -> None:
         """Recall the run, and keep the lease on what this worker executes.

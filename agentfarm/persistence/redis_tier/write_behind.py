@@ -123,6 +123,10 @@ class WriteBehind:
         except (RedisTierUnavailable, StoreUnavailable) as error:
             self._brings_again_at = time.monotonic() + SILENT_SECONDS  # or each reader would wait as long
             logger.warning("threads are read as Postgres has them", extra={"code": error.code})
+        except AgentFarmError as error:  # Postgres refuses it; whoever hands it in next recalls the run
+            logger.warning(
+                "a thread is read as Postgres has it", extra={"code": error.code, "thread_id": str(thread_id)}
+            )
 
     def drop(self, tenant_id: UUID, thread_id: UUID, run_ids: Sequence[UUID]) -> None:
         """These were ended in Postgres: their workers are told so by their next commit. Never raises: what they commit
@@ -198,7 +202,7 @@ class WriteBehind:
         """Who works on what of the run; nobody, where Redis does not answer, or has not the memory that it had."""
         try:
             server = self.scripts.servers.of(place.key)
-            (look,) = self.scripts.look_many(server, [place])
+            look = self.scripts.look(place)
             if look is None or look.epoch != place.epoch or look.server != server.identity():
                 return []
         except RedisTierUnavailable:
@@ -209,9 +213,12 @@ class WriteBehind:
     def _hand_in(self, place: Place, waiting: Waiting) -> tuple[Committed, bool]:
         """What came of it, and whether that was all that there will be."""
         batch = _batch(place, waiting)
-        answer = self.databases.at(place.home).call(APPLY, batch.params())
+        answer = self.databases.at(place.home).call(APPLY, batch.params(waits=True))
         done, trimmed, is_over = _judge(batch, answer)
-        self.scripts.trim(place.key, place.epoch, trimmed, is_over=is_over)
+        try:
+            self.scripts.trim(place.key, place.epoch, trimmed, is_over=is_over)
+        except RedisTierUnavailable:  # it arrived, which is to be told; Redis forgets it when it is handed in again
+            logger.debug("Redis keeps what Postgres has for a while", extra=_ids(place))
         return done, is_over or trimmed >= waiting.last
 
     def _forget(self, place: Place) -> None:
@@ -305,33 +312,37 @@ class WriteBehind:
         while by_place:
             place, given_back = next(iter(by_place.items()))
             try:
-                self.recall(place, given_back=given_back)
+                is_free = self.is_free(place)
+                if is_free:
+                    self.recall(place, given_back=given_back)
             except BaseException:
                 self._recalls.extend(held for others in by_place.values() for held in others)
                 raise
             for held in by_place.pop(place):
-                self.when_recalled(held)
+                if is_free:
+                    self.when_recalled(held)
+                else:  # somebody has its thread, for whom the others' recalls are not to wait
+                    self._recalls.append(held)
 
     def _hand_in_all(self, server: Server, places: Sequence[Place]) -> None:
         for at in range(0, len(places), BATCH):
             self._hand_in_many(server, places[at : at + BATCH])
 
     def _hand_in_many(self, server: Server, places: Sequence[Place]) -> None:
-        found = zip(places, self.scripts.peek_many(server, [place.key for place in places]), strict=True)
-        batches = [
-            _batch(place, waiting)
-            for place, waiting in found
-            if waiting is not None and waiting.entries and waiting.epoch == place.epoch
-        ]
         by_home: dict[str, list[Batch]] = {}
-        for batch in batches:
-            by_home.setdefault(batch.place.home, []).append(batch)
+        for place, waiting in zip(places, self.scripts.peek_many(server, [one.key for one in places]), strict=True):
+            if isinstance(waiting, RedisTierUnavailable):
+                self.touch(place)
+            elif waiting is not None and waiting.entries and waiting.epoch == place.epoch:
+                by_home.setdefault(place.home, []).append(_batch(place, waiting))
+                if waiting.entries[-1].number < waiting.last:
+                    self.touch(place)  # an answer has no room for all
         for home, of_home in by_home.items():
             self._apply_all(server, self.databases.at(home), of_home)
 
     def _apply_all(self, server: Server, database: Database, batches: Sequence[Batch]) -> None:
         try:
-            answers = database.call_all(APPLY, [batch.params() for batch in batches])
+            answers = database.call_all(APPLY, [batch.params(waits=False) for batch in batches])
         except StoreUnavailable:
             raise
         except AgentFarmError as error:
@@ -346,6 +357,9 @@ class WriteBehind:
             return
         trimmed = []
         for batch, answer in zip(batches, answers, strict=True):
+            if answer.text("verdict") == "later":
+                self.touch(batch.place)
+                continue
             done, number, is_over = _judge(batch, answer)
             trimmed.append((batch.place.key, batch.place.epoch, number, is_over))
             self._tell(done)

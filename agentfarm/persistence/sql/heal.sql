@@ -102,7 +102,7 @@ LANGUAGE sql STABLE SET enable_hashjoin = off SET enable_mergejoin = off AS $$
   WITH overdue AS (
   SELECT CASE WHEN e.available_at > clock_timestamp() THEN 'soon' WHEN e.status = 'held' THEN 'held' WHEN e.published_at IS NULL OR e.published_at < e.available_at - interval '1 s' THEN 'unpublished' ELSE 'old' END AS why,
          extract(epoch FROM clock_timestamp() - coalesce(e.published_at, e.available_at))::float8 AS age_seconds,
-         e.tenant_id, e.run_id, e.checkpoint_id, e.execution_id, e.queue, e.available_at
+         e.tenant_id, e.run_id, e.checkpoint_id, e.execution_id, e.queue, e.available_at, e.publishes = 0 AND e.published_at IS NOT NULL AS is_unsent
     FROM farm.run r
     LEFT JOIN farm.thread_head h ON h.tenant_id = r.tenant_id AND h.thread_id = r.thread_id
     JOIN farm.node_execution e ON e.tenant_id = r.tenant_id AND e.run_id = r.run_id
@@ -112,7 +112,15 @@ LANGUAGE sql STABLE SET enable_hashjoin = off SET enable_mergejoin = off AS $$
                                   OR e.published_at < clock_timestamp() - p_age * power(2, least(greatest(e.publishes - 1, 0), 6)))
           OR e.status = 'held' AND e.available_at <= clock_timestamp() AND NOT EXISTS (SELECT FROM farm.node_execution o WHERE o.tenant_id = e.tenant_id AND o.run_id = e.run_id
                                                   AND o.checkpoint_id = e.checkpoint_id AND o.status IN ('ready', 'leased')))),
-  placed AS (SELECT o.*, o.why = 'old' AS is_old, row_number() OVER (PARTITION BY o.why = 'old', o.queue ORDER BY o.available_at) AS place FROM overdue o)
+  -- Of a wave, those without a message wait for who works on the others.
+  going AS MATERIALIZED (
+  SELECT w.tenant_id, w.run_id, w.checkpoint_id
+    FROM (SELECT DISTINCT o.tenant_id, o.run_id, o.checkpoint_id FROM overdue o WHERE o.is_unsent) w
+   WHERE EXISTS (SELECT FROM farm.node_execution e WHERE e.tenant_id = w.tenant_id AND e.run_id = w.run_id AND e.checkpoint_id = w.checkpoint_id
+                    AND e.status = 'leased')),
+  placed AS (
+  SELECT o.*, o.why = 'old' AS is_old, row_number() OVER (PARTITION BY o.why = 'old', o.queue ORDER BY o.available_at) AS place FROM overdue o
+   WHERE NOT (o.is_unsent AND EXISTS (SELECT FROM going g WHERE g.tenant_id = o.tenant_id AND g.run_id = o.run_id AND g.checkpoint_id = o.checkpoint_id)))
   SELECT p.why, p.age_seconds, p.tenant_id, p.run_id, p.checkpoint_id, p.execution_id, p.queue FROM placed p
    WHERE NOT p.is_old OR p.place <= p_share
    ORDER BY p.is_old, p.place, p.available_at LIMIT p_limit $$;

@@ -22,7 +22,8 @@ END $$;
 --  x_…                  executions as the last entry leaves them: in_redis (given out), held, done. x_worker … of those that are done
 --  s_…, s_gone          supersteps that were begun and are not over; that were, and are over
 --  p_status             the run is over: success or interrupted
---  verdict              ok | known: entry is not before p_first, so that only what comes after it is to be handed in
+--  p_waits              for who has the thread
+--  verdict              later: somebody has the thread | ok | known: entry is not before p_first, so that only what comes after it is to be handed in
 --                       other: it is another line, or the epoch has moved on: nothing of it counts
 CREATE FUNCTION farm.apply_entries(
   p_tenant uuid, p_thread uuid, p_run uuid, p_epoch bigint, p_first bigint, p_before uuid, p_last bigint, p_last_id uuid, p_head uuid,
@@ -32,12 +33,16 @@ CREATE FUNCTION farm.apply_entries(
   x_ckpt uuid[], x_exec uuid[], x_node text[], x_queue text[], x_spec bytea[], x_alone boolean[], x_status text[], x_outcome text[], x_error text[],
   x_worker bigint[], x_begun bigint[], x_over bigint[],
   s_ckpt uuid[], s_width int[], s_taken boolean[], s_gone uuid[],
-  p_status text, p_root uuid,
+  p_status text, p_root uuid, p_waits boolean,
   OUT verdict text, OUT entry bigint, OUT entry_id uuid, OUT forget boolean, OUT next_run uuid, OUT next_graph text, OUT next_queue text) LANGUAGE plpgsql AS $$
 BEGIN
   PERFORM set_config('farm.tenant', p_tenant::text, true);
   verdict := 'other';
-  IF NOT farm.lock_thread(p_tenant, p_thread) THEN RETURN; END IF;
+  IF p_waits AND NOT farm.lock_thread(p_tenant, p_thread) THEN RETURN; END IF;
+  IF NOT p_waits AND NOT farm.try_lock_thread(p_tenant, p_thread) THEN
+    IF EXISTS (SELECT FROM farm.thread t WHERE t.tenant_id = p_tenant AND t.thread_id = p_thread) THEN verdict := 'later'; END IF;
+    RETURN;
+  END IF;
   SELECT h.entry, h.entry_id INTO entry, entry_id FROM farm.thread_head h
    WHERE h.tenant_id = p_tenant AND h.thread_id = p_thread AND h.epoch = p_epoch AND h.redis_run = p_run;
   IF NOT FOUND THEN RETURN; END IF;

@@ -164,7 +164,7 @@ def test_a_claim_that_is_carried_out_after_the_first_look_is_found_by_the_second
     home: Home, hand: Hand, acme: Tenant, healer: PostgresHealing, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     message = start(home, acme)
-    monkeypatch.setattr(leases, "STATEMENT_TIMEOUT_SECONDS", 0)
+    monkeypatch.setattr(leases, "STATEMENT_TIMEOUT_SECONDS", 2)
     real = Database._call
     on_their_way: list[tuple[Any, Any]] = []
 
@@ -186,7 +186,7 @@ def test_what_a_commit_under_way_has_leased_is_no_stray(
     home: Home, hand: Hand, acme: Tenant, healer: PostgresHealing, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Two siblings at once: the answer to one is lost, that to the other is on its way."""
-    monkeypatch.setattr(leases, "STATEMENT_TIMEOUT_SECONDS", 0)
+    monkeypatch.setattr(leases, "STATEMENT_TIMEOUT_SECONDS", 2)
     one, two, _ = wave_of_three(hand, start(home, acme))
     taken = executions.PostgresExecutions._taken
     looks: list[int] = []

@@ -4,16 +4,18 @@ import gc
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, NoReturn, cast
 
 import pytest
 
 from agentfarm.engine.steps import SegmentResult
-from agentfarm.errors import LeaseLost, StoreUnavailable
+from agentfarm.errors import LeaseLost, RedisTierUnavailable, StoreUnavailable
 from agentfarm.persistence.database import Database
 from agentfarm.persistence.healing import PostgresHealing
 from agentfarm.persistence.redis_tier.healing import RedisHealing
 from agentfarm.persistence.redis_tier.saver import RedisSaver
+from agentfarm.persistence.redis_tier.scripts import Look, Place
+from agentfarm.persistence.redis_tier.servers import Server
 from agentfarm.records import Claimed
 from agentfarm.run_options import Persistence
 from agentfarm.tenancy import Tenant
@@ -250,3 +252,119 @@ def test_a_worker_that_ends_keeps_none_of_several_siblings(
     )
     assert home.query(nodes) == [("one", "ready", 0, 1), ("two", "ready", 0, 1)], "neither was its for a moment more"
     del held
+
+
+def begin_recall(hand: Hand, claimed: Claimed) -> None:
+    """As another process does, which has not come to Postgres yet."""
+    place = saver_of(claimed).place
+    hand.scripts.peek(place.key, recall=place.epoch)
+
+
+@pytest.mark.parametrize("is_faster", [True, False])
+def test_who_commits_into_a_recall_keeps_its_lease_whoever_comes_to_postgres_first(
+    home: Home,
+    hands: Callable[..., Hand],
+    acme: Tenant,
+    tier: Persistence,
+    monkeypatch: pytest.MonkeyPatch,
+    *,
+    is_faster: bool,
+) -> None:
+    hand, other = hands(), hands("other")
+    first = hand.claim(start(home, acme, tier=tier))
+    (to_one,) = hand.commit(first, begin(first, "one")).ready
+    one = hand.claim(to_one)
+    place = saver_of(one).place
+    begin_recall(other, one)
+    if not is_faster:
+        monkeypatch.setattr(other.behind, "_forget", lambda place: None)  # … it has come to Postgres, and no further
+        other.behind.recall(place)
+
+    committed = hand.commit(one, go_on(one))
+
+    other.behind.recall(place)
+    assert committed.ended is not None
+    assert home.query("SELECT node, attempts FROM farm.node_execution WHERE node = 'one'") == [("one", 1)]
+
+
+def lose_answer(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """Of the first of these scripts: Redis carries it out, and the connection is gone before it says so."""
+    real, lost = Server.run, list[str]()
+
+    def lossy(self: Server, script: str, key: str, *args: Any) -> Any:
+        answer = real(self, script, key, *args)
+        if script == name and not lost:
+            lost.append(script)
+            raise RedisTierUnavailable(why="ConnectionError")
+        return answer
+
+    monkeypatch.setattr(Server, "run", lossy)
+
+
+def test_the_advance_of_which_nobody_heard_is_given_back(
+    home: Home,
+    hand: Hand,
+    acme: Tenant,
+    tier: Persistence,
+    healer: PostgresHealing,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    message = start(home, acme, tier=tier)
+    claimed = hand.claim(message)
+    (to_one,) = hand.commit(claimed, begin(claimed, "one", sole=False)).ready
+    one = hand.claim(to_one)
+    lose_answer(monkeypatch, "settle")
+
+    with pytest.raises(LeaseLost):
+        hand.commit(one, settled(one))
+
+    (again,) = wait_for(lambda: healer.stalled().again, what="a superstep that nobody advances", seconds=5)
+    advance = hand.claim(again)
+    assert hand.commit(advance, advanced(advance)).ended is not None
+
+
+def test_a_sibling_that_was_taken_unnoticed_is_given_back(
+    home: Home,
+    hand: Hand,
+    acme: Tenant,
+    tier: Persistence,
+    healer: PostgresHealing,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    claimed = hand.claim(start(home, acme, tier=tier))
+    committed = hand.commit(claimed, begin(claimed, "a", "b"), lease_next=True, wake=0)
+    assert committed.leased is not None
+    assert committed.ready == ()
+    lose_answer(monkeypatch, "settle")
+
+    with pytest.raises(LeaseLost):
+        hand.commit(committed.leased, settled(committed.leased), lease_next=True)
+
+    again = wait_for(lambda: healer.lost(lambda queue: 10_000).again, what="the sibling", seconds=5)
+    assert [message.node for message in again] == ["b"]
+
+
+def test_a_run_that_has_ended_and_did_not_arrive_yet_hides_no_other(
+    home: Home, hand: Hand, acme: Tenant, tier: Persistence, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    claimed = hand.claim(start(home, acme, tier=tier))
+    (to_one,) = hand.commit(claimed, begin(claimed, "one", sole=False)).ready
+    one = hand.claim(to_one)
+    advance = hand.commit(one, settled(one)).advance
+    assert advance is not None
+    place, other = saver_of(one).place, hand.claim(start(home, acme, tier=tier))
+
+    def away(place: Place) -> NoReturn:
+        raise StoreUnavailable
+
+    with monkeypatch.context() as patch:
+        patch.setattr(hand.behind, "complete", away)
+        patch.setattr(hand.behind, "touch", lambda place: None)
+        assert hand.commit(advance, advanced(advance)).ended is None
+    server = hand.scripts.servers.of(place.key)
+    over, there = hand.scripts.look_many(server, [place, saver_of(other).place])
+
+    assert isinstance(over, Look)
+    assert (over.state, over.open) == ("ending", [])
+    assert isinstance(there, Look)
+    assert len(there.open) == 1

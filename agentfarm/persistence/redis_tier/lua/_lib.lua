@@ -90,7 +90,7 @@ local function executions(width)
   found[#found + 1] = ZERO
   return found
 end
--- Entries that Postgres lacks, so many bytes at least: lo, id of the last that it has, then number, id line and bytes of each.
+-- Entries that Postgres lacks, so many bytes at least, and no more than unpack takes: lo, id of the last that it has, then number, id line and bytes of each.
 local function waiting(limit)
   local m = redis.call('HMGET', K, 'n', 'lo')
   local lo = tonumber(m[2])
@@ -99,7 +99,7 @@ local function waiting(limit)
     local two = redis.call('HMGET', K, 'i:' .. n, 'q:' .. n)
     out[#out + 1] = n out[#out + 1] = two[1] out[#out + 1] = two[2]
     size = size + #two[2]
-    if size >= limit then break end
+    if size >= limit or #out > 3000 then break end
   end
   return out
 end
