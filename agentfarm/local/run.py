@@ -3,7 +3,7 @@
 import os
 import signal
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +22,9 @@ from agentfarm.local.supervisor import Supervisor, only_one, stop_signals
 #: For the first answer of the web and the first beat of each worker. One that cannot start ends, and is seen at once;
 #: this is for one that hangs, on a machine so busy that a healthy one takes minutes.
 READY_SECONDS = 600.0
+
+#: Between two looks whether the servers are there.
+MIND_SECONDS = 2.0
 
 #: Between two words about what is waited for.
 TELL_SECONDS = 15.0
@@ -63,10 +66,12 @@ def run(options: Options) -> int:
         _say(began, "the database is migrated, the tenants demo and other are there")
         supervisor = Supervisor(farm.programs(address), environment, services.folder, farm.PROJECT, say=_now)
         with stop_signals(supervisor):
-            return _supervise(supervisor, address, None if options.quiet else access, began)
+            return _supervise(supervisor, services, address, None if options.quiet else access, began)
 
 
-def _supervise(supervisor: Supervisor, address: Address, access: Access | None, began: float) -> int:
+def _supervise(
+    supervisor: Supervisor, services: Services, address: Address, access: Access | None, began: float
+) -> int:
     try:
         supervisor.start()
         if not _become_ready(supervisor, address):
@@ -76,11 +81,31 @@ def _supervise(supervisor: Supervisor, address: Address, access: Access | None, 
             info = farm.get_json(address, "/info") or {}
             print(render_banner(address, access, info, supervisor.environment, supervisor.folder), flush=True)
         supervisor.note(ready=True, url=address.url, flower=address.flower_url, admin=f"{address.url}/admin/")
-        supervisor.watch(lambda: False)
+        supervisor.watch(_minding(services))
         return 0
     finally:
         print("\nstopping: running nodes may end first; Ctrl-C again ends them at once", flush=True)
         supervisor.stop()
+
+
+def _minding(services: Services) -> Callable[[], bool]:
+    """For `watch`, and never so: servers that are gone are started again."""
+    due = 0.0
+
+    def mind() -> bool:
+        nonlocal due
+        if time.monotonic() < due:
+            return False
+        due = time.monotonic() + MIND_SECONDS
+        try:
+            for name in services.start_again():
+                _now(f"{name} was gone; it runs again on the data that it left")
+        except Misconfigured as error:
+            due = time.monotonic() + TELL_SECONDS
+            _now(f"a server is gone and does not start: {error}")
+        return False
+
+    return mind
 
 
 def _check_anonymous(environment: Mapping[str, str]) -> None:

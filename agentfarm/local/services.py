@@ -48,6 +48,16 @@ class Services:
                 lines.append(f"{server.name} {server.describe()}")
         return lines
 
+    def start_again(self) -> list[str]:
+        """The names of those that were gone, and run again on the data that they left. Raises Misconfigured."""
+        names = []
+        with self._servers() as servers:
+            for server in servers:
+                if _is_gone(server):
+                    server.start()
+                    names.append(server.name)
+        return names
+
     def stop(self) -> list[str]:
         """The names of those that ran. Data and ports are kept."""
         if not self.folder.exists():
@@ -116,3 +126,10 @@ class Services:
 
     def _has(self, name: str) -> bool:
         return bool(self.given.get(name))
+
+
+def _is_gone(server: Server) -> bool:
+    try:
+        return server.pid is None
+    except OSError:  # nobody listens
+        return True

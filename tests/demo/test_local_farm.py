@@ -15,8 +15,11 @@ import psutil
 import pytest
 
 from agentfarm.local.farm import CPU_SLOTS, PROJECT, read_access
+from agentfarm.local.postgres import Postgres
 from agentfarm.local.processes import is_alive, wait_until
+from agentfarm.local.state import State
 from agentfarm.local.supervisor import read_supervisor
+from agentfarm.local.valkey import Valkey
 
 pytestmark = pytest.mark.slow
 
@@ -109,6 +112,9 @@ def test_a_farm_runs_until_it_is_killed_and_then_goes_on_with_its_data(folder: P
     access = read_access(folder)
     assert access["AGENTFARM_URL"] == facts["url"]
     thread_id = post(access, "/threads", {})["thread_id"]
+    kill_servers(folder)
+    assert wait_until(lambda: local("status", "--folder", str(folder)).returncode == 0, seconds=60)
+    assert get(access, f"/threads/{thread_id}")["thread_id"] == thread_id
 
     first.send_signal(signal.SIGKILL)
     first.wait()
@@ -132,6 +138,14 @@ def test_a_farm_runs_until_it_is_killed_and_then_goes_on_with_its_data(folder: P
     down = local("env", "--folder", str(folder))
     assert "export DATABASE_URL=" in down.stdout
     assert "PostgreSQL and Valkey do not answer" in down.stderr
+
+
+def kill_servers(folder: Path) -> None:
+    """As something that happens to a machine: nobody asked them to end."""
+    state = State(folder)
+    for server in (Postgres(state), Valkey(state)):
+        assert server.pid is not None
+        os.kill(server.pid, signal.SIGKILL)
 
 
 def start(folder: Path, *options: str) -> subprocess.Popen[bytes]:
