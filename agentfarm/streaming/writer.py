@@ -95,8 +95,8 @@ class EventWriter:
 
     def _run(self) -> None:
         while batches := self._take():
-            pause = FIRST_PAUSE
-            while not self._send(batches) and not self._give_up(pause):
+            left, pause = batches, FIRST_PAUSE
+            while (left := self._send(left)) and not self._give_up(pause):
                 pause = min(pause * 2, LAST_PAUSE)
             self._settle(sum(len(batch.events) for batch in batches))
 
@@ -126,8 +126,8 @@ class EventWriter:
         self._waiting_bytes -= taken_bytes
         return taken
 
-    def _send(self, batches: list[Batch]) -> bool:
-        """Whether all is in Redis, or can never be. Batches that failed are marked as tried."""
+    def _send(self, batches: list[Batch]) -> list[Batch]:
+        """Those to try again, marked as tried; all others are in Redis, or can never be."""
         try:
             failed = send(self._client, batches, keep=self._keep)
         except RedisError as error:
@@ -135,7 +135,7 @@ class EventWriter:
             logger.warning("the stream store did not answer", extra={"error": type(error).__name__})
         for batch in failed:
             batch.again = True
-        return not failed
+        return failed
 
     def _give_up(self, pause: float) -> bool:
         """After a failed attempt: tell who waits, then pause. True when the process is to end."""

@@ -12,9 +12,10 @@ import pytest
 
 from agentfarm.errors import BadRequest, StreamUnavailable
 from agentfarm.records import Event
+from agentfarm.redis_clients import Script
 from agentfarm.streaming import writer as writer_module
 from agentfarm.streaming.log import FROM_NOW, FROM_THE_START, PAGE_BYTES, RedisEventLog
-from agentfarm.streaming.stream import Batch, stream_key
+from agentfarm.streaming.stream import APPEND, Batch, stream_key
 from agentfarm.streaming.writer import MAX_BATCH_BYTES, send
 from tests.farm import wait_for
 from tests.integration.streaming.blackhole import blackhole
@@ -446,6 +447,34 @@ async def test_events_wait_for_a_frozen_server_and_come_once(
     log.close_run(*run, [END])
 
     assert data(await read(log, run)) == [b"%d" % number for number in range(1, 20)] + [END.data]
+
+
+async def test_only_what_a_full_server_refused_is_sent_again(
+    make_log: MakeLog, own_valkey: Valkey, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs = [(uuid4(), uuid4()) for _ in range(3)]
+    refuses = "if redis.call('EXISTS', KEYS[1] .. ':full') == 1 then return redis.error_reply('OOM no room') end\n"
+    monkeypatch.setattr(writer_module, "APPEND", Script(refuses + APPEND.text))
+    log, client = make_log(own_valkey), own_valkey.client()
+    full = stream_key(*runs[1]) + ":full"
+    client.set(full, "")
+
+    # What comes while the writer waits for an answer leaves in one round trip.
+    client.client_pause(20_000, all=False)
+    log.append(uuid4(), uuid4(), told(0))
+    wait_for(lambda: not log._writer._waiting, what="a writer that waits for its answer")
+    for run in runs:
+        log.append(*run, told(1))
+    client.client_unpause()
+    with pytest.raises(StreamUnavailable):
+        log.flush(seconds=10)
+    there = [client.exists(stream_key(*run)) for run in runs]
+    client.delete(full)
+    await until_flushed(log)
+
+    assert there == [1, 0, 1]
+    assert [client.xlen(stream_key(*run)) for run in runs] == [1, 1, 1]
+    client.close()
 
 
 async def test_a_follower_is_told_to_ask_anew_when_the_server_lost_its_stream(
