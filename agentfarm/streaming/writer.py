@@ -31,6 +31,10 @@ MAX_BATCH_BYTES: Final = 1 << 20
 #: a stream with a gap is better than a worker out of memory.
 MAX_WAITING_BYTES: Final = 64 << 20
 
+#: What a waiting event takes beyond its data: its key, containers, objects' heads (280 bytes, and 380 with the name of
+#: a subgraph's; tracemalloc, Python 3.11).
+EVENT_BYTES: Final = 400
+
 #: Seconds between two attempts while Redis does not answer: doubled from the first to the last.
 FIRST_PAUSE, LAST_PAUSE = 0.05, 2.0
 
@@ -64,7 +68,7 @@ class EventWriter:
                 self._dropped += 1
                 return
             self._waiting.append((key, event))
-            self._waiting_bytes += len(event.data)
+            self._waiting_bytes += len(event.data) + EVENT_BYTES
             self._taken += 1
             if self._os_thread is None:
                 self._os_thread = threading.Thread(target=self._run, name="event-writer", daemon=True)
@@ -123,7 +127,7 @@ class EventWriter:
                 break
             taken.append(self._waiting.popleft())
             taken_bytes += event_bytes
-        self._waiting_bytes -= taken_bytes
+        self._waiting_bytes -= taken_bytes + len(taken) * EVENT_BYTES
         return taken
 
     def _send(self, batches: list[Batch]) -> list[Batch]:

@@ -5,6 +5,7 @@ import multiprocessing
 import os
 import random
 import threading
+import tracemalloc
 from collections.abc import AsyncIterator, Callable
 from uuid import UUID, uuid4
 
@@ -579,6 +580,24 @@ async def test_what_waits_for_a_dead_server_is_bounded(
         log.append(*run, Event("custom", b"x" * 10_000))
 
     assert log._writer._waiting_bytes <= 110_000
+
+
+async def test_small_events_that_wait_take_no_more_memory_than_large_ones(
+    make_log: MakeLog, own_valkey: Valkey, run: tuple[UUID, UUID], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(writer_module, "MAX_WAITING_BYTES", 1_000_000)
+    log = make_log(own_valkey)
+    own_valkey.kill()
+
+    tracemalloc.start()
+    try:
+        for number in range(20_000):
+            log.append(*run, told(number))
+        taken, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+
+    assert taken <= 1_250_000  # what the writer has in hand is not among what waits
 
 
 async def collect(events: AsyncIterator[Event | None], into: list[Event | None]) -> None:
