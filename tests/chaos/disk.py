@@ -37,28 +37,27 @@ class SmallDisk:
 
 
 @contextmanager
-def small_disk(folder: Path) -> Iterator[SmallDisk | None]:
+def small_disk(folder: Path, *, disk_bytes: int = DISK_BYTES) -> Iterator[SmallDisk | None]:
     """One at the folder, as long as this is open; None where this machine has none to give. What was said there
-    (*.log) stays behind in its place."""
+    (*.log) stays behind in its place, whatever was raised."""
     folder.mkdir(parents=True)
-    if psutil.virtual_memory().available < DISK_BYTES + SPARE_BYTES or not _mount(folder):
+    if psutil.virtual_memory().available < disk_bytes + SPARE_BYTES or not _mount(folder, disk_bytes):
         yield None
         return
-    logs: dict[str, bytes] = {}
     try:
         yield SmallDisk(folder)
-        logs = {path.name: path.read_bytes() for path in folder.glob("*.log")}
     finally:
+        logs = {path.name: path.read_bytes() for path in folder.glob("*.log")}
         subprocess.run(["umount", str(folder)], check=True)
         for name, said in logs.items():
             (folder / name).write_bytes(said)
 
 
-def _mount(folder: Path) -> bool:
+def _mount(folder: Path, disk_bytes: int) -> bool:
     mount = shutil.which("mount")
     if os.geteuid() != 0 or mount is None:
         return False
-    options = ["-t", "tmpfs", "-o", f"size={DISK_BYTES},mode=755", "farm-chaos", str(folder)]
+    options = ["-t", "tmpfs", "-o", f"size={disk_bytes},mode=755", "farm-chaos", str(folder)]
     return subprocess.run([mount, *options], capture_output=True, check=False).returncode == 0
 
 
