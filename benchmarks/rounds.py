@@ -5,6 +5,7 @@ nothing here is compared with a figure of another day: every table has a named b
 turns, and the ratio is the median of the rounds' own ratios.
 """
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import median
@@ -69,7 +70,7 @@ def percentile(values: Sequence[float], share: float) -> float:
     if not values:
         raise ValueError("a percentile of nothing")
     ordered = sorted(values)
-    return ordered[min(len(ordered) - 1, int(len(ordered) * share))]
+    return ordered[max(0, math.ceil(len(ordered) * share) - 1)]
 
 
 def render(table: Table) -> str:

@@ -56,9 +56,23 @@ def test_a_table_shows_median_range_ratio_and_what_is_asked_for() -> None:
     assert lines[-2:] == ["* A note.", "* Asked for: at most 2."]
 
 
-@pytest.mark.parametrize(("share", "value"), [(0.5, 51.0), (0.99, 100.0), (1.0, 100.0)])
-def test_percentiles(share: float, value: float) -> None:
-    assert percentile([float(number) for number in range(1, 101)], share) == value
+@pytest.mark.parametrize(
+    ("count", "share", "value"),
+    [
+        (100, 0.0, 1),
+        (100, 0.5, 50),
+        (100, 0.99, 99),
+        (100, 1.0, 100),
+        (2, 0.5, 1),
+        (3, 0.5, 2),
+        (30, 0.95, 29),
+        (1, 0.99, 1),
+    ],
+)
+def test_a_percentile_is_the_smallest_value_that_such_a_share_does_not_exceed(
+    count: int, share: float, value: int
+) -> None:
+    assert percentile(range(count, 0, -1), share) == value
 
 
 def test_a_percentile_of_nothing_is_refused() -> None:
