@@ -121,9 +121,13 @@ def tables(name: str, farm: BenchFarm, effort: Effort) -> Iterator[Table]:
         case "throughput":
             from benchmarks.throughput import measure_throughput
 
-            servers = farm.cpu_of()
             yield measure_throughput(
-                farm.driver, farm.stock, servers=servers, rounds=effort.rounds, seconds=effort.seconds
+                farm.driver,
+                farm.stock,
+                servers=farm.cpu_of(),
+                rounds=effort.rounds,
+                seconds=effort.seconds,
+                milliseconds_away=farm.milliseconds_away,
             )
         case "hop":
             from benchmarks.bare import run_chain

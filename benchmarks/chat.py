@@ -58,7 +58,7 @@ def measure_chat(
             "The farm: HTTP, two workers, events of mode updates. A turn at the end of either thread reads all of it.",
         ]
         limit = f"the farm's times at {history:,} at most 1.2, in ms and in kB"
-        yield Table(f"10 A turn, {what}", alternate(cells, rounds), Ratio("ms, times", STOCK, limit), notes)
+        yield Table(f"10 A turn, {what}", alternate(cells, rounds), [Ratio("ms, times", STOCK, limit)], notes)
 
 
 def _stock_side(stock: StockRunner, graph_id: str, history: int) -> Side:

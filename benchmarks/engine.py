@@ -152,7 +152,7 @@ def _measure(contest: Contest, rounds: int, runs: int) -> Table:
     rows[WHOLE] = [_whole(row) for row in rows[LANGGRAPH]]
     rows[LANGGRAPH] = [{name: row[name] for name in ("CPU ms", "wall ms")} for row in rows[LANGGRAPH]]
     notes = [f"A run's time ÷ {shape.steps}; stream modes {', '.join(shape.modes)}. CPU of Python, not of Postgres."]
-    return Table(f"7 LangGraph's part: {shape.title}", rows, Ratio("CPU ms", STOCK, shape.limit), notes)
+    return Table(f"7 LangGraph's part: {shape.title}", rows, [Ratio("CPU ms", STOCK, shape.limit)], notes)
 
 
 def _whole(row: Figures) -> Figures:

@@ -128,15 +128,17 @@ class BenchFarm:
         return f"http://127.0.0.1:{self.port}"
 
     def cpu_of(self) -> Mapping[str, Callable[[], Sequence[int]]]:
-        """{kind of process: asks for its pids}."""
+        """{kind of process: asks for its pids}. Redis, which has streams and moves runs, where it is not the broker."""
         state = State(self.services.folder)
-        broker = RabbitMQ(state) if self.broker == "rabbitmq" else Valkey(state)
-        postgres = Postgres(state)
-        return {
+        postgres, redis = Postgres(state), Valkey(state)
+        pids: dict[str, Callable[[], Sequence[int]]] = {
             "worker": lambda: [worker.pid for worker in self.workers],
             "postgres": lambda: cpu.family(_pid(postgres)),
-            "broker": lambda: cpu.family(_pid(broker)),
         }
+        if self.broker == "redis":
+            return {**pids, "broker": lambda: cpu.family(_pid(redis))}
+        rabbitmq = RabbitMQ(state)
+        return {**pids, "broker": lambda: cpu.family(_pid(rabbitmq)), "redis": lambda: cpu.family(_pid(redis))}
 
     def start_bare_workers(self) -> None:
         """Workers of benchmarks/bare.py: as many, with the same options."""

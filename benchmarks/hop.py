@@ -27,7 +27,7 @@ def measure_hops(driver: Driver, chain: Callable[[], Chain], *, rounds: int, run
         "Start to start is the whole of a no-op node: claim, segment, commit, publish, receive.",
         "A bare hop has the last two of these.",
     ]
-    return Table("2 Hop", rows, Ratio("p50", BARE, "at most 2"), notes)
+    return Table("2 Hop", rows, [Ratio("p50", BARE, "at most 2")], notes)
 
 
 def _farm_hops(driver: Driver, runs: int, *, from_start: bool) -> list[float]:

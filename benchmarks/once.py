@@ -154,7 +154,7 @@ def measure_once(driver: Driver, stock: StockRunner, *, rounds: int, runs: int) 
         "Not in it: the broker, events, the admission and the announcement of a run. Stock has none of them.",
         f"'{OVER}': both ms, less those of '{STOCK}' in the same round.",
     ]
-    yield Table("8 Once, by node", rows, Ratio("both ms", STOCK, "claim + commit at most 0.5 ms over stock's"), notes)
+    yield Table("8 Once, by node", rows, [Ratio("both ms", STOCK, "claim + commit at most 0.5 ms over stock's")], notes)
     yield measure_prepared(rounds)
 
 
@@ -257,7 +257,7 @@ def measure_prepared(rounds: int) -> Table:
             cell.measure()
         rows = alternate(cells, rounds)
     notes = [f"Microseconds a call, {CALLS} calls a round; CPU of this process."]
-    return Table("8 One prepared call", rows, Ratio("CPU µs", BARE), notes)
+    return Table("8 One prepared call", rows, [Ratio("CPU µs", BARE)], notes)
 
 
 def _calls(call: Callable[[], object]) -> Figures:

@@ -25,4 +25,4 @@ def measure_parts(driver: Driver, *, rounds: int, runs: int) -> Table:
         f"{runs} runs of the chain a round, one at a time, in one process; exclusive times; CPU of Python alone.",
         "A worker adds Celery's own part of a hop: receive, decode, schedule, acknowledge (table 2).",
     ]
-    return Table("6 Parts of a message", rows, Ratio("ms a message", "sum"), notes)
+    return Table("6 Parts of a message", rows, [Ratio("ms a message", "sum")], notes)

@@ -34,11 +34,11 @@ class Ratio:
 
 @dataclass(slots=True)
 class Table:
-    """rows: {cell: its figures, round by round}"""
+    """rows: {cell: its figures, round by round}; ratios: a column each"""
 
     title: str
     rows: dict[str, list[Figures]]
-    ratio: Ratio | None = None
+    ratios: Sequence[Ratio] = ()
     notes: list[str] = field(default_factory=list)
 
 
@@ -76,22 +76,27 @@ def percentile(values: Sequence[float], share: float) -> float:
 def render(table: Table) -> str:
     """The table as Markdown, which is readable as it is."""
     columns = list(dict.fromkeys(column for rows in table.rows.values() for row in rows for column in row))
-    head = ["", *columns] + ([f"{table.ratio.column} ÷ {table.ratio.baseline}"] if table.ratio else [])
+    head = ["", *columns, *(f"{ratio.column} ÷ {ratio.baseline}" for ratio in table.ratios)]
     lines = [
-        [name, *(_spread([row[c] for row in rows if c in row]) for c in columns)] for name, rows in table.rows.items()
+        [
+            name,
+            *(_spread([row[c] for row in rows if c in row]) for c in columns),
+            *(_ratio_of(table, ratio, name) for ratio in table.ratios),
+        ]
+        for name, rows in table.rows.items()
     ]
-    if table.ratio:
-        for line in lines:
-            ratios = round_ratios(table.rows, table.ratio, line[0])
-            line.append("1 (baseline)" if line[0] == table.ratio.baseline else _spread(ratios))
     widths = [max(len(row[i]) for row in (head, *lines)) for i in range(len(head))]
     rows = [head, ["-" * width for width in widths], *lines]
     text = [f"## {table.title}", ""]
     text += [
         "| " + " | ".join(value.ljust(width) for value, width in zip(row, widths, strict=True)) + " |" for row in rows
     ]
-    notes = [*table.notes, *([f"Asked for: {table.ratio.limit}."] if table.ratio and table.ratio.limit else [])]
+    notes = [*table.notes, *(f"Asked for: {ratio.limit}." for ratio in table.ratios if ratio.limit)]
     return "\n".join([*text, "", *(f"* {note}" for note in notes), ""])
+
+
+def _ratio_of(table: Table, ratio: Ratio, name: str) -> str:
+    return "1 (baseline)" if name == ratio.baseline else _spread(round_ratios(table.rows, ratio, name))
 
 
 def _spread(values: Sequence[float]) -> str:

@@ -35,7 +35,7 @@ def measure_chain(client: SyncLangGraphClient, stock: StockRunner, *, rounds: in
     rows = _measure("chain10", client, stock, rounds, runs)
     notes = [f"Milliseconds, {runs} runs a round, one at a time, a new thread each."]
     ratio = Ratio("p50", STOCK, "the farm's p50 at most 60 ms, with run-ahead 35 ms")
-    return Table("3 A run of ten nodes", rows, ratio, notes)
+    return Table("3 A run of ten nodes", rows, [ratio], notes)
 
 
 def measure_fanout(client: SyncLangGraphClient, stock: StockRunner, *, rounds: int, runs: int) -> Table:
@@ -44,7 +44,7 @@ def measure_fanout(client: SyncLangGraphClient, stock: StockRunner, *, rounds: i
         f"Milliseconds, {runs} runs a round, one at a time: plan, 100 node executions beside each other, gather.",
         "Stock executes them as threads of one process; the farm leases, fences and commits each.",
     ]
-    return Table("4 A fan-out of 100 Sends", rows, Ratio("p50", STOCK, "at most 1.5"), notes)
+    return Table("4 A fan-out of 100 Sends", rows, [Ratio("p50", STOCK, "at most 1.5")], notes)
 
 
 def _measure(

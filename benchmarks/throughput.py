@@ -1,4 +1,4 @@
-"""1: nodes a second through the farm ÷ stock LangGraph in process on the same cores."""
+"""1: nodes a second through the farm ÷ stock LangGraph in process on the same cores, and ÷ the farm's Postgres tier."""
 
 from collections.abc import Callable, Mapping, Sequence
 
@@ -31,8 +31,13 @@ def measure_throughput(
     servers: Mapping[str, Callable[[], Sequence[int]]],
     rounds: int,
     seconds: float,
+    milliseconds_away: float,
 ) -> Table:
-    """servers: {"worker": its pids, now, …}: whose CPU is told besides. Warmed up by one short round of each."""
+    """Warmed up by one short round of each.
+
+    servers            {"worker": its pids, now, …}: whose CPU is told besides
+    milliseconds_away  how far Postgres is, each way
+    """
     cells = [
         Cell(STOCK, lambda: stock_cell(stock, servers, seconds)),
         Cell(FARM, lambda: farm_cell(driver, servers, seconds)),
@@ -42,13 +47,22 @@ def measure_throughput(
     for asking in (driver, *(_asking(driver, name) for name in OTHERWISE)):
         farm_cell(asking, servers, 0.5)
     rows = alternate(cells, rounds)
+    away = f" Postgres is {milliseconds_away:g} ms away, each way." if milliseconds_away else ""
     notes = [
-        f"Chain of {NODES} no-op nodes. Stock: 2 processes of 4 threads, PostgresSaver, durability sync.",
+        f"Chain of {NODES} no-op nodes.{away} Stock: 2 processes of 4 threads, PostgresSaver, durability sync.",
         f"Farm: 2 worker processes of 8 threads, {IN_FLIGHT} runs in flight, every node leased, fenced and committed.",
         "CPU in ms a node, by kind of process; the starting of runs is not in it.",
     ]
-    limit = "at least 0.5, with run-ahead 1.0; Redis with run-ahead 1.5 times the farm's"
-    return Table("1 Node throughput", rows, Ratio("nodes/s", STOCK, limit), notes)
+    return Table("1 Node throughput", rows, ratios_of(milliseconds_away), notes)
+
+
+def ratios_of(milliseconds_away: float) -> list[Ratio]:
+    """Redis is held to the same farm without it, at the same number of workers."""
+    of_stock = "of stock's at least 0.5, with run-ahead 1.0"
+    of_farm = "of the farm's own, a Celery task a node, at least 1.0 with Redis, 1.5 with Redis and run-ahead"
+    if milliseconds_away:
+        of_stock, of_farm = "", "of the farm's own, a Celery task a node, at least 3 with Redis"
+    return [Ratio("nodes/s", STOCK, of_stock), Ratio("nodes/s", FARM, of_farm)]
 
 
 def _asking(driver: Driver, name: str) -> Driver:

@@ -29,7 +29,7 @@ def measure_tiers(driver: Driver, *, rounds: int, runs: int, milliseconds_away: 
         "Commits are the transactions of Postgres that wrote something, a run: admission and beats are among them.",
     ]
     limit = f"at most {0.25 if milliseconds_away else 0.75}"
-    return Table("12 Tiers", alternate(cells, rounds), Ratio("claim + commit ms", POSTGRES, limit), notes)
+    return Table("12 Tiers", alternate(cells, rounds), [Ratio("claim + commit ms", POSTGRES, limit)], notes)
 
 
 def _cell(name: str, station: Station, runs: int) -> Cell:

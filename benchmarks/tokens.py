@@ -60,7 +60,7 @@ def _measure(client: SyncLangGraphClient, stock_url: str, said: dict[str, Any], 
         "Asked for: first token at most 25 ms (p50).",
     ]
     title = f"9 {tokens} tokens, {f'{pace * 1e3:.0f} ms apart' if pace else 'as fast as they come'}"
-    return Table(title, rows, Ratio("all, p50", STOCK, "all tokens at most 1.3 of stock's"), notes)
+    return Table(title, rows, [Ratio("all, p50", STOCK, "all tokens at most 1.3 of stock's")], notes)
 
 
 def figures(heard: list[Heard], pace: float) -> Figures:

@@ -8,11 +8,13 @@ from typing import Any
 
 import pytest
 
+from agentfarm.local.services import Broker
 from benchmarks import __main__ as command
-from benchmarks import cpu, growth, tokens
+from benchmarks import cpu, growth, throughput, tokens
 from benchmarks.__main__ import parse
 from benchmarks.chat import said
 from benchmarks.drawing import draw
+from benchmarks.farm import BenchFarm
 from benchmarks.graphs import chat_builder, delta_chat_builder, speaker_builder
 from benchmarks.once import COLUMNS, FARM, OVER, STOCK, Meter, rows_of
 from benchmarks.report import Report
@@ -47,13 +49,51 @@ def test_a_table_shows_median_range_ratio_and_what_is_asked_for() -> None:
         "farm": [{"ms": 20.0}, {"ms": 30.0}, {"ms": 90.0}],
     }
 
-    lines = render(Table("A run", rows, Ratio("ms", "stock", "at most 2"), ["A note."])).splitlines()
+    lines = render(Table("A run", rows, [Ratio("ms", "stock", "at most 2")], ["A note."])).splitlines()
 
     assert lines[0] == "## A run"
     assert [cell.strip() for cell in lines[2].split("|")[1:-1]] == ["", "ms", "ms ÷ stock"]
     assert [cell.strip() for cell in lines[4].split("|")[1:-1]] == ["stock", "20.0 (10.0-30.0)", "1 (baseline)"]
     assert [cell.strip() for cell in lines[5].split("|")[1:-1]] == ["farm", "30.0 (20.0-90.0)", "2.00 (1.50-3.00)"]
     assert lines[-2:] == ["* A note.", "* Asked for: at most 2."]
+
+
+def test_throughput_of_redis_is_compared_with_the_farms_own_without_it_round_by_round() -> None:
+    # The machine was twice as slow in the second round.
+    rows: dict[str, list[Figures]] = {
+        throughput.STOCK: [{"nodes/s": 1000.0}, {"nodes/s": 500.0}],
+        throughput.FARM: [{"nodes/s": 500.0}, {"nodes/s": 250.0}],
+        "farm, Redis": [{"nodes/s": 600.0}, {"nodes/s": 300.0}],
+    }
+
+    lines = render(Table("1 Node throughput", rows, throughput.ratios_of(0.0))).splitlines()
+
+    told = [[cell.strip() for cell in line.split("|")[3:-1]] for line in lines if line.startswith("| ")]
+    assert told[0] == ["nodes/s ÷ stock in process", "nodes/s ÷ farm, a Celery task a node"]
+    assert told[2:] == [
+        ["1 (baseline)", "2.00 (2.00-2.00)"],
+        ["0.50 (0.50-0.50)", "1 (baseline)"],
+        ["0.60 (0.60-0.60)", "1.20 (1.20-1.20)"],
+    ]
+
+
+@pytest.mark.parametrize(("milliseconds_away", "asked"), [(0.0, "at least 1.0 with Redis"), (2.0, "at least 3 with")])
+def test_what_is_asked_of_redis_is_told_below_the_table(milliseconds_away: float, asked: str) -> None:
+    rows: dict[str, list[Figures]] = {throughput.STOCK: [{"nodes/s": 1.0}], throughput.FARM: [{"nodes/s": 1.0}]}
+
+    lines = render(Table("1 Node throughput", rows, throughput.ratios_of(milliseconds_away))).splitlines()
+
+    assert [line for line in lines if line.startswith("* Asked for: of the farm's own") and asked in line]
+
+
+@pytest.mark.parametrize(
+    ("broker", "kinds"),
+    [("redis", ["worker", "postgres", "broker"]), ("rabbitmq", ["worker", "postgres", "broker", "redis"])],
+)
+def test_every_kind_of_process_that_moves_a_run_has_its_cpu_told(
+    broker: Broker, kinds: list[str], tmp_path: Path
+) -> None:
+    assert list(BenchFarm(tmp_path, broker=broker).cpu_of()) == kinds
 
 
 @pytest.mark.parametrize(
