@@ -37,7 +37,7 @@ from agentfarm.persistence.redis_tier.claims import RedisClaims
 from agentfarm.persistence.redis_tier.healing import RedisHealing
 from agentfarm.persistence.redis_tier.scripts import ANSWER_SECONDS, Place, RedisScripts
 from agentfarm.persistence.redis_tier.servers import OneServer, Server
-from agentfarm.persistence.redis_tier.write_behind import WriteBehind
+from agentfarm.persistence.redis_tier.write_behind import RedisHeld, WriteBehind
 from agentfarm.persistence.runs import PostgresRuns
 from agentfarm.persistence.serde import serde_of
 from agentfarm.persistence.store import PostgresStores
@@ -221,8 +221,8 @@ class PunctualBehind(WriteBehind):
         if self._touched % 2 == 0:
             self._round()
 
-    def recall_later(self, place: Place) -> None:
-        super().recall_later(place)
+    def recall_later(self, held: RedisHeld) -> None:
+        super().recall_later(held)
         self._round()
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from agentfarm.errors import RedisTierUnavailable
+from agentfarm.persistence.redis_tier.servers import _SCRIPTS
 from tests.integration.crash.mortal import Fate, MortalServer, Outside, Process
 from tests.integration.crash.stories import Farm, Story, broken_promises, gaps
 from tests.integration.crash.test_crash_points import CHOSEN, undisturbed
@@ -26,12 +27,17 @@ WRITES = {"open", "claim", "finish", "settle", "put"}
 
 
 class Shaken(Fate):
-    """A process that lives, and at one of whose points something happens to Redis."""
+    """A process that lives, and at one of whose points something happens to Redis.
+
+    refuses    what Redis does not take any more
+    is_silent  … it answers nothing, whatever it is asked
+    """
 
     def __init__(self, at: int, shake: Callable[["Shaken"], None]) -> None:
         super().__init__()
         self.shakes_at, self.shake = at, shake
         self.refuses: frozenset[str] = frozenset()
+        self.is_silent = False
         self.refused: list[str] = []
         self._once = threading.Lock()
         self.memories: list[Mapping[bytes, bytes]] = []
@@ -63,7 +69,7 @@ class RefusingServer(MortalServer):
         return super().run_many(name, calls)
 
     def _refuse(self, name: str) -> None:
-        if isinstance(self.fate, Shaken) and name in self.fate.refuses:
+        if isinstance(self.fate, Shaken) and (self.fate.is_silent or name in self.fate.refuses):
             self.fate.refused.append(name)
             raise RedisTierUnavailable(why="OOM")
 
@@ -93,7 +99,7 @@ class ShakenFarm:
         fate.refuses = frozenset(WRITES)
 
     def fall_silent(self, fate: Shaken) -> None:
-        fate.refuses = frozenset({*WRITES, "step", "peek", "trim", "look", "drop", "renew", "rest", "identity"})
+        fate.is_silent = True
 
 
 FAULTS: Mapping[str, Callable[[ShakenFarm], Callable[[Shaken], None]]] = {
@@ -154,6 +160,18 @@ def test_a_redis_that_fails_anywhere_costs_some_nodes_again_and_nothing_else(
             assert redis_farm.streams.keys(f"t:{story.tenant.id.hex}:hot:*") == [], where
 
     assert bool(refused) == (fault in ("takes nothing more", "falls silent"))
+
+
+@pytest.mark.parametrize("script", _SCRIPTS)
+def test_a_silent_redis_answers_no_script(redis_farm: Farm, redis_url: str, script: str) -> None:
+    fate = Shaken(0, lambda fate: None)
+    server = RefusingServer(redis_url, fate)
+
+    ShakenFarm(redis_farm).fall_silent(fate)
+
+    with pytest.raises(RedisTierUnavailable):
+        server.run_many(script, [])
+    server.close()
 
 
 def undisturbed_points(farm: Farm, name: str) -> list[str]:
