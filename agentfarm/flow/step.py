@@ -155,7 +155,7 @@ def _run_segment(farm: Farm, claimed: Claimed, sink: "_Sink") -> SegmentResult:
 
     access = partial(executing, claimed, store)
     try:
-        return use_graph(farm, claimed.run.graph_id, access, run, arun, failure=lambda result: result.error)
+        result = use_graph(farm, claimed.run.graph_id, access, run, arun, failure=lambda result: result.error)
     except (LeaseLost, Unavailable):
         raise
     except (Stale, GraphChanged) as error:  # this worker's graph has lost the node, or its place, or a channel's kind
@@ -168,6 +168,12 @@ def _run_segment(farm: Farm, claimed: Claimed, sink: "_Sink") -> SegmentResult:
     except Exception as error:  # a bug of ours
         logger.exception("a segment failed outside of its node", extra=_ids(claimed))
         return _failed(error)
+    if result.error is not None:
+        # For whoever wrote the graph: the run keeps the error's type and text, and the log says where it was raised.
+        logger.warning(
+            "a node failed", exc_info=result.error, extra={"graph_id": claimed.run.graph_id, **_ids(claimed)}
+        )
+    return result
 
 
 class _Sink:

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, cast
+from unittest.mock import Mock
 
 import pytest
 from langgraph.checkpoint.memory import InMemorySaver
@@ -22,6 +23,7 @@ from agentfarm.ids import new_id
 from agentfarm.messages import ExecuteNode
 from agentfarm.records import Claimed, Committed, Ended, Refused
 from agentfarm.run_options import RunAhead, RunOptions
+from agentfarm.telemetry.tracebacks import render_traceback
 from tests.unit.flow.world import World
 
 
@@ -307,3 +309,25 @@ def test_a_wave_begins_where_all_siblings_are_known_to_be_short(
     execute_node(farm, message)
 
     assert [call[3:] for call in world.did("commit")] == [(True, None), (False, None), (True, 3), (True, None)]
+
+
+def test_where_a_node_failed_is_in_the_log_and_what_it_said_is_not(
+    farm: Farm, claimed: Claimed, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*_: object, **__: object) -> SegmentResult:
+        try:
+            raise KeyError("a secret")
+        except KeyError as error:
+            return SegmentResult(status="error", error=error)
+
+    monkeypatch.setattr(step, "run_segment", fails)
+
+    step._run_segment(farm, claimed, cast("Any", Mock()))
+
+    (told,) = [record for record in caplog.records if record.levelname == "WARNING"]
+    assert told.exc_info is not None
+    assert told.exc_info[1] is not None
+    said = f"{told.getMessage()} {render_traceback(told.exc_info[1])}"
+    assert f"{__file__}:" in said
+    assert "KeyError" in said
+    assert "secret" not in said
