@@ -80,9 +80,9 @@ def _commands(options: argparse.Namespace) -> int:
         return demo(services.folder, options.config)
     if options.command == "up":
         print("\n".join(f"# {line}" for line in services.start()))
-        return _print_environment(services)
+        return _print_environment(services, options.config)
     if options.command == "env":
-        return _print_environment(services)
+        return _print_environment(services, options.config)
     if options.command == "status":
         return _status(services, as_json=options.json)
     if options.command == "reset":
@@ -91,13 +91,15 @@ def _commands(options: argparse.Namespace) -> int:
     return 0
 
 
-def _print_environment(services: Services) -> int:
+def _print_environment(services: Services, config: Path) -> int:
+    """Of a farm that runs the graphs that it serves are named, too; config: else."""
     servers = services.status()
     if not servers and not (services.folder / FILE).exists():
         raise Misconfigured(f"Nothing was ever started in {services.folder}: `make up`.")
     if down := [name for name, is_up in servers.items() if not is_up]:
         print(f"agentfarm: {' and '.join(down)} do not answer; `make up` starts them.", file=sys.stderr)
-    for name, value in {**services.environment(), **farm.secrets_of(services.folder)}.items():
+    served = {"AGENTFARM_CONFIG": read_supervisor(services.folder).get("config") or str(config.absolute())}
+    for name, value in {**services.environment(), **farm.secrets_of(services.folder), **served}.items():
         print(f"export {name}={shlex.quote(value)}")
     return 0
 

@@ -80,7 +80,9 @@ def _supervise(
         if access is not None:
             info = farm.get_json(address, "/info") or {}
             print(render_banner(address, access, info, supervisor.environment, supervisor.folder), flush=True)
-        supervisor.note(ready=True, url=address.url, flower=address.flower_url, admin=f"{address.url}/admin/")
+        config = supervisor.environment["AGENTFARM_CONFIG"]
+        places = {"url": address.url, "flower": address.flower_url, "admin": f"{address.url}/admin/", "config": config}
+        supervisor.note(ready=True, **places)
         supervisor.watch(_minding(services))
         return 0
     finally:

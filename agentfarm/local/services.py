@@ -1,7 +1,7 @@
 """The servers together: started, stopped, asked for, and the environment that leads the product to them.
 
-What the environment names already (DATABASE_URL, REDIS_URL, CELERY_BROKER_URL) is somebody's own server: it is used
-and not started.
+What the environment names already (DATABASE_URL, REDIS_URL, CELERY_BROKER_URL) is somebody's own server, unless it is
+one of these: it is used and not started.
 """
 
 import os
@@ -125,7 +125,18 @@ class Services:
         return wanted
 
     def _has(self, name: str) -> bool:
-        return bool(self.given.get(name))
+        """Whether somebody names a server of their own there. Ours are named in a shell with what `env` printed."""
+        value = self.given.get(name)
+        return bool(value) and not any(password in str(value) for password in self._passwords())
+
+    def _passwords(self) -> list[str]:
+        """Of the servers that are ours, which nobody else's has."""
+        if not (self.folder / FILE).exists():
+            return []
+        state = State(self.folder)
+        of_postgres = state.section("postgres").get("passwords", {}).values()
+        others = (state.section(name).get("password") for name in ("valkey", "rabbitmq"))
+        return [*of_postgres, *filter(None, others)]
 
 
 def _is_gone(server: Server) -> bool:

@@ -5,11 +5,13 @@ A list without a tenant chosen is empty, and says so: every index of the farm's 
 list over all of them would read a million rows to show fifty.
 """
 
+from collections.abc import Iterator
 from functools import cached_property
 from typing import Any, ClassVar
 from uuid import UUID
 
 from django.contrib import admin, messages
+from django.contrib.admin.views.main import ChangeList
 from django.core.paginator import Paginator
 from django.db.models import Model, QuerySet
 from django.http import Http404, HttpRequest, HttpResponse
@@ -66,6 +68,12 @@ class TenantFilter(admin.SimpleListFilter):
     def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
         chosen = [(str(tenant.id), tenant.slug) for tenant in visible_tenants(request.user)[:MAX_CHOICES]]
         return chosen or [("", "none that you may see")]
+
+    def choices(self, changelist: ChangeList) -> Iterator[Any]:
+        first, *others = super().choices(changelist)
+        if self.needed and len(self.lookup_choices) > 1:  # nothing is listed before one is chosen: "All" would lie
+            first = {**first, "display": "none chosen"}
+        yield from (first, *others)
 
     def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
         if (chosen := find_uuid(self.value())) is not None:

@@ -12,7 +12,7 @@ from django.http import HttpRequest
 from agentfarm import tenancy
 from agentfarm.errors import AgentFarmError
 from tenants.admin.actions import dismiss, retry
-from tenants.admin.base import MAX_CHOICES, ReadOnly, TenantFilter
+from tenants.admin.base import MAX_CHOICES, OptionalTenantFilter, ReadOnly
 from tenants.admin.runs import run_url
 from tenants.line import losses
 from tenants.models import DeadLetter, record
@@ -50,15 +50,15 @@ class DeadList(ChangeList):
 class DeadLetterAdmin(ReadOnly):
     list_display = ("run_id", "tenant", "graph_id", "node", "attempts", "what_happened", "buried_at")
     list_display_links = ("run_id",)
-    list_filter = (TenantFilter, GraphFilter, NodeFilter, "buried_at")
+    list_filter = (OptionalTenantFilter, GraphFilter, NodeFilter, "buried_at")
     list_select_related = ("tenant",)
     ordering: ClassVar[Any] = ("-buried_at",)
     id_field = "run_id"
     actions = ("retry_chosen", "dismiss_chosen")
     explain = (
-        "A node that took its workers with it, until its attempts were used up and its run ended as an error. Choose a "
-        "tenant at the side. When the cause is mended, retry the runs from their last checkpoints; dismiss what needs "
-        "nothing more."
+        "A node that took its workers with it, until its attempts were used up and its run ended as an error. When the "
+        "cause is mended, retry the runs from their last checkpoints; dismiss what needs nothing more. Choose a tenant "
+        "at the side to see its own alone."
     )
 
     def get_changelist(self, request: HttpRequest, **kwargs: Any) -> type[ChangeList]:

@@ -67,6 +67,15 @@ def test_a_second_start_goes_on_with_the_same_data(services: Services) -> None:
         assert client.get("kept") == b"1"
 
 
+def test_what_env_prints_names_no_server_of_somebody_elses(services: Services) -> None:
+    services.start()
+    in_that_shell = Services(services.folder, given=services.environment())
+    strangers = Services(services.folder, given={"DATABASE_URL": "postgresql://app:secret@elsewhere/farm"})
+
+    assert in_that_shell.status() == {"PostgreSQL": True, "Valkey": True}
+    assert strangers.status() == {"Valkey": True}
+
+
 def test_no_role_of_the_product_may_pass_the_walls(services: Services) -> None:
     services.start()
     environment = services.environment()
