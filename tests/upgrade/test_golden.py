@@ -54,7 +54,7 @@ def test_a_thread_that_an_older_build_has_stopped_goes_on_to_its_end(
     (thread,), (run,) = rows["thread"], rows["run"]
 
     if golden.answer is not None:
-        ended = farm.run(golden.answer, thread["thread_id"])
+        ended = farm.run(golden.answer, UUID(thread["thread_id"]))
     else:
         ended = _go_on(farm, UUID(run["run_id"]))
 
