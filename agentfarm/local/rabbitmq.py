@@ -142,8 +142,9 @@ class RabbitMQ:
             f"management.tcp.port = {ports['management']}",
             f"default_user = {USER}",
             f"default_pass = {self.facts['password']}",
-            # Quorum queues keep what is in their log in memory, too, until it is rolled over: at half a gigabyte, which an
-            # hour of light load does not reach. A node seemed to leak (tests/soak: 77 MB an hour, as much as was published).
+            # Quorum queues keep what is in their log in memory, too, until it is rolled over: at half a gigabyte, which
+            # an hour of light load does not reach. A node seemed to leak (tests/soak: 77 MB an hour, as much as was
+            # published).
             "raft.wal_max_size_bytes = 16000000",
             "log.console = true",
             "log.console.level = warning",
