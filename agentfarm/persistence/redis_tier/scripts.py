@@ -319,6 +319,7 @@ class RedisScripts:
         return [_or_refusal(_read_look, answer) for answer in answers]
 
     def look(self, place: Place) -> Look | None:
+        """Of one thread; None where Redis knows nothing of it."""
         return _read_look(self.servers.of(place.key).run("look", place.key, str(place.epoch)))
 
     def send_again(self, server: Server, late: Sequence[tuple[Place, Open]]) -> list[bool]:
