@@ -99,7 +99,11 @@ class Channel(_Channel):  # type: ignore[misc]
     def _create_queue(self, queue_name: str, attributes: dict[str, str]) -> Any:
         if queue_name != self.canonical_queue_name(DEAD):
             attributes |= self.queue_attributes()
-        return super()._create_queue(queue_name, attributes)
+        sqs = self.sqs()
+        try:
+            return super()._create_queue(queue_name, attributes)
+        except sqs.exceptions.QueueNameExists:  # somebody has made it meanwhile, with other settings than these
+            return sqs.get_queue_url(QueueName=queue_name)
 
     def queue_attributes(self) -> dict[str, str]:
         """Of every queue but that of dead letters, which is made where it is not."""

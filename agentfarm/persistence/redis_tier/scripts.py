@@ -297,9 +297,10 @@ class RedisScripts:
     def trim(self, key: str, epoch: int, number: int, *, is_over: bool) -> None:
         self.servers.of(key).run("trim", key, str(epoch), str(number), "1" if is_over else "")
 
-    def trim_many(self, server: Server, done: Sequence[tuple[str, int, int, bool]]) -> None:
-        """(key, epoch, number, whether nothing is to be left) of each."""
-        server.run_many("trim", [(key, str(epoch), str(n), "1" if is_over else "") for key, epoch, n, is_over in done])
+    def trim_many(self, server: Server, done: Sequence[tuple[str, int, int, bool]]) -> list[bool]:
+        """(key, epoch, number, whether nothing is to be left) of each; which of them were told so."""
+        calls = [(key, str(epoch), str(n), "1" if is_over else "") for key, epoch, n, is_over in done]
+        return [not isinstance(answer, RedisTierUnavailable) for answer in server.run_many("trim", calls)]
 
     def renew_many(self, server: Server, held: Sequence[tuple[Place, Held]]) -> None:
         """Their holder works on them. Nothing where a lease is lost."""

@@ -8,7 +8,7 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Final
@@ -86,6 +86,8 @@ class WriteBehind:
         self._lock = threading.Lock()
         self._dirty: dict[str, Place] = {}
         self._recalls: deque[RedisHeld] = deque()
+        self._left: set[Place] = set()
+        self._forgets_again_at = 0.0
         self._wake = threading.Event()
         self._stopping = False
         self._thread: threading.Thread | None = None
@@ -167,7 +169,9 @@ class WriteBehind:
             held = [one for one in self._holders(place) if (one.checkpoint_id, one.execution_id) not in decided]
         database = self.databases.at(place.home)
         answer = database.call(RECALL, _recall_params(place, keep, needs, lost, held), again=True)
-        if not is_blind:
+        if is_blind:
+            self._forget_later([place])
+        else:
             self._forget(place)
         ready, fence = [], None
         for at in range(answer.rows):
@@ -224,8 +228,14 @@ class WriteBehind:
     def _forget(self, place: Place) -> None:
         try:
             self.scripts.trim(place.key, place.epoch, 0, is_over=True)
-        except RedisTierUnavailable:  # of an epoch that is over: it forgets it by itself
-            logger.debug("Redis keeps a run that is over for a while", extra=_ids(place))
+        except RedisTierUnavailable:  # of an epoch that is over: no harm, but memory that others need
+            self._forget_later([place])
+
+    def _forget_later(self, places: Iterable[Place]) -> None:
+        with self._lock:
+            self._left.update(places)
+            self._forgets_again_at = time.monotonic() + SILENT_SECONDS
+        self.begin()
 
     # ----------------------------------------------------------------------- the thread
 
@@ -286,7 +296,23 @@ class WriteBehind:
         answered = self._try(self._recall_all, [])
         for server, there in self.scripts.by_server(places, key=lambda place: place.key):
             answered &= self._try(partial(self._hand_in_all, server, there), there)
+        self._forget_left()
         return answered
+
+    def _forget_left(self) -> None:
+        """Runs that were recalled while Redis was silent. What this process does not get to tell it goes with its time
+        to live."""
+        if not self._left or time.monotonic() < self._forgets_again_at:
+            return
+        with self._lock:
+            left, self._left = self._left, set()
+        for server, there in self.scripts.by_server(left, key=lambda place: place.key):
+            try:
+                told = self.scripts.trim_many(server, [(place.key, place.epoch, 0, True) for place in there])
+            except RedisTierUnavailable:
+                told = [False] * len(there)
+            if missed := [place for place, is_told in zip(there, told, strict=True) if not is_told]:
+                self._forget_later(missed)
 
     def _try(self, act: Callable[[], None], places: Sequence[Place]) -> bool:
         """Whether it is done. What it was about is tried again."""

@@ -86,8 +86,10 @@ def pid(server: Valkey) -> int:
 
 
 @pytest.fixture
-def tier(server: Valkey) -> Tier:
-    return Tier(server.url())
+def tier(server: Valkey) -> Iterator[Tier]:
+    made = Tier(server.url())
+    yield made
+    wait_for(lambda: made.keys() == [], what="a Redis that has forgotten every run, whatever became of it")
 
 
 def begin(client: SyncLangGraphClient, graph: str = "twelve_steps", **given: Any) -> tuple[str, str]:

@@ -9,6 +9,7 @@ import pytest
 from agentfarm.errors import RedisTierUnavailable
 from agentfarm.messages import ExecuteNode
 from agentfarm.persistence.bodies import WriteRow
+from agentfarm.persistence.redis_tier import write_behind
 from agentfarm.persistence.redis_tier.entries import Draft
 from agentfarm.persistence.redis_tier.healing import RECALLS, Moved, RedisHealing
 from agentfarm.persistence.redis_tier.saver import RedisSaver
@@ -88,6 +89,30 @@ def test_readers_do_without_a_redis_that_was_silent_and_the_end_of_a_run_does_no
     worker.behind.bring(message.tenant_id, message.home, thread_id, is_last=True)
 
     assert home.query(entry, thread_id) == [(2,)]
+
+
+@pytest.mark.parametrize("is_blind", [True, False])
+def test_a_redis_that_was_silent_while_a_run_was_recalled_forgets_it_later(
+    home: Home, make_worker: Callable[[Any], Worker], monkeypatch: pytest.MonkeyPatch, *, is_blind: bool
+) -> None:
+    worker = make_worker(_line())
+    monkeypatch.setattr(worker.behind, "begin", lambda: None)
+    monkeypatch.setattr(write_behind, "SILENT_SECONDS", 0.0)
+    thread_id, message = begun(worker)
+    place = Place(message.tenant_id, message.home, thread_id, message.run_id, message.epoch)
+
+    def silent(*args: object, **more: object) -> None:
+        raise RedisTierUnavailable(why="TimeoutError")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(server_of(worker), "_ask", silent)
+        worker.behind.recall(place, is_blind=is_blind)
+        worker.behind._round()  # … and it is silent still
+    assert worker.scripts.peek(place.key) is not None
+
+    worker.behind._round()
+
+    assert worker.scripts.peek(place.key) is None
 
 
 def test_a_sweep_without_redis_gives_up_so_many_runs_and_asks_redis_once(

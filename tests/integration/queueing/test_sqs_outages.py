@@ -64,6 +64,17 @@ def test_a_worker_outlives_the_loss_of_its_queue(own_sqs: Moto, tmp_path: Path) 
         assert queue_names_of(app) == {"agentfarm-dead", "agentfarm-io-v1"}
 
 
+def test_a_queue_that_another_has_just_made_otherwise_is_taken_as_it_is(own_sqs: Moto) -> None:
+    app = app_on(own_sqs.url)
+    with app.connection_for_read() as connection:
+        channel = connection.default_channel
+        made = channel.sqs().create_queue(QueueName="agentfarm-io-v1", Attributes={"VisibilityTimeout": "77"})
+
+        found = channel._create_queue("agentfarm-io-v1", {"VisibilityTimeout": "78"})
+
+    assert found["QueueUrl"] == made["QueueUrl"]
+
+
 def queue_names_of(app: Celery) -> set[str]:
     with app.connection_for_read() as connection:
         urls = connection.default_channel.sqs().list_queues()["QueueUrls"]
