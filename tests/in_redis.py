@@ -37,12 +37,19 @@ def read_moved(client: redis.Redis) -> list[Moved]:
 
     client  which decodes nothing
     """
-    found = []
-    for key in client.keys(KEYS):  # type: ignore[union-attr]  # of a sync client
+    return [_moved(key.decode(), fields) for key, fields in _hashes(client, KEYS)]
+
+
+def keys_of_runs(client: redis.Redis, pattern: str = KEYS) -> list[bytes]:
+    """Of threads that have a run; of one that is over Redis remembers its epoch for a while."""
+    return [key for key, _ in _hashes(client, pattern)]
+
+
+def _hashes(client: redis.Redis, pattern: str) -> Iterator[tuple[bytes, Mapping[bytes, bytes]]]:
+    for key in client.keys(pattern):  # type: ignore[union-attr]  # of a sync client
         fields: Mapping[bytes, bytes] = client.hgetall(key)  # type: ignore[assignment]  # likewise
-        if fields:  # else it went meanwhile
-            found.append(_moved(key.decode(), fields))
-    return found
+        if b"run" in fields:  # else it is over, or went meanwhile
+            yield key, fields
 
 
 def _moved(key: str, fields: Mapping[bytes, bytes]) -> Moved:

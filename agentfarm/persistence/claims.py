@@ -15,6 +15,7 @@ from uuid import UUID
 
 from langgraph.checkpoint.serde.base import SerializerProtocol
 
+from agentfarm import clock
 from agentfarm.conf import Settings
 from agentfarm.engine.steps import NodeCall, RunSpec
 from agentfarm.errors import StateUnreadable, StoreUnavailable
@@ -116,12 +117,12 @@ class Claims:
             return self._claimed(message, brought, run, head)
 
     def _open_in_redis(
-        self, message: ExecuteNode, worker: int, brought: Brought, epoch: int, *, retake: bool
+        self, message: ExecuteNode, worker: int, brought: Brought, epoch: int, *, retake: bool, asked_at: float
     ) -> Claimed | Refused:
         """The start of a run that is to be moved by Redis."""
         if self.redis is None:
             raise StoreUnavailable("This process does not know the Redis that moves this run.")
-        opened = self.redis.open(message, worker, brought, epoch)
+        opened = self.redis.open(message, worker, brought, epoch, asked_at=asked_at)
         if opened is None:  # it was opened before, by whoever got this message first, or was recalled
             again = message.in_redis(brought.thread_id, epoch)
             found = self._claim_in_redis(again, worker, retake=retake)
@@ -146,6 +147,7 @@ class Claims:
             wire.put_bool(run is not None),
             message.checkpoint_id.bytes if head else None,
         ]
+        asked_at = clock.monotonic_seconds()
         try:
             answer = database.call(CLAIM_ADVANCE if is_advance else CLAIM, params, again=True)
         except StoreUnavailable:
@@ -154,7 +156,8 @@ class Claims:
         verdict = answer.text("verdict")
         if verdict == "redis":
             found = _brought(message, answer, 0, worker)
-            return self._open_in_redis(message, worker, found, answer.number("epoch"), retake=retake)
+            epoch = answer.number("epoch")
+            return self._open_in_redis(message, worker, found, epoch, retake=retake, asked_at=asked_at)
         if verdict != "ok":
             return Refused("busy" if verdict == "busy" else "gone")
         brought = _brought(message, answer, answer.number("fence"), worker)

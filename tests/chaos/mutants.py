@@ -178,6 +178,14 @@ MUTANTS = {
             shows="DID NOT RAISE",
         ),
     ),
+    "begun-twice": Mutant(
+        "Redis remembers nothing of a run that is over, or was recalled",
+        [Swap("agentfarm/persistence/redis_tier/lua/_lib.lua", "  redis.call('HSET', K, 'ep', epoch)\n", "")],
+        FailingTest(
+            "tests/integration/persistence/test_recalls.py::test_a_run_that_was_recalled_is_not_begun_again_in_redis",
+            shows=_ASSERTS,
+        ),
+    ),
     "no-healer": Mutant(
         "beat runs, and nobody looks for what died or got lost",
         [

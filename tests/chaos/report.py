@@ -23,6 +23,7 @@ def render(
     ended: Sequence[tuple[str, int]],
     skipped: Sequence[str],
     broken: Sequence[Broken],
+    known: Sequence[str],
     logs: Path,
 ) -> str:
     lines = [*title, "", "## Numbers", ""]
@@ -66,7 +67,7 @@ def render(
     lines += ["", "## Broken promises", ""]
     lines += [f"- {one}" for one in broken] or ["None."]
     if broken:
-        lines += ["", f"Logs: {logs}"]
+        lines += ["", f"Logs: {logs}", *known]
     return "\n".join([*lines, ""])
 
 

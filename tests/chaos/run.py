@@ -19,7 +19,7 @@ from uuid import UUID
 
 import psutil
 
-from tests.chaos import graphs, recovery, report
+from tests.chaos import dossier, graphs, recovery, report
 from tests.chaos.disk import small_disk
 from tests.chaos.faults import Faults, find_faketime
 from tests.chaos.fleet import PREFORK, Fleet
@@ -145,6 +145,7 @@ def _run(orders: Orders, servers: Servers, network: Network) -> Verdict:
         ended=fleet.ended,
         skipped=[f"{kind}: {WHY_NOT[kind]}" for kind in skipped],
         broken=verdict.broken,
+        known=dossier.render(facts, verdict.broken),
         logs=logs,
     )
     _tell_rows(facts, verdict, orders.folder)

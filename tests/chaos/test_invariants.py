@@ -8,7 +8,8 @@ from uuid import UUID
 import psycopg
 import pytest
 
-from tests.chaos.invariants import Facts, check_after_the_end, check_database
+from tests.chaos import dossier
+from tests.chaos.invariants import Broken, Facts, check_after_the_end, check_database
 from tests.chaos.load import Ask, Book
 from tests.services import OwnDatabase
 
@@ -161,6 +162,25 @@ def test_a_claim_may_be_forgotten_by_whoever_was_disturbed_while_its_run_was_und
 
     setattr(facts, disturbed, [(now - long, now + long)])
     assert [broken.promise for broken in check_database(facts)] == ["P2"] * is_told
+
+
+def test_what_is_known_of_a_run_that_broke_something_is_told_without_its_words(facts: Facts, tmp_path: Path) -> None:
+    log = tmp_path / "one.log"
+    log.write_text(f"run_id={RUN} was recalled\nanother line\n")
+    facts.logs = [log]
+
+    told = "\n".join(dossier.render(facts, [Broken("P2", "what", str(RUN)), Broken("farm", "of no run")]))
+
+    for known in (
+        '"graph_id": "chain"',
+        f'"head": "{SECOND}"',
+        '"node": "a"',
+        f"begun: {EXECUTION} a",
+        "one.log: run_id=",
+    ):
+        assert known in told
+    assert "acme-word" not in told
+    assert "another line" not in told
 
 
 def test_words_of_a_tenant_in_a_log_are_found(facts: Facts, tmp_path: Path) -> None:

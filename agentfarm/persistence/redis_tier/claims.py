@@ -5,12 +5,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from uuid import UUID
 
+from agentfarm import clock
 from agentfarm.errors import RedisTierUnavailable
 from agentfarm.messages import ExecuteNode
 from agentfarm.persistence.bodies import Head, WriteRow
 from agentfarm.persistence.leases import Held
 from agentfarm.persistence.redis_tier.renewal import Renewal
-from agentfarm.persistence.redis_tier.scripts import Place, RedisScripts, message_of_open
+from agentfarm.persistence.redis_tier.scripts import OPEN_SECONDS, Place, RedisScripts, message_of_open
 from agentfarm.persistence.redis_tier.tier import RedisTier, new_token
 from agentfarm.persistence.redis_tier.write_behind import WriteBehind, redis_held
 from agentfarm.records import Refused
@@ -61,9 +62,10 @@ class RedisClaims:
         self.renewal.close()
         self.behind.close()
 
-    def open(self, message: ExecuteNode, worker: int, found: Brought, epoch: int) -> Brought | None:
+    def open(self, message: ExecuteNode, worker: int, found: Brought, epoch: int, *, asked_at: float) -> Brought | None:
         """Begin the run of a start that Postgres says is Redis' to move; its start is leased.
 
+        asked_at  monotonic seconds: Postgres was not asked before
         returns  None: it was begun before, or cannot be begun there and was recalled
         raises   StoreUnavailable
         """
@@ -85,10 +87,11 @@ class RedisClaims:
             logger.warning("a run begins in Postgres", extra={"code": error.code, "run_id": str(message.run_id)})
             self.behind.recall(place, given_back=[held])  # it may have been opened by that
             return None
-        if verdict == "ok":
+        is_late = clock.monotonic_seconds() - asked_at > OPEN_SECONDS
+        if verdict == "ok" and not is_late:
             return replace(found, held=held)
-        if verdict == "stale":
-            self.behind.recall(place)
+        if verdict != "known":
+            self.behind.recall(place, given_back=[held] if verdict == "ok" else ())
         return None
 
     def ready(self, message: ExecuteNode) -> tuple[ExecuteNode, ...]:

@@ -10,6 +10,7 @@ import pytest
 
 from agentfarm.errors import RedisTierUnavailable
 from agentfarm.persistence.redis_tier.servers import _SCRIPTS
+from tests.in_redis import keys_of_runs
 from tests.integration.crash.mortal import Fate, MortalServer, Outside, Process
 from tests.integration.crash.stories import Farm, Story, broken_promises, gaps
 from tests.integration.crash.test_crash_points import CHOSEN, undisturbed
@@ -82,7 +83,7 @@ class ShakenFarm:
 
     def remember(self) -> Mapping[bytes, bytes]:
         redis = self.farm.streams
-        return {key: redis.dump(key) for key in redis.keys("t:*:hot:*")}  # type: ignore[union-attr,misc]  # of a sync client
+        return {key: redis.dump(key) for key in keys_of_runs(redis)}  # type: ignore[misc]  # of a sync client
 
     def forget(self, fate: Shaken) -> None:
         for key in self.farm.streams.keys("t:*:hot:*"):  # type: ignore[union-attr]  # likewise
@@ -157,7 +158,7 @@ def test_a_redis_that_fails_anywhere_costs_some_nodes_again_and_nothing_else(
         assert 0 <= again <= MOST_AGAIN[fault], f"{again} nodes executed again; {where}"
         RefusingServer.changed = ""
         if fault in ("is emptied", "takes nothing more"):  # else what is left is forgotten when its time is over
-            assert redis_farm.streams.keys(f"t:{story.tenant.id.hex}:hot:*") == [], where
+            assert keys_of_runs(redis_farm.streams, f"t:{story.tenant.id.hex}:hot:*") == [], where
 
     assert bool(refused) == (fault in ("takes nothing more", "falls silent"))
 

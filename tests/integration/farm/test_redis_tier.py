@@ -13,7 +13,7 @@ from langgraph_sdk.client import SyncLangGraphClient
 from agentfarm.local.state import State, make_folder
 from agentfarm.local.valkey import Valkey
 from tests.farm import FarmProcesses, Process, running, wait_for
-from tests.in_redis import KEYS, read_moved
+from tests.in_redis import keys_of_runs, read_moved
 from tests.services import OwnDatabase
 
 pytestmark = pytest.mark.parametrize("broker_url", ["redis"], indirect=True, scope="module")
@@ -63,7 +63,7 @@ class Tier:
         self.client = redis.Redis.from_url(url, decode_responses=False, socket_timeout=5)
 
     def keys(self) -> list[bytes]:
-        return self.client.keys(KEYS)  # type: ignore[return-value]  # of a sync client
+        return keys_of_runs(self.client)
 
     def holder(self, farm: FarmProcesses, node: str) -> Process:
         """The worker that executes this node of the one run that is there; waits for it."""

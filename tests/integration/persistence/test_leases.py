@@ -119,7 +119,10 @@ def test_a_process_that_lost_its_connection_comes_back_under_a_new_id(home: Home
     before = hand.lease.worker_id()
     first = hand.claim(start(home, acme))
 
-    home.query("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'agentfarm-lease'")
+    home.query(
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+        " WHERE application_name = 'agentfarm-lease' AND datname = current_database()"
+    )
     after = wait_for(lambda: (hand.lease._id or before) != before and hand.lease.worker_id(), what="a new id")
 
     assert after != before

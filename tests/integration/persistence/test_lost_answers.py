@@ -58,7 +58,7 @@ def everything_leased(home: Home) -> list[tuple[Any, ...]]:
 
 def found_by(healer: PostgresHealing) -> tuple[ExecuteNode, ...]:
     """What is sent again because nobody has sent it, however long the queue."""
-    return wait_for(lambda: healer.lost(lambda queue: 10_000).again, what="what was given back", seconds=30)
+    return wait_for(lambda: healer.lost(lambda queue: 10_000).again, what="what was given back", seconds=10)
 
 
 def test_what_a_commit_leased_is_given_back_when_its_answer_was_lost(
@@ -164,7 +164,7 @@ def test_a_claim_that_is_carried_out_after_the_first_look_is_found_by_the_second
     home: Home, hand: Hand, acme: Tenant, healer: PostgresHealing, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     message = start(home, acme)
-    monkeypatch.setattr(leases, "STATEMENT_TIMEOUT_SECONDS", 4)
+    monkeypatch.setattr(leases, "STATEMENT_TIMEOUT_SECONDS", 2)
     real = Database._call
     on_their_way: list[tuple[Any, Any]] = []
 

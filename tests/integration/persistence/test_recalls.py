@@ -12,13 +12,16 @@ from agentfarm.engine.steps import SegmentResult
 from agentfarm.errors import LeaseLost, RedisTierUnavailable, StoreUnavailable
 from agentfarm.persistence.database import Database
 from agentfarm.persistence.healing import PostgresHealing
+from agentfarm.persistence.redis_tier import claims
 from agentfarm.persistence.redis_tier.healing import RedisHealing
 from agentfarm.persistence.redis_tier.saver import RedisSaver
-from agentfarm.persistence.redis_tier.scripts import Look, Place
+from agentfarm.persistence.redis_tier.scripts import OVER_MS, Look, Place
 from agentfarm.persistence.redis_tier.servers import Server
+from agentfarm.persistence.redis_tier.write_behind import RedisHeld
 from agentfarm.records import Claimed
 from agentfarm.run_options import Persistence
 from agentfarm.tenancy import Tenant
+from tests.in_redis import keys_of_runs
 from tests.integration.persistence.farmhands import Hand, advanced, begin, go_on, run_status, settled, start
 from tests.integration.persistence.postgres import Home, wait_for
 from tests.integration.streaming.valkey import Valkey
@@ -368,3 +371,102 @@ def test_a_run_that_has_ended_and_did_not_arrive_yet_hides_no_other(
     assert (over.state, over.open) == ("ending", [])
     assert isinstance(there, Look)
     assert len(there.open) == 1
+
+
+# --------------------------------------------------------------------------- a start whose claim took its time
+
+
+@pytest.fixture
+def on_its_way(monkeypatch: pytest.MonkeyPatch) -> Callable[[Hand, Callable[[], object]], None]:
+    """Postgres has told a worker to begin the run in Redis; this happens before it does."""
+
+    def delay(hand: Hand, meanwhile: Callable[[], object]) -> None:
+        begin_there = hand.scripts.open
+
+        def late(*args: Any, **more: Any) -> str:
+            monkeypatch.setattr(hand.scripts, "open", begin_there)
+            meanwhile()
+            return begin_there(*args, **more)
+
+        monkeypatch.setattr(hand.scripts, "open", late)
+
+    return delay
+
+
+def in_redis(hand: Hand, tenant: Tenant) -> list[bytes]:
+    return keys_of_runs(hand.scripts.servers.of("any").client, f"t:{tenant.id.hex}:hot:*")
+
+
+def run_whole(hand: Hand, claimed: Claimed) -> None:
+    (to_one,) = hand.commit(claimed, begin(claimed, "one")).ready
+    one = hand.claim(to_one)
+    assert hand.commit(one, go_on(one)).ended is not None
+
+
+def test_a_run_that_has_ended_is_not_begun_again_in_redis(
+    home: Home,
+    hands: Callable[..., Hand],
+    acme: Tenant,
+    tier: Persistence,
+    on_its_way: Callable[[Hand, Callable[[], object]], None],
+) -> None:
+    hand, other = hands(), hands("other")
+    message = start(home, acme, tier=tier)
+
+    def run_it() -> None:
+        run_whole(other, other.claim(message))
+
+    on_its_way(hand, run_it)
+
+    assert hand.refusal(message) == "gone"
+
+    assert (run_status(home, message), in_redis(hand, acme)) == ("success", [])
+
+
+def test_a_run_that_was_recalled_is_not_begun_again_in_redis(
+    home: Home,
+    hands: Callable[..., Hand],
+    acme: Tenant,
+    tier: Persistence,
+    on_its_way: Callable[[Hand, Callable[[], object]], None],
+) -> None:
+    hand, other = hands(), hands("other")
+    message = start(home, acme, tier=tier)
+
+    def lose_it() -> None:
+        held = saver_of(other.claim(message)).held
+        other.behind.recall(cast("RedisHeld", held).place, given_back=[held])
+
+    on_its_way(hand, lose_it)
+
+    claimed = hand.claim(message)
+
+    assert not isinstance(claimed.saver, RedisSaver), "it goes on in Postgres"
+    assert in_redis(hand, acme) == []
+    run_whole(hand, claimed)
+
+
+def test_a_claim_that_was_on_its_way_for_longer_than_redis_remembers_begins_nothing_there(
+    home: Home, hand: Hand, acme: Tenant, tier: Persistence, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    message = start(home, acme, tier=tier)
+    monkeypatch.setattr(claims, "OPEN_SECONDS", 0.0)
+
+    claimed = hand.claim(message)
+
+    assert not isinstance(claimed.saver, RedisSaver), "it goes on in Postgres"
+    run_whole(hand, claimed)
+    assert run_status(home, message) == "success"
+
+
+def test_redis_remembers_a_run_for_a_while_and_keeps_nothing_of_it(
+    home: Home, hand: Hand, acme: Tenant, tier: Persistence
+) -> None:
+    claimed = hand.claim(start(home, acme, tier=tier))
+    place = saver_of(claimed).place
+
+    run_whole(hand, claimed)
+
+    client = hand.scripts.servers.of(place.key).client
+    assert client.hgetall(place.key) == {b"ep": str(place.epoch).encode()}
+    assert 0 < int(str(client.pttl(place.key))) <= OVER_MS

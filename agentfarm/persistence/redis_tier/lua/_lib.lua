@@ -14,6 +14,7 @@
 --   y: p: z:<execution> its call, its node and queue (joined by NUL), how it was settled
 --   q:<n> i:<n>         an entry for Postgres, and its id,<worker>,<begun>,<over>[,<sibling that it let go>]; i of the last that Postgres
 --                       has is kept
+-- Of a run that is over, or was recalled, `ep` alone is left for a while: whoever was about to begin it finds that it is too late.
 -- Times are milliseconds of Redis' clock. A script writes nothing before its first HSET, which a full server refuses: it is done whole or
 -- not at all.
 local K = KEYS[1]
@@ -42,6 +43,11 @@ local function many(fields)
     for _, value in ipairs(redis.call('HMGET', K, unpack(fields, i, math.min(i + 3999, #fields)))) do out[#out + 1] = value end
   end
   return out
+end
+local function over(epoch, ms)
+  redis.call('UNLINK', K)
+  redis.call('HSET', K, 'ep', epoch)
+  return redis.call('PEXPIRE', K, ms)
 end
 local function id(ms) return string.format('%.0f', ms) end
 -- Whether the caller holds the lease: nil, or the verdict that refuses it.

@@ -1,8 +1,9 @@
 -- Begin a run, its start leased to the caller. ARGV: header, run's spec, body of the head, its blobs (in the order of rf), writes.
--- header: ep run sv wk tok hd rf[] wn[] gb ttl     answer: ok | known: this epoch was opened before | stale: a later one was
+-- header: ep run sv wk tok hd rf[] wn[] gb ttl     answer: ok | known: this epoch was opened before | over: and is over | stale: a later one was
 local H = cmsgpack.unpack(ARGV[1])
-local m = redis.call('HMGET', K, 'ep', 'x:' .. H.run)
+local m = redis.call('HMGET', K, 'ep', 'x:' .. H.run, 'run')
 if m[1] then
+  if m[1] == H.ep and not m[3] then return { 'over' } end
   if m[1] == H.ep then return { split(m[2], ',')[3] == H.tok and 'ok' or 'known' } end
   if tonumber(m[1]) > tonumber(H.ep) then return { 'stale' } end
   redis.call('UNLINK', K)

@@ -1,8 +1,8 @@
--- Postgres has all entries up to this one. ARGV: epoch, number, '1' where the run is over or recalled: then nothing is left
-if get('ep') ~= ARGV[1] then return 0 end
-if ARGV[3] == '1' then return redis.call('UNLINK', K) end
-local lo, upto = tonumber(get('lo')), tonumber(ARGV[2])
-if upto <= lo then return 0 end
+-- Postgres has all entries up to this one. ARGV: epoch, number, '' or, of a run that is over or recalled, for how many milliseconds that is remembered
+local m = redis.call('HMGET', K, 'ep', 'lo')
+if ARGV[3] ~= '' then return tonumber(m[1] or 0) > tonumber(ARGV[1]) and 0 or over(ARGV[1], ARGV[3]) end
+local lo, upto = tonumber(m[2] or ''), tonumber(ARGV[2])
+if m[1] ~= ARGV[1] or not lo or upto <= lo then return 0 end
 local gone = {}
 for n = lo + 1, upto do
   gone[#gone + 1] = 'q:' .. n
