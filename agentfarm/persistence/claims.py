@@ -29,8 +29,8 @@ from agentfarm.persistence.execution_keys import head_key, held_of, key_of, run_
 from agentfarm.persistence.execution_saver import ExecutionSaver
 from agentfarm.persistence.leases import Held, LostAnswer, WorkerLease
 from agentfarm.persistence.redis_tier.claims import Brought, RedisClaims
+from agentfarm.persistence.redis_tier.leases import RedisHeld
 from agentfarm.persistence.redis_tier.saver import RedisSaver
-from agentfarm.persistence.redis_tier.write_behind import RedisHeld
 from agentfarm.persistence.specs import load_call, load_spec
 from agentfarm.persistence.working import Working
 from agentfarm.records import Claimed, Refused

@@ -10,8 +10,9 @@ from uuid import uuid4
 import pytest
 
 from agentfarm import wiring
+from agentfarm.persistence.redis_tier.leases import RedisHeld
 from agentfarm.persistence.redis_tier.scripts import Place
-from agentfarm.persistence.redis_tier.write_behind import RedisHeld, WriteBehind
+from agentfarm.persistence.redis_tier.write_behind import WriteBehind
 
 PLACE = Place(uuid4(), "main", uuid4(), uuid4(), 1)
 HELD = RedisHeld(PLACE.tenant_id, PLACE.run_id, uuid4(), uuid4(), 1, 1, place=PLACE)

@@ -10,10 +10,11 @@ from agentfarm.errors import RedisTierUnavailable
 from agentfarm.messages import ExecuteNode
 from agentfarm.persistence.bodies import Head, WriteRow
 from agentfarm.persistence.leases import Held
+from agentfarm.persistence.redis_tier.leases import redis_held
 from agentfarm.persistence.redis_tier.renewal import Renewal
 from agentfarm.persistence.redis_tier.scripts import OPEN_SECONDS, Place, RedisScripts, message_of_open
 from agentfarm.persistence.redis_tier.tier import RedisTier, new_token
-from agentfarm.persistence.redis_tier.write_behind import WriteBehind, redis_held
+from agentfarm.persistence.redis_tier.write_behind import WriteBehind
 from agentfarm.records import Refused
 
 logger = logging.getLogger(__name__)

@@ -16,9 +16,10 @@ from agentfarm.errors import RedisTierUnavailable, StoreUnavailable
 from agentfarm.messages import ExecuteNode
 from agentfarm.persistence.execution_keys import start_message
 from agentfarm.persistence.overdue import judge_lost
+from agentfarm.persistence.redis_tier.leases import Holder
 from agentfarm.persistence.redis_tier.scripts import UNSENT, Look, Open, Place, RedisScripts, message_of_open
 from agentfarm.persistence.redis_tier.servers import Server
-from agentfarm.persistence.redis_tier.write_behind import Holder, WriteBehind
+from agentfarm.persistence.redis_tier.write_behind import WriteBehind
 
 logger = logging.getLogger(__name__)
 

@@ -9,8 +9,8 @@ import threading
 from collections.abc import Callable, Sequence
 
 from agentfarm.errors import RedisTierUnavailable
+from agentfarm.persistence.redis_tier.leases import RedisHeld
 from agentfarm.persistence.redis_tier.scripts import RedisScripts
-from agentfarm.persistence.redis_tier.write_behind import RedisHeld
 
 logger = logging.getLogger(__name__)
 

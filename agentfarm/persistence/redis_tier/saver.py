@@ -20,8 +20,8 @@ from agentfarm.persistence.database import Database
 from agentfarm.persistence.execution_saver import ExecutionSaver
 from agentfarm.persistence.leases import Held
 from agentfarm.persistence.redis_tier.entries import Draft
+from agentfarm.persistence.redis_tier.leases import redis_held
 from agentfarm.persistence.redis_tier.scripts import Place
-from agentfarm.persistence.redis_tier.write_behind import redis_held
 from agentfarm.persistence.segment_rows import Address
 
 if TYPE_CHECKING:

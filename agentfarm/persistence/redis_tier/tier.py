@@ -20,8 +20,9 @@ from agentfarm.persistence.commits import POSTGRES, status_of, width_of
 from agentfarm.persistence.execution_saver import ExecutionSaver
 from agentfarm.persistence.leases import Held
 from agentfarm.persistence.redis_tier.entries import Draft
+from agentfarm.persistence.redis_tier.leases import RedisHeld
 from agentfarm.persistence.redis_tier.scripts import Place, RedisScripts, Siblings, dump_row, name_of
-from agentfarm.persistence.redis_tier.write_behind import RedisHeld, WriteBehind
+from agentfarm.persistence.redis_tier.write_behind import WriteBehind
 from agentfarm.persistence.segment_rows import SegmentRows
 from agentfarm.persistence.specs import dump_call
 from agentfarm.persistence.tier import Finished, Finishing, Settled, Settling, Step, Taken

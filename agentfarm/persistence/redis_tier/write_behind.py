@@ -9,21 +9,19 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
 from functools import partial
 from typing import Final
 from uuid import UUID
 
 from agentfarm.errors import AgentFarmError, RedisTierUnavailable, StoreUnavailable
-from agentfarm.messages import ExecuteNode
-from agentfarm.persistence import wire
 from agentfarm.persistence.database import Database, Databases
-from agentfarm.persistence.execution_keys import start_message
 from agentfarm.persistence.leases import Held
+from agentfarm.persistence.redis_tier.calls import IS_FREE, RECALL, batch_of, judge, message_of, recall_params
 from agentfarm.persistence.redis_tier.entries import APPLY, Batch
+from agentfarm.persistence.redis_tier.leases import Holder, RedisHeld
 from agentfarm.persistence.redis_tier.scripts import Place, RedisScripts, Waiting, thread_key
 from agentfarm.persistence.redis_tier.servers import Server
-from agentfarm.records import Committed, Ended
+from agentfarm.records import Committed
 
 logger = logging.getLogger(__name__)
 
@@ -40,33 +38,6 @@ SILENT_SECONDS: Final = 5.0
 
 #: After Redis or Postgres did not answer.
 PAUSE_SECONDS: Final = 1.0
-
-IS_FREE: Final = wire.function("is_free", "uuid uuid")
-RECALL: Final = wire.function(
-    "recall", "uuid uuid uuid int8 uuid[] uuid[] int8[] uuid[] uuid[] int8[] uuid uuid int8 int8"
-)
-
-
-@dataclass(frozen=True, slots=True)
-class Holder:
-    """Which worker holds an execution in Redis, or held it when it was lost."""
-
-    checkpoint_id: UUID
-    execution_id: UUID
-    worker: int
-
-
-@dataclass(frozen=True, slots=True)
-class RedisHeld(Held):
-    """A lease in Redis; its fence is a token that no other lease has."""
-
-    place: Place
-
-
-def redis_held(place: Place, message: ExecuteNode, token: int, worker: int) -> RedisHeld:
-    return RedisHeld(
-        message.tenant_id, message.run_id, message.checkpoint_id, message.execution_id, token, worker, place=place
-    )
 
 
 class WriteBehind:
@@ -168,7 +139,7 @@ class WriteBehind:
             decided = {(one.checkpoint_id, one.execution_id) for one in known}
             held = [one for one in self._holders(place) if (one.checkpoint_id, one.execution_id) not in decided]
         database = self.databases.at(place.home)
-        answer = database.call(RECALL, _recall_params(place, keep, needs, lost, held), again=True)
+        answer = database.call(RECALL, recall_params(place, keep, needs, lost, held), again=True)
         if is_blind:
             self._forget_later([place])
         else:
@@ -178,7 +149,7 @@ class WriteBehind:
             if answer.flag("is_kept", at):
                 fence = answer.number("fence", at)
             else:
-                ready.append(_message(place, answer, at))
+                ready.append(message_of(place, answer, at))
         if answer.rows:
             logger.info("a run was recalled from Redis", extra=_ids(place))
         self._tell(Committed(ready=tuple(ready)))
@@ -216,9 +187,9 @@ class WriteBehind:
 
     def _hand_in(self, place: Place, waiting: Waiting) -> tuple[Committed, bool]:
         """What came of it, and whether that was all that there will be."""
-        batch = _batch(place, waiting)
+        batch = batch_of(place, waiting)
         answer = self.databases.at(place.home).call(APPLY, batch.params(waits=True))
-        done, trimmed, is_over = _judge(batch, answer)
+        done, trimmed, is_over = judge(batch, answer)
         try:
             self.scripts.trim(place.key, place.epoch, trimmed, is_over=is_over)
         except RedisTierUnavailable:  # it arrived, which is to be told; Redis forgets it when it is handed in again
@@ -360,7 +331,7 @@ class WriteBehind:
             if isinstance(waiting, RedisTierUnavailable):
                 self.touch(place)
             elif waiting is not None and waiting.entries and waiting.epoch == place.epoch:
-                by_home.setdefault(place.home, []).append(_batch(place, waiting))
+                by_home.setdefault(place.home, []).append(batch_of(place, waiting))
                 if waiting.entries[-1].number < waiting.last:
                     self.touch(place)  # an answer has no room for all
         for home, of_home in by_home.items():
@@ -386,7 +357,7 @@ class WriteBehind:
             if answer.text("verdict") == "later":
                 self.touch(batch.place)
                 continue
-            done, number, is_over = _judge(batch, answer)
+            done, number, is_over = judge(batch, answer)
             trimmed.append((batch.place.key, batch.place.epoch, number, is_over))
             self._tell(done)
         self.scripts.trim_many(server, trimmed)
@@ -394,67 +365,6 @@ class WriteBehind:
     def _tell(self, committed: Committed) -> None:
         if committed.ready or committed.ended is not None:
             self.tell(committed)
-
-
-def _batch(place: Place, waiting: Waiting) -> Batch:
-    return Batch(replace(place, run_id=waiting.run_id), waiting.before, waiting.entries)
-
-
-def _judge(batch: Batch, answer: wire.Answer) -> tuple[Committed, int, bool]:
-    """(what came of it, up to which entry Redis may forget, whether it may forget all)."""
-    place, verdict = batch.place, answer.text("verdict")
-    if verdict == "other":
-        logger.info("what Redis has of a run is of no line that counts", extra=_ids(place))
-        return Committed(), batch.last.number, True
-    if verdict == "known":
-        return Committed(), min(answer.number("entry"), batch.last.number), False
-    if batch.status is None:
-        return Committed(), batch.last.number, False
-    ready: tuple[ExecuteNode, ...] = ()
-    if (next_run := answer.find_uuid("next_run")) is not None:
-        place_of = (answer.text("next_graph"), answer.text("next_queue"))
-        ready = (start_message(place.tenant_id, place.home, next_run, *place_of),)
-    forget = answer.flag("forget")
-    ended = Ended(place.tenant_id, place.home, place.run_id, place.thread_id, batch.status, None, forget)
-    return Committed(ready=ready, ended=ended), batch.last.number, True
-
-
-def _recall_params(
-    place: Place, keep: Held | None, needs: int, lost: Sequence[Holder], held: Sequence[Holder]
-) -> list[wire.Param]:
-    return [
-        place.tenant_id.bytes,
-        place.thread_id.bytes,
-        place.run_id.bytes,
-        wire.put_int8(place.epoch),
-        *_holder_params(lost),
-        *_holder_params(held),
-        keep.checkpoint_id.bytes if keep else None,
-        keep.execution_id.bytes if keep else None,
-        wire.put_int8(keep.worker) if keep else None,
-        wire.put_int8(needs),
-    ]
-
-
-def _holder_params(holders: Sequence[Holder]) -> list[wire.Param]:
-    return [
-        wire.put_uuids(one.checkpoint_id.bytes for one in holders),
-        wire.put_uuids(one.execution_id.bytes for one in holders),
-        wire.put_bigints(one.worker for one in holders),
-    ]
-
-
-def _message(place: Place, answer: wire.Answer, at: int) -> ExecuteNode:
-    return ExecuteNode(
-        place.tenant_id,
-        place.home,
-        place.run_id,
-        checkpoint_id=answer.uuid("checkpoint_id", at),
-        execution_id=answer.uuid("execution_id", at),
-        graph_id=answer.text("graph_id", at),
-        node=answer.text("node", at),
-        queue=answer.text("queue", at),
-    )
 
 
 def _ids(place: Place) -> dict[str, str]:

@@ -35,9 +35,10 @@ from agentfarm.persistence.leases import WorkerLease
 from agentfarm.persistence.node_cache import RedisNodeCaches
 from agentfarm.persistence.redis_tier.claims import RedisClaims
 from agentfarm.persistence.redis_tier.healing import RedisHealing
+from agentfarm.persistence.redis_tier.leases import RedisHeld
 from agentfarm.persistence.redis_tier.scripts import ANSWER_SECONDS, Place, RedisScripts
 from agentfarm.persistence.redis_tier.servers import OneServer, Server
-from agentfarm.persistence.redis_tier.write_behind import RedisHeld, WriteBehind
+from agentfarm.persistence.redis_tier.write_behind import WriteBehind
 from agentfarm.persistence.runs import PostgresRuns
 from agentfarm.persistence.serde import serde_of
 from agentfarm.persistence.store import PostgresStores

@@ -14,10 +14,10 @@ from agentfarm.persistence.database import Database
 from agentfarm.persistence.healing import PostgresHealing
 from agentfarm.persistence.redis_tier import claims
 from agentfarm.persistence.redis_tier.healing import RedisHealing
+from agentfarm.persistence.redis_tier.leases import RedisHeld
 from agentfarm.persistence.redis_tier.saver import RedisSaver
 from agentfarm.persistence.redis_tier.scripts import OVER_MS, Look, Place
 from agentfarm.persistence.redis_tier.servers import Server
-from agentfarm.persistence.redis_tier.write_behind import RedisHeld
 from agentfarm.records import Claimed
 from agentfarm.run_options import Persistence
 from agentfarm.tenancy import Tenant
