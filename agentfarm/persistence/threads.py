@@ -182,6 +182,8 @@ class PostgresThreads:
 
     def keep_latest(self, tenant: Tenant, thread_id: UUID) -> None:
         """Forget the history before the latest state, but for what a run under way may return to. Raises NotFound."""
+        if self.behind is not None:
+            self.behind.bring(tenant.id, tenant.home, thread_id)
         with self.databases.transaction(tenant) as connection:
             _get(connection, tenant, thread_id)
             keep_latest(connection, tenant.id, thread_id)

@@ -1,10 +1,11 @@
 """What Redis has of runs arrives in Postgres, whatever becomes of one among them."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypedDict
 from uuid import UUID, uuid4
 
 import pytest
+from langgraph.graph import START, StateGraph
 
 from agentfarm.errors import RedisTierUnavailable
 from agentfarm.messages import ExecuteNode
@@ -24,10 +25,18 @@ __all__ = ["make_worker"]
 pytestmark = pytest.mark.parametrize("make_worker", ["redis"], indirect=True)
 
 
-def begun(worker: Worker) -> tuple[UUID, ExecuteNode]:
+class Count(TypedDict):
+    n: int
+
+
+def count_on(state: Count) -> Count:
+    return {"n": state["n"] + 1}
+
+
+def begun(worker: Worker, state: Any = START_STATE) -> tuple[UUID, ExecuteNode]:
     """A thread whose run has executed its first node, in Redis; and the message for the second."""
     thread_id = uuid4()
-    _, (start,) = worker.admit(thread_id, START_STATE)
+    _, (start,) = worker.admit(thread_id, state)
     (second,) = worker.execute(start)
     return thread_id, second
 
@@ -64,6 +73,20 @@ def test_what_postgres_refuses_of_one_run_keeps_no_other_from_arriving(
     assert home.query(head, thread_id) == [(1, True)], "this run goes on in Postgres, from before what was refused"
     ready = "SELECT node, lost_to->0->>'worker' FROM farm.node_execution WHERE thread_id = %s AND status = 'ready'"
     assert home.query(ready, thread_id) == [("a", "Redis")]
+
+
+def test_the_past_of_a_thread_is_forgotten_though_it_is_still_on_its_way(
+    home: Home, make_worker: Callable[[Any], Worker], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    worker = make_worker(StateGraph(Count).add_sequence([("a", count_on), ("b", count_on)]).add_edge(START, "a"))
+    monkeypatch.setattr(worker.behind, "begin", lambda: None)  # nothing has arrived
+    thread_id, second = begun(worker, Count(n=1))
+
+    worker.threads.keep_latest(worker.tenant, thread_id)
+
+    worker.behind.complete(saver_of(worker, second).place)
+    kept = home.query("SELECT checkpoint_id FROM farm.checkpoint WHERE thread_id = %s", thread_id)
+    assert kept == [(second.checkpoint_id,)]
 
 
 def test_readers_do_without_a_redis_that_was_silent_and_the_end_of_a_run_does_not(
