@@ -18,7 +18,7 @@ from agentfarm.flow.farm import Farm
 from agentfarm.flow.graph_use import use_graph
 from agentfarm.flow.read import get_state
 from agentfarm.flow.snapshots import access_to, bound_to, config_of, empty_state, render_state, snapshot_of
-from agentfarm.records import RunRow
+from agentfarm.records import RunRow, ThreadRow
 from agentfarm.tenancy import Tenant
 
 
@@ -30,22 +30,23 @@ def read_answer(farm: Farm, tenant: Tenant, thread_id: UUID, run_id: UUID, *, la
                  (UntrackedValue) is read there
     raises       NotFound (thread, run, or the checkpoint at which it ended), GraphNotFound
     """
-    run = farm.runs.get(tenant, thread_id, run_id)
+    run, thread = farm.runs.get_with_thread(tenant, thread_id, run_id)
     if run.error is not None:
         return {"__error__": {key: run.error.get(key) for key in ("error", "message")}}
-    state = _state_at_end(farm, tenant, run, last_values)
+    state = _state_at_end(farm, tenant, run, thread, last_values)
     if not state["interrupts"]:
         return state["values"]
     values = state["values"] if isinstance(state["values"], dict) else {}
     return {**values, "__interrupt__": state["interrupts"]}
 
 
-def _state_at_end(farm: Farm, tenant: Tenant, run: RunRow, last_values: bytes | None) -> dict[str, Any]:
+def _state_at_end(
+    farm: Farm, tenant: Tenant, run: RunRow, thread: ThreadRow, last_values: bytes | None
+) -> dict[str, Any]:
     if run.finished_at is None:
         return get_state(farm, tenant, run.thread_id)
-    row = farm.threads.get(tenant, run.thread_id)
     if run.ended_head is None:  # cancelled before the thread's first checkpoint
-        return empty_state(row)
+        return empty_state(thread)
     ended_head = run.ended_head
 
     def look(loaded: LoadedGraph) -> StateSnapshot:
@@ -59,7 +60,7 @@ def _state_at_end(farm: Farm, tenant: Tenant, run: RunRow, last_values: bytes | 
         untracked = names_of_untracked(bound.channels) if last_values else ()
         return snapshot._replace(values=_with_untracked(snapshot.values, untracked, last_values or b""))
 
-    snapshot = use_graph(farm, run.graph_id, access_to(farm, tenant, row, "threads.read", run), look)
+    snapshot = use_graph(farm, run.graph_id, access_to(farm, tenant, thread, "threads.read", run), look)
     if snapshot.metadata is None:
         raise NotFound(what="Checkpoint")
     return render_state(snapshot)

@@ -106,15 +106,15 @@ class PostgresThreads:
                 if history is None:
                     return _row(made)
                 write_history(connection, tenant.id, thread_id, history)
-                return _get(connection, tenant, thread_id)
+                return get_thread(connection, tenant, thread_id)
             if if_exists != "do_nothing":
                 raise AlreadyExists(what="Thread")
-            return _get(connection, tenant, thread_id)
+            return get_thread(connection, tenant, thread_id)
 
     def get(self, tenant: Tenant, thread_id: UUID) -> ThreadRow:
         """Raises NotFound: the same for a thread of another tenant."""
         with self.databases.transaction(tenant) as connection:
-            return _get(connection, tenant, thread_id)
+            return get_thread(connection, tenant, thread_id)
 
     def update(
         self, tenant: Tenant, thread_id: UUID, metadata: Mapping[str, Any], *, ttl: ThreadTtl | None = None
@@ -185,7 +185,7 @@ class PostgresThreads:
         if self.behind is not None:
             self.behind.bring(tenant.id, tenant.home, thread_id)
         with self.databases.transaction(tenant) as connection:
-            _get(connection, tenant, thread_id)
+            get_thread(connection, tenant, thread_id)
             keep_latest(connection, tenant.id, thread_id)
 
     def delete(self, tenant: Tenant, thread_id: UUID) -> tuple[Ended, ...]:
@@ -345,7 +345,8 @@ def _is(tenant: Tenant, thread_id: UUID) -> ColumnElement[bool]:
     return (thread.c.tenant_id == tenant.id) & (thread.c.thread_id == thread_id)
 
 
-def _get(connection: Connection, tenant: Tenant, thread_id: UUID) -> ThreadRow:
+def get_thread(connection: Connection, tenant: Tenant, thread_id: UUID) -> ThreadRow:
+    """Raises NotFound: the same for a thread of another tenant."""
     found = connection.execute(select(*_COLUMNS).where(_is(tenant, thread_id))).one_or_none()
     if found is None:
         raise NotFound(what="Thread")

@@ -144,6 +144,9 @@ class FakeRuns:
         self.rows[tenant.id, new.run_id] = row
         return Admitted(row, ())
 
+    def get_with_thread(self, tenant: Tenant, thread_id: UUID, run_id: UUID) -> tuple[RunRow, ThreadRow]:
+        return self.get(tenant, thread_id, run_id), self.threads.get(tenant, thread_id)
+
     def get(self, tenant: Tenant, thread_id: UUID, run_id: UUID, *, with_spec: bool = False) -> RunRow:
         row = self.rows.get((tenant.id, run_id))
         if row is None or row.thread_id != thread_id:
