@@ -30,7 +30,8 @@ ADMIT_ALONE: Final = wire.function(
 )
 ADMIT: Final = text(
     """
-    SELECT verdict, is_busy, waiting, started, started_graph, started_queue, ended, created_at, updated_at, begun_under
+    SELECT verdict, is_busy, waiting, started, started_graph, started_queue, ended, gone_epoch, created_at, updated_at,
+           begun_under
       FROM farm.admit(:tenant, :thread, :run, :assistant, :graph, :strategy, :spec, :metadata, :inline, :tier,
                       :create, :forget, :then, :fingerprint, :manifest, :goes_on_from, :build)
     """

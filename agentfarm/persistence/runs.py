@@ -95,12 +95,12 @@ class PostgresRuns:
             if new.create_thread and self.default_ttl is not None:
                 keep_if_new(connection, tenant, new.thread_id, self.default_ttl)
         self._admission.note(tenant, new)
-        self._drop(tenant, new.thread_id, [ended.run_id for ended in admitted.ended])
+        self._forget_in_redis(tenant, new.thread_id, answer.gone_epoch)
         return admitted
 
-    def _drop(self, tenant: Tenant, thread_id: UUID, run_ids: Sequence[UUID]) -> None:
-        if self.behind is not None:
-            self.behind.drop(tenant.id, thread_id, run_ids)
+    def _forget_in_redis(self, tenant: Tenant, thread_id: UUID, epoch: int | None) -> None:
+        if self.behind is not None and epoch is not None:
+            self.behind.forget(tenant.id, thread_id, epoch)
 
     def _same(self, connection: Connection, tenant: Tenant, run_id: UUID) -> RunRow:
         """The run that the same request made before. Raises Conflict where it is gone."""
@@ -154,7 +154,7 @@ class PostgresRuns:
         if self.behind is not None and not rollback:  # what it has finished stays
             self.behind.bring(tenant.id, tenant.home, thread_id, is_last=True)
         statement = text(
-            "SELECT verdict, forget, started, started_graph, started_queue"
+            "SELECT verdict, forget, gone_epoch, started, started_graph, started_queue"
             " FROM farm.cancel_run(:tenant, :thread, :run, :undo)"
         )
         given = {"tenant": tenant.id, "thread": thread_id, "run": run_id, "undo": rollback}
@@ -166,7 +166,7 @@ class PostgresRuns:
                 # A stateless run's thread goes with its run; the healer finds it by the run's row, which is gone.
                 # Unless another run uses it, too: who knows the thread's id may have sent one.
                 forget_thread(connection, tenant, thread_id)
-        self._drop(tenant, thread_id, [run_id])
+        self._forget_in_redis(tenant, thread_id, answer.gone_epoch)
         ended = Ended(tenant.id, tenant.home, run_id, thread_id, "interrupted", None, answer.forget)
         return ended, start_messages(tenant, answer)
 

@@ -194,12 +194,12 @@ class PostgresThreads:
         returns  the runs that were not over: their streams are to be closed
         """
         with self.databases.transaction(tenant) as connection:
-            was_there, ended = forget_thread(connection, tenant, thread_id)
-        if not was_there:
+            gone = forget_thread(connection, tenant, thread_id)
+        if not gone.was_there:
             raise NotFound(what="Thread")
-        if self.behind is not None:
-            self.behind.drop(tenant.id, thread_id, ended)
-        return tuple(Ended(tenant.id, tenant.home, run_id, thread_id, "interrupted") for run_id in ended)
+        if self.behind is not None and gone.gone_epoch is not None:
+            self.behind.forget(tenant.id, thread_id, gone.gone_epoch)
+        return tuple(Ended(tenant.id, tenant.home, run_id, thread_id, "interrupted") for run_id in gone.ended or ())
 
     def forget(self, tenant: Tenant, thread_id: UUID) -> bool:
         """Delete the thread of stateless runs that are over, unless another run has come to it. Answers whether it did.
@@ -211,8 +211,7 @@ class PostgresThreads:
         with self.databases.transaction(tenant) as connection:
             if not lock_thread(connection, tenant, thread_id) or connection.execute(select(is_used)).scalar_one():
                 return False
-            was_there, _ = forget_thread(connection, tenant, thread_id)
-        return was_there
+            return bool(forget_thread(connection, tenant, thread_id).was_there)
 
     def search(self, tenant: Tenant, query: ThreadQuery) -> tuple[Sequence[ThreadRow], bool]:
         """(rows, whether there are more)."""
@@ -297,11 +296,11 @@ def lock_thread(connection: Connection, tenant: Tenant, thread_id: UUID) -> bool
     return bool(connection.execute(statement, {"tenant": tenant.id, "thread": thread_id}).scalar_one())
 
 
-def forget_thread(connection: Connection, tenant: Tenant, thread_id: UUID) -> tuple[bool, Sequence[UUID]]:
-    """(whether there was such a thread, its runs that were not over). Nothing of it remains."""
-    statement = text("SELECT was_there, ended FROM farm.forget_thread(:tenant, :thread)")
-    row = connection.execute(statement, {"tenant": tenant.id, "thread": thread_id}).one()
-    return row.was_there, row.ended or ()
+def forget_thread(connection: Connection, tenant: Tenant, thread_id: UUID) -> Row[Any]:
+    """Nothing of it remains. was_there: whether there was such a thread; ended: its runs that were not over;
+    gone_epoch: under which Redis moved one of them, if it did."""
+    statement = text("SELECT was_there, ended, gone_epoch FROM farm.forget_thread(:tenant, :thread)")
+    return connection.execute(statement, {"tenant": tenant.id, "thread": thread_id}).one()
 
 
 def search_threads(tenant: Tenant, query: ThreadQuery) -> Select[Any]:

@@ -2,9 +2,12 @@
 
     servers.py       who has a thread, one Redis or a cluster's, and the way to it
     scripts.py       the scripts as calls, and what their answers mean
-    entries.py       what a commit leaves for Postgres, and many of them as one call
-    tier.py          the tier of such a run (persistence/tier.py), and the claim of its executions
+    leases.py        who works on what there
+    claims.py        the claim of a run's start, which begins it there, and of its executions
+    tier.py          the tier of such a run (persistence/tier.py)
     saver.py         LangGraph's saver as one of its node executions has it
+    entries.py       what a commit leaves for Postgres, and many of them as one call
+    calls.py         the calls that bring it there, and take a run over
     write_behind.py  from Redis to Postgres: soon, at the end of a run, and before anybody reads
     renewal.py       a process works on what it has leased there
     healing.py       what stands still there

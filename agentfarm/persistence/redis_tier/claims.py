@@ -6,11 +6,11 @@ from dataclasses import dataclass, field, replace
 from uuid import UUID
 
 from agentfarm import clock
-from agentfarm.errors import RedisTierUnavailable
+from agentfarm.errors import RedisTierUnavailable, StoreUnavailable
 from agentfarm.messages import ExecuteNode
 from agentfarm.persistence.bodies import Head, WriteRow
 from agentfarm.persistence.leases import Held
-from agentfarm.persistence.redis_tier.leases import redis_held
+from agentfarm.persistence.redis_tier.leases import RedisHeld, redis_held
 from agentfarm.persistence.redis_tier.renewal import Renewal
 from agentfarm.persistence.redis_tier.scripts import OPEN_SECONDS, Place, RedisScripts, message_of_open
 from agentfarm.persistence.redis_tier.tier import RedisTier, new_token
@@ -86,13 +86,13 @@ class RedisClaims:
             )
         except RedisTierUnavailable as error:
             logger.warning("a run begins in Postgres", extra={"code": error.code, "run_id": str(message.run_id)})
-            self.behind.recall(place, given_back=[held])  # it may have been opened by that
+            self._recall(place, [held])  # it may have been opened by that
             return None
         is_late = clock.monotonic_seconds() - asked_at > OPEN_SECONDS
         if verdict == "ok" and not is_late:
             return replace(found, held=held)
         if verdict != "known":
-            self.behind.recall(place, given_back=[held] if verdict == "ok" else ())
+            self._recall(place, [held] if verdict == "ok" else [])
         return None
 
     def ready(self, message: ExecuteNode) -> tuple[ExecuteNode, ...]:
@@ -127,7 +127,7 @@ class RedisClaims:
         except RedisTierUnavailable as error:
             logger.warning("a claim was not answered", extra={"code": error.code, "run_id": str(message.run_id)})
             # It may have been leased by that. Who executes it in another thread of this process keeps it.
-            self.behind.recall(place, given_back=[held] if retake else ())
+            self._recall(place, [held] if retake else [])
             return None
         if loaded.verdict == "ok":
             return Brought(
@@ -147,6 +147,15 @@ class RedisClaims:
         if loaded.verdict == "lost":
             self.behind.recall(place)
         return None if loaded.verdict in ("lost", "stale") else Refused("busy" if loaded.verdict == "busy" else "gone")
+
+    def _recall(self, place: Place, given_back: Sequence[RedisHeld]) -> None:
+        """Raises StoreUnavailable: it is tried again, as what is given back is nobody's work."""
+        try:
+            self.behind.recall(place, given_back=given_back)
+        except StoreUnavailable:
+            for held in given_back:
+                self.behind.recall_later(held)
+            raise
 
 
 def _place(message: ExecuteNode) -> Place:

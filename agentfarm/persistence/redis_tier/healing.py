@@ -129,7 +129,7 @@ class RedisHealing:
             for one in look.open
             if one.worker is not None and (one.age_seconds >= self.lease_seconds or one.worker not in alive)
         ]
-        is_odd = look.state in ("recalled", "over") or look.server != identity or look.last < run.entry
+        is_odd = look.state == "recalled" or look.server != identity or look.last < run.entry
         return lost if lost or is_odd else None
 
     def _find_late(self, run: Moved, look: Look | None) -> Iterator[_Late]:

@@ -23,13 +23,14 @@ T = TypeVar("T")
 ANSWER_SECONDS: Final = 2.0
 
 #: Milliseconds after which Redis forgets a thread that nobody touches: a node that takes longer finds its run in
-#: Postgres. What a run leaves behind when it is ended from outside goes the same way.
+#: Postgres.
 KEPT_MS: Final = 3_600_000
 
-#: For how long Redis remembers that a run is over, or was recalled; and how long the claim of its start may be on its
-#: way there. Whoever is frozen in between would begin a run that has ended, or goes on in Postgres.
-OVER_MS: Final = 60_000
-OPEN_SECONDS: Final = OVER_MS / 1000 / 3
+#: For how long Redis remembers that a run has ended, or was recalled, and how long the claim of its start may be on its
+#: way there (Redis' clock may be put forward by the rest): who is frozen in between would begin one that has ended, or
+#: goes on in Postgres. Longer than any claim takes that is worth waiting for.
+REMEMBERED_MS: Final = 60_000
+OPEN_SECONDS: Final = REMEMBERED_MS / 1000 / 3
 
 #: Entries of a thread that Postgres may lack before its next claim must wait for Postgres.
 MAX_WAITING: Final = 256
@@ -181,7 +182,7 @@ class RedisScripts:
         head: Head | None,
         writes: Sequence[WriteRow],
     ) -> str:
-        """Begin a run, its start leased. Answers ok, known (it was begun), over (… and has ended since) or stale."""
+        """Begin a run, its start leased. Answers ok, known (it was begun), ended (… and is over) or stale."""
         blobs = dict(head.blobs) if head else {}
         header = {
             **_lease(place, held), "wk": str(held.worker), "hd": _hex(head_id), "rf": list(blobs),
@@ -198,7 +199,7 @@ class RedisScripts:
             if verdict != "ok" or connects == server.connects:
                 return verdict
             # It may have been opened in the name of another process.
-            server.run("drop", place.key, "", place.run_id.hex)
+            server.run("drop", place.key, place.run_id.hex)
 
     def claim(
         self,
@@ -301,11 +302,13 @@ class RedisScripts:
         return [_or_refusal(_read_waiting, answer) for answer in answers]
 
     def trim(self, key: str, epoch: int, number: int, *, is_over: bool) -> None:
-        self.servers.of(key).run("trim", key, str(epoch), str(number), str(OVER_MS) if is_over else "")
+        """Postgres has what there is up to this entry; or (is_over) the run has ended, or was recalled: of what is
+        there under this epoch, or an older one, the epoch alone is left."""
+        self.servers.of(key).run("trim", key, str(epoch), str(number), str(REMEMBERED_MS) if is_over else "")
 
     def trim_many(self, server: Server, done: Sequence[tuple[str, int, int, bool]]) -> list[bool]:
-        """(key, epoch, number, whether nothing is to be left) of each; which of them were told so."""
-        calls = [(key, str(epoch), str(n), str(OVER_MS) if is_over else "") for key, epoch, n, is_over in done]
+        """(key, epoch, number, whether the run has ended there) of each; which of them were told so."""
+        calls = [(key, str(epoch), str(n), str(REMEMBERED_MS) if is_over else "") for key, epoch, n, is_over in done]
         return [not isinstance(answer, RedisTierUnavailable) for answer in server.run_many("trim", calls)]
 
     def renew_many(self, server: Server, held: Sequence[tuple[Place, Held]]) -> None:
@@ -315,10 +318,6 @@ class RedisScripts:
             for place, one in held
         ]
         server.run_many("renew", calls)
-
-    def drop(self, key: str, run_ids: Sequence[UUID]) -> None:
-        """These are over: nothing is left of the one that is there, if it is."""
-        self.servers.of(key).run("drop", key, str(OVER_MS), *(run_id.hex for run_id in run_ids))
 
     def look_many(self, server: Server, places: Sequence[Place]) -> list[Look | RedisTierUnavailable | None]:
         """None where Redis knows nothing of it; an error where it cannot be told now, and others can."""

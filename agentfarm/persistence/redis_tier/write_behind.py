@@ -8,8 +8,9 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from operator import itemgetter
 from typing import Final
 from uuid import UUID
 
@@ -19,7 +20,7 @@ from agentfarm.persistence.leases import Held
 from agentfarm.persistence.redis_tier.calls import IS_FREE, RECALL, batch_of, judge, message_of, recall_params
 from agentfarm.persistence.redis_tier.entries import APPLY, Batch
 from agentfarm.persistence.redis_tier.leases import Holder, RedisHeld
-from agentfarm.persistence.redis_tier.scripts import Place, RedisScripts, Waiting, thread_key
+from agentfarm.persistence.redis_tier.scripts import KEPT_MS, Place, RedisScripts, Waiting, thread_key
 from agentfarm.persistence.redis_tier.servers import Server
 from agentfarm.records import Committed
 
@@ -40,6 +41,10 @@ SILENT_SECONDS: Final = 5.0
 PAUSE_SECONDS: Final = 1.0
 
 
+#: A thread's key, and an epoch of it.
+Epoch = tuple[str, int]
+
+
 class WriteBehind:
     """One a process.
 
@@ -57,7 +62,7 @@ class WriteBehind:
         self._lock = threading.Lock()
         self._dirty: dict[str, Place] = {}
         self._recalls: deque[RedisHeld] = deque()
-        self._left: set[Place] = set()
+        self._left: dict[Epoch, float] = {}
         self._forgets_again_at = 0.0
         self._wake = threading.Event()
         self._stopping = False
@@ -101,14 +106,15 @@ class WriteBehind:
                 "a thread is read as Postgres has it", extra={"code": error.code, "thread_id": str(thread_id)}
             )
 
-    def drop(self, tenant_id: UUID, thread_id: UUID, run_ids: Sequence[UUID]) -> None:
-        """These were ended in Postgres: their workers are told so by their next commit. Never raises: what they commit
-        where Redis was not told is of no line that counts."""
+    def forget(self, tenant_id: UUID, thread_id: UUID, epoch: int) -> None:
+        """The run that Redis moved under this epoch was recalled, or ended in Postgres: its workers hear of it by their
+        next commit, and nobody begins it there. Never raises: a Redis that is silent is told later, and what is
+        committed there until then is of no line that counts."""
+        key = thread_key(tenant_id, thread_id)
         try:
-            if run_ids:
-                self.scripts.drop(thread_key(tenant_id, thread_id), run_ids)
+            self.scripts.trim(key, epoch, 0, is_over=True)
         except RedisTierUnavailable:
-            logger.debug("Redis keeps a run that is over for a while")
+            self._forget_later({(key, epoch): time.monotonic()})
 
     def recall(
         self,
@@ -141,9 +147,9 @@ class WriteBehind:
         database = self.databases.at(place.home)
         answer = database.call(RECALL, recall_params(place, keep, needs, lost, held), again=True)
         if is_blind:
-            self._forget_later([place])
+            self._forget_later({(place.key, place.epoch): time.monotonic()})
         else:
-            self._forget(place)
+            self.forget(place.tenant_id, place.thread_id, place.epoch)
         ready, fence = [], None
         for at in range(answer.rows):
             if answer.flag("is_kept", at):
@@ -196,16 +202,12 @@ class WriteBehind:
             logger.debug("Redis keeps what Postgres has for a while", extra=_ids(place))
         return done, is_over or trimmed >= waiting.last
 
-    def _forget(self, place: Place) -> None:
-        try:
-            self.scripts.trim(place.key, place.epoch, 0, is_over=True)
-        except RedisTierUnavailable:  # of an epoch that is over: no harm, but memory that others need
-            self._forget_later([place])
-
-    def _forget_later(self, places: Iterable[Place]) -> None:
+    def _forget_later(self, left: Mapping[Epoch, float]) -> None:
+        """left  since when (monotonic seconds)"""
         with self._lock:
-            self._left.update(places)
-            self._forgets_again_at = time.monotonic() + SILENT_SECONDS
+            if not self._left:
+                self._forgets_again_at = time.monotonic() + SILENT_SECONDS
+            self._left.update(left)
         self.begin()
 
     # ----------------------------------------------------------------------- the thread
@@ -267,23 +269,30 @@ class WriteBehind:
         answered = self._try(self._recall_all, [])
         for server, there in self.scripts.by_server(places, key=lambda place: place.key):
             answered &= self._try(partial(self._hand_in_all, server, there), there)
-        self._forget_left()
-        return answered
+        return self._try(self._forget_left, []) and answered
 
     def _forget_left(self) -> None:
-        """Runs that were recalled while Redis was silent. What this process does not get to tell it goes with its time
-        to live."""
-        if not self._left or time.monotonic() < self._forgets_again_at:
+        """What Redis could not be told while it was silent; until it has forgotten that by itself."""
+        now = time.monotonic()
+        if not self._left or now < self._forgets_again_at:
             return
         with self._lock:
-            left, self._left = self._left, set()
-        for server, there in self.scripts.by_server(left, key=lambda place: place.key):
-            try:
-                told = self.scripts.trim_many(server, [(place.key, place.epoch, 0, True) for place in there])
-            except RedisTierUnavailable:
-                told = [False] * len(there)
-            if missed := [place for place, is_told in zip(there, told, strict=True) if not is_told]:
-                self._forget_later(missed)
+            found, self._left = self._left, {}
+        left = {one: since for one, since in found.items() if now - since < KEPT_MS / 1000}
+        for server, there in self.scripts.by_server(left, key=itemgetter(0)):
+            for at in range(0, len(there), BATCH):
+                missed = self._not_told(server, there[at : at + BATCH])
+                self._forget_later({one: left[one] for one in missed})
+                if len(missed) == len(there[at : at + BATCH]):  # it is silent still, and is not asked for the rest
+                    self._forget_later({one: left[one] for one in there[at:]})
+                    break
+
+    def _not_told(self, server: Server, ended: Sequence[Epoch]) -> Sequence[Epoch]:
+        try:
+            told = self.scripts.trim_many(server, [(key, epoch, 0, True) for key, epoch in ended])
+        except RedisTierUnavailable:
+            return ended
+        return [one for one, is_told in zip(ended, told, strict=True) if not is_told]
 
     def _try(self, act: Callable[[], None], places: Sequence[Place]) -> bool:
         """Whether it is done. What it was about is tried again."""

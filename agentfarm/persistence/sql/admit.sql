@@ -158,12 +158,12 @@ END $$;
 --  p_build  whose workers are to execute it
 -- verdict: missing (no such thread) | exists (that run id is taken) | busy (nothing was done) | started | waits
 --          changed (nothing was done: its last run was begun under another build of the graph, begun_under, and nobody has checked)
--- started: the run whose start is to be published; ended: the runs that this stopped or undid
+-- started: the run whose start is to be published; ended: the runs that this stopped or undid; gone_epoch: under which Redis moved one of them
 CREATE OR REPLACE FUNCTION farm.admit(
   p_tenant uuid, p_thread uuid, p_run uuid, p_assistant uuid, p_graph text, p_strategy text, p_spec bytea, p_metadata jsonb,
   p_inline text, p_tier text, p_create boolean, p_forget boolean, p_then text, p_fingerprint text, p_manifest jsonb, p_goes_on_from text, p_build text,
   OUT verdict text, OUT is_busy boolean, OUT waiting int, OUT started uuid, OUT started_graph text, OUT started_queue text, OUT ended uuid[],
-  OUT created_at timestamptz, OUT updated_at timestamptz, OUT begun_under text)
+  OUT gone_epoch bigint, OUT created_at timestamptz, OUT updated_at timestamptz, OUT begun_under text)
 LANGUAGE plpgsql AS $$
 DECLARE v_open uuid; v_graph text;
 BEGIN
@@ -186,6 +186,7 @@ BEGIN
       ON CONFLICT DO NOTHING;
   END IF;
   IF p_then IN ('stop', 'undo') THEN
+    SELECT h.epoch INTO gone_epoch FROM farm.thread_head h WHERE h.tenant_id = p_tenant AND h.thread_id = p_thread AND h.redis_run IS NOT NULL;
     -- Those that wait come first: ending the one that runs must find nobody to start.
     FOR v_open IN SELECT r.run_id FROM farm.run r WHERE r.tenant_id = p_tenant AND r.thread_id = p_thread
                      AND r.status IN ('running', 'pending') ORDER BY r.status = 'running', r.created_at LOOP
@@ -237,9 +238,10 @@ BEGIN
 END $$;
 
 -- Stop or undo one run, and start who waited behind it. verdict: missing (no such thread, run, or it is over) | stopped | undone
+-- gone_epoch: under which Redis moved it
 CREATE OR REPLACE FUNCTION farm.cancel_run(
   p_tenant uuid, p_thread uuid, p_run uuid, p_undo boolean,
-  OUT verdict text, OUT forget boolean, OUT started uuid, OUT started_graph text, OUT started_queue text)
+  OUT verdict text, OUT forget boolean, OUT gone_epoch bigint, OUT started uuid, OUT started_graph text, OUT started_queue text)
 LANGUAGE plpgsql AS $$
 BEGIN
   verdict := 'missing';
@@ -247,6 +249,7 @@ BEGIN
   SELECT r.forget_thread INTO forget FROM farm.run r
    WHERE r.tenant_id = p_tenant AND r.run_id = p_run AND r.thread_id = p_thread AND r.status IN ('pending', 'running');
   IF NOT FOUND THEN RETURN; END IF;
+  SELECT h.epoch INTO gone_epoch FROM farm.thread_head h WHERE h.tenant_id = p_tenant AND h.thread_id = p_thread AND h.redis_run = p_run;
   IF p_undo THEN
     PERFORM farm.undo_run(p_tenant, p_run);
     verdict := 'undone';
@@ -257,13 +260,15 @@ BEGIN
   SELECT n.started, n.started_graph, n.started_queue INTO started, started_graph, started_queue FROM farm.start_next(p_tenant, p_thread) n;
 END $$;
 
--- Remove a thread with all that is its own; its open runs are fenced out first. ended: the runs that were open.
-CREATE OR REPLACE FUNCTION farm.forget_thread(p_tenant uuid, p_thread uuid, OUT was_there boolean, OUT ended uuid[]) LANGUAGE plpgsql AS $$
+-- Remove a thread with all that is its own; its open runs are fenced out first. ended: the runs that were open; gone_epoch: under which
+-- Redis moved one of them.
+CREATE OR REPLACE FUNCTION farm.forget_thread(p_tenant uuid, p_thread uuid, OUT was_there boolean, OUT ended uuid[], OUT gone_epoch bigint) LANGUAGE plpgsql AS $$
 BEGIN
   was_there := farm.lock_thread(p_tenant, p_thread);
   IF NOT was_there THEN RETURN; END IF;
   SELECT coalesce(array_agg(r.run_id ORDER BY r.created_at), '{}') INTO ended FROM farm.run r
    WHERE r.tenant_id = p_tenant AND r.thread_id = p_thread AND r.status IN ('pending', 'running');
+  SELECT h.epoch INTO gone_epoch FROM farm.thread_head h WHERE h.tenant_id = p_tenant AND h.thread_id = p_thread AND h.redis_run IS NOT NULL;
   -- A worker that commits for this thread right now ends first, or finds its fence moved: nobody adds a row from here on.
   PERFORM farm.fence_out(p_tenant, r.run_id) FROM unnest(ended) r (run_id);
   DELETE FROM farm.superstep s USING farm.run r

@@ -5,24 +5,35 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NoReturn, cast
+from uuid import uuid4
 
 import pytest
 
+from agentfarm import clock
 from agentfarm.engine.steps import SegmentResult
 from agentfarm.errors import LeaseLost, RedisTierUnavailable, StoreUnavailable
-from agentfarm.persistence.database import Database
+from agentfarm.persistence.database import Database, Databases
 from agentfarm.persistence.healing import PostgresHealing
-from agentfarm.persistence.redis_tier import claims
 from agentfarm.persistence.redis_tier.healing import RedisHealing
 from agentfarm.persistence.redis_tier.leases import RedisHeld
 from agentfarm.persistence.redis_tier.saver import RedisSaver
-from agentfarm.persistence.redis_tier.scripts import OVER_MS, Look, Place
+from agentfarm.persistence.redis_tier.scripts import OPEN_SECONDS, REMEMBERED_MS, Look, Place
 from agentfarm.persistence.redis_tier.servers import Server
+from agentfarm.persistence.runs import PostgresRuns
 from agentfarm.records import Claimed
 from agentfarm.run_options import Persistence
 from agentfarm.tenancy import Tenant
 from tests.in_redis import keys_of_runs
-from tests.integration.persistence.farmhands import Hand, advanced, begin, go_on, run_status, settled, start
+from tests.integration.persistence.farmhands import (
+    Hand,
+    advanced,
+    begin,
+    go_on,
+    run_status,
+    serde_for,
+    settled,
+    start,
+)
 from tests.integration.persistence.postgres import Home, wait_for
 from tests.integration.streaming.valkey import Valkey
 
@@ -280,7 +291,7 @@ def test_who_commits_into_a_recall_keeps_its_lease_whoever_comes_to_postgres_fir
     place = saver_of(one).place
     begin_recall(other, one)
     if not is_faster:
-        monkeypatch.setattr(other.behind, "_forget", lambda place: None)  # … it has come to Postgres, and no further
+        monkeypatch.setattr(other.behind, "forget", lambda *run: None)  # … it has come to Postgres, and no further
         other.behind.recall(place)
 
     committed = hand.commit(one, go_on(one))
@@ -446,15 +457,40 @@ def test_a_run_that_was_recalled_is_not_begun_again_in_redis(
     run_whole(hand, claimed)
 
 
+def test_a_run_that_was_cancelled_is_not_begun_in_redis(
+    home: Home,
+    hand: Hand,
+    acme: Tenant,
+    tier: Persistence,
+    on_its_way: Callable[[Hand, Callable[[], object]], None],
+) -> None:
+    message = start(home, acme, tier=tier)
+    runs = PostgresRuns(Databases(home.app), serde_for, behind=hand.behind)
+    ((thread_id,),) = home.query("SELECT thread_id FROM farm.run WHERE run_id = %s", message.run_id)
+    on_its_way(hand, lambda: runs.cancel(acme, thread_id, message.run_id, rollback=False))
+
+    assert hand.refusal(message) == "gone"
+
+    assert (run_status(home, message), in_redis(hand, acme)) == ("interrupted", [])
+
+
 def test_a_claim_that_was_on_its_way_for_longer_than_redis_remembers_begins_nothing_there(
     home: Home, hand: Hand, acme: Tenant, tier: Persistence, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     message = start(home, acme, tier=tier)
-    monkeypatch.setattr(claims, "OPEN_SECONDS", 0.0)
+    real, passed = Database._call, [0.0]
+
+    def slow(self: Database, statement: Any, params: Any) -> Any:
+        passed[0] += (OPEN_SECONDS + 1) * (statement.name == "claim")
+        return real(self, statement, params)
+
+    monkeypatch.setattr(Database, "_call", slow)
+    monkeypatch.setattr(clock, "monotonic_seconds", lambda: passed[0])
 
     claimed = hand.claim(message)
 
     assert not isinstance(claimed.saver, RedisSaver), "it goes on in Postgres"
+    assert in_redis(hand, acme) == []
     run_whole(hand, claimed)
     assert run_status(home, message) == "success"
 
@@ -469,4 +505,32 @@ def test_redis_remembers_a_run_for_a_while_and_keeps_nothing_of_it(
 
     client = hand.scripts.servers.of(place.key).client
     assert client.hgetall(place.key) == {b"ep": str(place.epoch).encode()}
-    assert 0 < int(str(client.pttl(place.key))) <= OVER_MS
+    assert 0 < int(str(client.pttl(place.key))) <= REMEMBERED_MS
+
+
+@pytest.mark.parametrize(("trimmed", "is_left"), [(-1, True), (0, False), (1, False)])
+def test_what_is_told_of_an_older_epoch_takes_nothing_from_the_run_that_is_there(
+    home: Home, hand: Hand, acme: Tenant, tier: Persistence, *, trimmed: int, is_left: bool
+) -> None:
+    place = saver_of(hand.claim(start(home, acme, tier=tier))).place
+
+    hand.scripts.trim(place.key, place.epoch + trimmed, 0, is_over=True)
+
+    assert (in_redis(hand, acme) != []) == is_left
+
+
+def test_the_next_run_of_a_thread_begins_where_the_last_one_is_remembered_unless_redis_is_full(
+    home: Home, acme: Tenant, tier: Persistence, full: Valkey, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hand = Hand(home, "hand", full.url)
+    thread_id = uuid4()
+    savers = []
+    for limit in (0, 0, 1):
+        with full.client() as client:
+            client.config_set("maxmemory", limit)
+        claimed = hand.claim(start(home, acme, thread_id, tier=tier))
+        savers.append(isinstance(claimed.saver, RedisSaver))
+        run_whole(hand, claimed)
+
+    assert savers == [True, True, False]
+    hand.stop()

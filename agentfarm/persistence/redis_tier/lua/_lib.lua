@@ -14,7 +14,7 @@
 --   y: p: z:<execution> its call, its node and queue (joined by NUL), how it was settled
 --   q:<n> i:<n>         an entry for Postgres, and its id,<worker>,<begun>,<over>[,<sibling that it let go>]; i of the last that Postgres
 --                       has is kept
--- Of a run that is over, or was recalled, `ep` alone is left for a while: whoever was about to begin it finds that it is too late.
+-- Of a run that has ended, or was recalled, `ep` alone is left for a while: whoever was about to begin it finds that it is too late.
 -- Times are milliseconds of Redis' clock. A script writes nothing before its first HSET, which a full server refuses: it is done whole or
 -- not at all.
 local K = KEYS[1]
@@ -44,14 +44,14 @@ local function many(fields)
   end
   return out
 end
-local function over(epoch, ms)
+local function remember(epoch, ms)                -- UNLINK first: after it a full server takes what is written
   redis.call('UNLINK', K)
   redis.call('HSET', K, 'ep', epoch)
   return redis.call('PEXPIRE', K, ms)
 end
 local function id(ms) return string.format('%.0f', ms) end
 -- Whether the caller holds the lease: nil, or the verdict that refuses it.
--- lost: the hash is gone, or an older one is here. stale: a later epoch. done: this entry was made already. forgot: an older memory, without
+-- lost: the hash is gone, or an older one is here. stale: a later epoch, or all that is left of this one is `ep`. done: this entry was made already. forgot: an older memory, without
 -- what this execution has saved before (sn, si: number and id of the last such entry)
 local function refused(H, m)
   if not m[1] or tonumber(m[1]) < tonumber(H.ep) then return 'lost' end

@@ -1,12 +1,12 @@
 -- Lease an execution to the caller, and answer with all that it needs.
 -- ARGV: header {ep run ck ex wk tok sv retake have_run have_head max all}   all: whoever's writes there are (a start enters the superstep again)
--- answer: busy | gone | lost: the hash is gone, an older one is here, or it is that of another server | stale | full: Postgres is behind, and must be given what it lacks first
+-- answer: busy | gone | lost: the hash is gone, or all of it but `ep`; an older one is here, or that of another server | stale | full: Postgres is behind, and must be given what it lacks first
 --       | ok, graph and build, call, the run's spec ('' if known), whether the answer without an id is gone, whether it is of a wave ('' for no),
 --         head, body ('' if known), number of blobs, their keys and bytes, number of writes, their names and rows
 local H = cmsgpack.unpack(ARGV[1])
 local f = 'x:' .. H.ex
 local m = redis.call('HMGET', K, 'ep', 'run', 'st', 'at', f, 'n', 'lo', 'hd', 'rf', 'wn', 'tk', 'y:' .. H.ex, 'gb', 'sv', 'wv')
-if not m[1] or tonumber(m[1]) < tonumber(H.ep) then return { 'lost' } end
+if not m[1] or tonumber(m[1]) < tonumber(H.ep) or m[1] == H.ep and not m[2] then return { 'lost' } end
 if m[1] ~= H.ep or m[2] ~= H.run then return { 'stale' } end
 if m[14] ~= H.sv then return { 'lost' } end
 if m[3] ~= 'open' or m[4] ~= H.ck or not m[5] then return { 'gone' } end

@@ -4,7 +4,7 @@
 --         was sent again: -1 where it has none, but waits for who has settled a sibling
 local m = redis.call('HMGET', K, 'ep', 'st', 'sv', 'n', 'lo', 'at', 'wd')
 if not m[1] then return { 'none' } end
-if not m[2] then return { m[1], 'over', '', 0, 0 } end
+if not m[2] then return { m[1], 'ended', '', 0, 0 } end
 local out = { m[1], m[2], m[3], m[4], m[5] }
 if m[1] ~= ARGV[1] then return out end
 local t = now()

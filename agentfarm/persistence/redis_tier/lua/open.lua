@@ -1,11 +1,12 @@
 -- Begin a run, its start leased to the caller. ARGV: header, run's spec, body of the head, its blobs (in the order of rf), writes.
--- header: ep run sv wk tok hd rf[] wn[] gb ttl     answer: ok | known: this epoch was opened before | over: and is over | stale: a later one was
+-- header: ep run sv wk tok hd rf[] wn[] gb ttl     answer: ok | known: this epoch was opened before | ended: it was, and has ended | stale: a later one was
 local H = cmsgpack.unpack(ARGV[1])
 local m = redis.call('HMGET', K, 'ep', 'x:' .. H.run, 'run')
 if m[1] then
-  if m[1] == H.ep and not m[3] then return { 'over' } end
+  if m[1] == H.ep and not m[3] then return { 'ended' } end
   if m[1] == H.ep then return { split(m[2], ',')[3] == H.tok and 'ok' or 'known' } end
   if tonumber(m[1]) > tonumber(H.ep) then return { 'stale' } end
+  redis.call('HSET', K, 'ep', m[1])               -- first of all: a full server refuses it
   redis.call('UNLINK', K)
 end
 local fields = { 'ep', H.ep, 'run', H.run, 'st', 'open', 'sv', H.sv, 'n', 0, 'lo', 0, 'last', '', 'hd', H.hd, 'hb', ARGV[3], 'rf', table.concat(H.rf, '\0'),
