@@ -6,6 +6,7 @@ checkpoints of subgraphs inside the node, and all of a run that one worker execu
 fence and is refused in the same statement when another worker has taken over.
 """
 
+import asyncio
 import logging
 import weakref
 from collections.abc import AsyncIterator, Collection, Iterable, Iterator, Mapping, Sequence
@@ -171,7 +172,8 @@ class ExecutionSaver(BlockingSaver):
         before: RunnableConfig | None = None,
         limit: int | None = None,
     ) -> AsyncIterator[CheckpointTuple]:
-        async for found in self._reader.alist(config, filter=filter, before=before, limit=limit):
+        reader = await asyncio.to_thread(lambda: self._reader)  # a run that Redis moves has to be asked for there first
+        async for found in reader.alist(config, filter=filter, before=before, limit=limit):
             yield found
 
     def get_delta_channel_history(

@@ -5,6 +5,7 @@ is brought to Postgres before. Nothing else brings anything there while the suit
 as a whole is done as the product does it.
 """
 
+import threading
 from collections import defaultdict
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -30,6 +31,7 @@ from agentfarm.persistence.commits import POSTGRES
 from agentfarm.persistence.database import Databases
 from agentfarm.persistence.redis_tier.saver import RedisSaver
 from agentfarm.persistence.redis_tier.scripts import Place, RedisScripts
+from agentfarm.persistence.redis_tier.tier import RedisTier
 from agentfarm.persistence.threads import PostgresThreads
 from agentfarm.records import Claimed
 from agentfarm.tenancy import Tenant
@@ -69,6 +71,20 @@ def verdicts(monkeypatch: pytest.MonkeyPatch) -> Sequence[str]:
         return verdict, number
 
     monkeypatch.setattr(RedisScripts, "put", put)
+    return told
+
+
+@pytest.fixture
+def on_the_loop(monkeypatch: pytest.MonkeyPatch) -> Sequence[str]:
+    """Where Redis was asked for what it has by the thread of the event loop, which everything else waits for."""
+    real, told = RedisTier.bring, list[str]()
+
+    def bring(self: RedisTier, place: Place) -> None:
+        if threading.current_thread() is threading.main_thread():
+            told.append(place.key)
+        real(self, place)
+
+    monkeypatch.setattr(RedisTier, "bring", bring)
     return told
 
 
@@ -221,7 +237,7 @@ def _outside(found: CheckpointTuple) -> CheckpointTuple:
 
 @pytest.mark.parametrize("capability", sorted(one.value for one in ALL_CAPABILITIES))
 async def test_the_saver_of_a_node_whose_run_redis_moves_passes_langgraphs_conformance_suite(
-    capability: str, home: Home, hand: Hand, verdicts: Sequence[str]
+    capability: str, home: Home, hand: Hand, verdicts: Sequence[str], on_the_loop: Sequence[str]
 ) -> None:
     tenant = Tenant(id=uuid4(), slug="acme")
     saver = NodesSaver(home, hand, tenant)
@@ -239,4 +255,5 @@ async def test_the_saver_of_a_node_whose_run_redis_moves_passes_langgraphs_confo
     assert result.tests_passed > 0
     assert verdicts == ["ok"] * saver.puts
     assert saver.puts > 0
+    assert on_the_loop == []
     assert keys_of_runs(hand.scripts.servers.of("any").client, f"t:{tenant.id.hex}:hot:*") == []
