@@ -27,6 +27,9 @@ logger = logging.getLogger(__name__)
 #: How long a sweep may take to end when beat does.
 STOP_SECONDS = 5.0
 
+#: A sweep that is over so much later than it should begin is warned of: what died meanwhile has waited as long.
+LAG_SECONDS = 5.0
+
 #: Retries that are due within this of each other are published together.
 TOGETHER_SECONDS = 0.01
 
@@ -52,6 +55,7 @@ class Periodic(threading.Thread):
 class Healer(Periodic):
     """sweep    answers with the retries that will be due before the next sweep, the first first
     publish  gets each of them when it is due
+    note     gets its lag: how many seconds after the moment when it was to begin a sweep was over
     """
 
     def __init__(
@@ -59,16 +63,21 @@ class Healer(Periodic):
         sweep: Callable[[], Sequence[Delayed]],
         publish: Callable[[Sequence[Delayed]], object],
         every_seconds: float,
+        *,
+        note: Callable[[float], object] = lambda lag: None,
     ) -> None:
         super().__init__("healer", every_seconds)
-        self._sweep, self._publish = sweep, publish
+        self._sweep, self._publish, self._note = sweep, publish, note
 
     def run(self) -> None:
+        due = time.monotonic()
         while not self._stopping.is_set():
             soon: Sequence[Delayed] = ()
             with _going_on(self.name):
                 soon = self._sweep()
-            self._wait(soon, time.monotonic() + self._every_seconds)
+                self._note(time.monotonic() - due)
+            due = time.monotonic() + self._every_seconds
+            self._wait(soon, due)
 
     def _wait(self, soon: Sequence[Delayed], end: float) -> None:
         """Until then, or until it is stopped; meanwhile, what is due is published."""
@@ -124,16 +133,21 @@ def _farm() -> Farm:
         return wiring.farm()
 
 
-def _sweep() -> Sequence[Delayed]:
-    soon = sweep_once(_farm()).soon
+def _note_lag(seconds: float) -> None:
+    """After a sweep: in the log where it is long, and in the health file, as a gauge in Prometheus' text format."""
+    if seconds > LAG_SECONDS:
+        logger.warning("the healer lags: what died has waited for it", extra={"lag_seconds": round(seconds, 3)})
     if (file := settings().health_file) is not None:
-        file.touch()
-    return soon
+        new = file.with_name(f"{file.name}.new")  # whoever collects it finds all of it
+        new.write_text(f"# TYPE agentfarm_healer_lag_seconds gauge\nagentfarm_healer_lag_seconds {seconds:.3f}\n")
+        new.replace(file)
 
 
 def _begin(**_: object) -> None:
     every_seconds = settings().heal_seconds
-    healer = Healer(_sweep, lambda due: publish_due(_farm(), due), every_seconds)
+    healer = Healer(
+        lambda: sweep_once(_farm()).soon, lambda due: publish_due(_farm(), due), every_seconds, note=_note_lag
+    )
     cleaner = Cleaner(lambda: clean_up_once(_farm()), every_seconds)
 
     def stop() -> None:

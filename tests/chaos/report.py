@@ -3,11 +3,15 @@
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Final
 
 from tests.chaos.faults import Fired
 from tests.chaos.invariants import Broken, Counts
 from tests.chaos.load import Book
 from tests.chaos.recovery import Bar, Recovery
+
+#: What is told of a fault that has no bar, since it hits nobody's work.
+NEXT_COMMIT: Final = "the next commit"
 
 
 def render(
@@ -72,17 +76,17 @@ def render(
 
 
 def _by_bar(recovered: Sequence[Recovery], slack: float) -> Iterator[str]:
-    found: dict[tuple[str, Bar], list[Recovery]] = defaultdict(list)
+    found: dict[tuple[str, Bar | None], list[Recovery]] = defaultdict(list)
     for one in recovered:
-        if one.bar is not None:
-            found[one.fired.planned.kind, one.bar].append(one)
+        found[one.fired.planned.kind, one.bar].append(one)
     for (kind, bar), ones in sorted(found.items(), key=lambda item: item[0][0]):
         known = sorted(one.seconds for one in ones if one.seconds is not None)
         at = [
             f"{known[min(len(known) - 1, len(known) * share // 100)]:.2f}" if known else "" for share in (50, 99, 100)
         ]
-        bars = f"{bar.storm * slack:g} | {bar.alone * slack:g}"
-        yield f"| {kind}: {bar.what} | {len(known)} of {len(ones)} | {' | '.join(at)} | {bars} |"
+        bars = f"{bar.storm * slack:g} | {bar.alone * slack:g}" if bar else " | "
+        what = bar.what if bar else NEXT_COMMIT
+        yield f"| {kind}: {what} | {len(known)} of {len(ones)} | {' | '.join(at)} | {bars} |"
 
 
 def _took(one: Recovery) -> str:

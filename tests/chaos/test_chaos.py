@@ -1,6 +1,4 @@
-"""Storms of every kind of fault over a whole farm, one on each broker, as short as CI allows. `make chaos` runs longer
-ones by hand.
-"""
+"""Storms of every kind of fault over a whole farm, one on each broker. `make chaos` runs longer ones by hand."""
 
 import os
 import subprocess
@@ -8,9 +6,10 @@ import sys
 
 import pytest
 
+from tests.chaos.plan import EVERY_SECONDS
 from tests.farm import ROOT
 
-SECONDS = os.environ.get("AGENTFARM_CHAOS_SECONDS", "30")
+SECONDS = os.environ.get("AGENTFARM_CHAOS_SECONDS", "90")
 #: One plan, so that a failure is the change's and not the day's; `make chaos` draws a new one each time.
 SEED = os.environ.get("AGENTFARM_CHAOS_SEED", "11")
 #: Other tests run beside it on the same cores.
@@ -23,7 +22,7 @@ SLACK = os.environ.get("AGENTFARM_CHAOS_SLACK", "2")
 def test_whatever_dies_every_acknowledged_run_ends_right_and_once(broker: str) -> None:
     seed = ["--seed", SEED] if SEED else []
 
-    often = ["--every", str(3 / float(SLACK))]  # so that there is time for every kind of fault
+    often = ["--every", str(EVERY_SECONDS / float(SLACK))]  # so that there is time for every kind of fault
     how = ["--seconds", SECONDS, "--broker", broker, "--slack", SLACK, *often, *seed]
     command = [sys.executable, "-m", "tests.chaos", *how]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as storm:

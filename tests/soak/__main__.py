@@ -173,10 +173,12 @@ def soak(orders: Orders, servers: Servers, network: Network) -> int:
 
 
 def set_up(environment: Mapping[str, str], admin_url: str, folder: Path) -> dict[str, str]:
-    """Schema, two tenants: their keys."""
+    """Schema, two tenants: their keys. Redis moves the runs of the second."""
     farm = FarmProcesses(environment, folder, admin_url)
     manage(farm, "migrate", "--verbosity", "0")
     made = json.loads(manage(farm, "farm_setup", "--json", "--secrets", str(folder / "secrets.json")))
+    moved = f"Tenant.objects.filter(slug={made['tenants'][1]['slug']!r}).update(persistence='redis')"
+    manage(farm, "shell", "--no-imports", "-c", f"from tenants.models import Tenant; {moved}")
     return {tenant["slug"]: tenant["key"] for tenant in made["tenants"]}
 
 

@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from types import SimpleNamespace
 from uuid import UUID
@@ -96,6 +97,22 @@ def test_a_claim_needs_no_sweep_to_take_over_from_a_killed_process(
     )
 
     assert taken
+
+
+def test_a_node_that_computes_for_longer_than_a_lease_keeps_it(
+    home: Home, hands: Callable[..., Hand], acme: Tenant
+) -> None:
+    hand, other = hands(lease_seconds=3.0), hands("other", lease_seconds=3.0)
+    message = start(home, acme)
+    claimed = hand.claim(message)
+
+    end = time.monotonic() + 6.0
+    while time.monotonic() < end:  # it waits for nothing, so that nothing else gets to run but by its turn
+        pass
+
+    assert healing(home, lease_seconds=3.0).sweep().again == ()
+    assert other.refusal(message) == "busy"
+    assert hand.commit(claimed, begin(claimed, "one")).ready
 
 
 def test_a_frozen_process_loses_its_lease_when_it_has_been_silent_for_so_long(

@@ -87,6 +87,39 @@ def test_a_cleaning_that_takes_long_keeps_neither_a_sweep_nor_the_health_file_wa
     assert {"healer", "cleaner"}.isdisjoint(thread.name for thread in threading.enumerate())
 
 
+def test_the_healer_tells_how_far_it_is_behind() -> None:
+    lags: list[float] = []
+    over = threading.Event()
+
+    def sweep() -> Sequence[Delayed]:
+        time.sleep(0.2)
+        over.set()
+        return ()
+
+    healer = Healer(sweep, lambda due: None, every_seconds=3600, note=lags.append)
+    healer.start()
+    assert over.wait(5)
+    healer.stop()
+
+    (lag,) = lags
+    assert lag >= 0.2
+
+
+def test_a_long_lag_is_warned_of_and_the_health_file_has_it_as_a_gauge(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    file = tmp_path / "health"
+    monkeypatch.setattr(schedule, "settings", lambda: SimpleNamespace(health_file=file))
+
+    schedule._note_lag(0.25)
+    assert file.read_text().splitlines()[-1] == "agentfarm_healer_lag_seconds 0.250"
+    assert not caplog.records
+
+    schedule._note_lag(schedule.LAG_SECONDS + 1)
+
+    assert [record.lag_seconds for record in caplog.records] == [6.0]  # type: ignore[attr-defined]  # of its extra
+
+
 def test_a_stop_does_not_wait_for_the_next_sweep() -> None:
     sweep = Sweeps()
     healer = Healer(sweep, lambda due: None, every_seconds=3600)
