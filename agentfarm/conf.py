@@ -81,6 +81,8 @@ class Settings(BaseSettings):
     heartbeat_seconds: float = Field(1.0, gt=0, validation_alias=_named("AGENTFARM_HEARTBEAT_SECONDS"))
     heal_seconds: float = Field(1.0, gt=0, validation_alias=_named("AGENTFARM_HEAL_SECONDS"))
     lost_message_seconds: float = Field(3.0, gt=0, validation_alias=_named("AGENTFARM_LOST_MESSAGE_SECONDS"))
+    max_state_bytes: int = Field(256 << 20, ge=1 << 20, validation_alias=_named("AGENTFARM_MAX_STATE_BYTES"))
+    max_fan_out: int = Field(10_000, ge=1, validation_alias=_named("AGENTFARM_MAX_FAN_OUT"))
     max_attempts: int = Field(6, ge=1, validation_alias=_named("AGENTFARM_MAX_ATTEMPTS"))
     health_file: Path | None = Field(None, validation_alias=_named("AGENTFARM_HEALTH_FILE"))
     start_seconds: float = Field(60.0, ge=0, validation_alias=_named("AGENTFARM_START_SECONDS"))

@@ -252,6 +252,26 @@ class ValueLost(AgentFarmError):
     says = "{place} holds a {type}, which cannot be kept between two nodes. {todo}"
 
 
+class StateTooLarge(AgentFarmError):
+    """A node leaves more than is taken at once. Nothing of it was saved."""
+
+    code = "state_too_large"
+    says = (
+        "A step of this run would save {size} bytes, and at most {most} are taken at once "
+        "(AGENTFARM_MAX_STATE_BYTES). Keep what is large elsewhere, and its name in the state."
+    )
+
+
+class FanOutTooWide(AgentFarmError):
+    """A step sends to more nodes than may be beside each other. Nothing of it was saved."""
+
+    code = "fan_out_too_wide"
+    says = (
+        "A step of this run would begin {width} nodes beside each other, and at most {most} may be "
+        "(AGENTFARM_MAX_FAN_OUT). Let each of fewer nodes do several of them."
+    )
+
+
 class StateUnreadable(Conflict):
     """What was stored by another build has a class that this build cannot make any more."""
 

@@ -13,7 +13,7 @@ from langgraph.checkpoint.serde.base import SerializerProtocol
 
 from agentfarm.conf import Settings
 from agentfarm.engine.steps import NodeCall, SegmentResult
-from agentfarm.errors import HeadMoved, LeaseLost, StoreUnavailable
+from agentfarm.errors import FanOutTooWide, HeadMoved, LeaseLost, StateTooLarge, StoreUnavailable
 from agentfarm.ids import ZERO
 from agentfarm.messages import ExecuteNode, at_build
 from agentfarm.persistence import wire
@@ -49,6 +49,7 @@ class PostgresExecutions:
         redis: RedisClaims | None = None,
     ) -> None:
         self.claims = Claims(databases, serde_for, lease, settings, redis)
+        self._max_bytes, self._max_width = settings.max_state_bytes, settings.max_fan_out
 
     def claim(self, message: ExecuteNode) -> Claimed | Refused:
         """Take the lease. Raises StoreUnavailable."""
@@ -77,7 +78,8 @@ class PostgresExecutions:
         lease_next  lease the first of the next executions to this worker, if it is of the same queue; of a sibling in a
                     wave: the next one that has no message
         wake        the next executions are a wave: so many of them, beside the leased one, have a message
-        raises      LeaseLost; ValueLost and StoreFailed, after which an error may be committed instead;
+        raises      LeaseLost; ValueLost, StateTooLarge, FanOutTooWide and StoreFailed, after which an error may be
+                    committed instead;
                     StoreUnavailable: it may have been carried out; given back is the claim if it was not, else what
                     it has leased to this worker
         """
@@ -120,6 +122,10 @@ class PostgresExecutions:
             parts=saver.parts if result.ops else None,
         )
         rows.add(result.ops)
+        if rows.size > self._max_bytes:
+            raise StateTooLarge(size=rows.size, most=self._max_bytes)
+        if len(result.next) > self._max_width:
+            raise FanOutTooWide(width=len(result.next), most=self._max_width)
         # Under an id that Postgres has lost, the next one would be taken over while it is executed.
         lease_next = lease_next and self.claims.worker.is_known_as(saver.held.worker)
         if result.outcome is None or result.outcome == "error":

@@ -110,6 +110,12 @@ class SegmentRows:
         """Those of the graph itself that stand at this checkpoint."""
         return (row for (at, _), row in self.writes.items() if at == ("", str(checkpoint_id)))
 
+    @property
+    def size(self) -> int:
+        """Bytes of all values that are to be saved."""
+        made = sum(len(one.body) + sum(map(len, one.blobs.values())) for _, one in self.checkpoints)
+        return made + sum(len(row.body) for row in self.writes.values()) + len(self.own or b"")
+
     # ----------------------------------------------------------------------- parameters
 
     def checkpoint_params(self) -> list[wire.Param]:

@@ -5,10 +5,14 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
+import pytest
+
 from agentfarm.engine.steps import SegmentResult
+from agentfarm.errors import FanOutTooWide, StateTooLarge
 from agentfarm.messages import ExecuteNode
 from agentfarm.persistence.bodies import INLINE_BYTES
 from agentfarm.records import Claimed
+from agentfarm.run_options import Persistence
 from agentfarm.tenancy import Tenant
 from tests.integration.persistence.farmhands import (
     BIG,
@@ -267,3 +271,35 @@ def test_a_worker_that_lives_under_a_new_id_leases_nothing_under_the_old_one(
 
     assert committed.leased is None
     assert [message.node for message in committed.ready] == ["one"]
+
+
+@pytest.mark.parametrize("tier", ["postgres", "redis"])
+def test_a_step_that_leaves_too_much_saves_nothing_and_its_run_may_end_with_an_error(
+    home: Home, hands: Callable[..., Hand], acme: Tenant, tier: Persistence
+) -> None:
+    hand = hands(max_state_bytes=1 << 20)
+    message = start(home, acme, tier=tier)
+    first = hand.claim(message)
+    (to_one,) = hand.commit(first, begin(first, "one")).ready
+    one = hand.claim(to_one)
+
+    with pytest.raises(StateTooLarge, match="at most 1048576 are taken at once"):
+        hand.commit(one, go_on(one, "two", text="x" * (2 << 20)))
+
+    assert count(home, "checkpoint") <= 1  # of the start; where Redis moves the run, maybe not yet
+    assert hand.commit(one, SegmentResult(status="error", error=StateTooLarge(size=2, most=1))).ended is not None
+    assert run_status(home, message) == "error"
+
+
+@pytest.mark.parametrize("tier", ["postgres", "redis"])
+def test_a_step_that_sends_to_too_many_nodes_begins_none(
+    home: Home, hands: Callable[..., Hand], acme: Tenant, tier: Persistence
+) -> None:
+    hand = hands(max_fan_out=3)
+    message = start(home, acme, tier=tier)
+    first = hand.claim(message)
+
+    with pytest.raises(FanOutTooWide, match="begin 4 nodes beside each other, and at most 3"):
+        hand.commit(first, begin(first, "one", "two", "three", "four"))
+
+    assert len(hand.commit(first, begin(first, "one", "two", "three")).ready) == 3
