@@ -30,6 +30,8 @@
     │   ├── StreamUnavailable
     │   └── CacheUnavailable
     ├── ValueLost                     the graph's: as the error of its run, or 500 where a state is changed by hand
+    ├── StateTooLarge                 the graph's, as the error of its run
+    ├── FanOutTooWide
     ├── HeadMoved                     the flow's; a client sees it at most as the error of a run
     ├── LeaseLost                     the flow's own: never reach a client
     │   └── FencedOut                 engine/fenced.py
