@@ -5,8 +5,10 @@ import signal
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import redis
+from langgraph_sdk.client import get_sync_client
 
 from agentfarm.local.postgres import Postgres
 from agentfarm.local.processes import wait_gone
@@ -14,6 +16,7 @@ from agentfarm.local.services import Services
 from agentfarm.local.state import State, locked
 from agentfarm.local.valkey import Valkey
 from tests.farm import START_SECONDS, FarmProcesses, running, wait_for
+from tests.in_redis import read_moved
 from tests.integration.away.load import Load
 
 RUNNING_RUNS = "SELECT 1 FROM farm.node_execution WHERE status = 'leased'"
@@ -116,3 +119,30 @@ def test_a_full_valkey_loses_nothing(farm: FarmProcesses, mortals: Services) -> 
 
     print(f"all done {time.monotonic() - back:.1f} s after there was room again")
     only_what_may_be_told(load)
+
+
+def test_a_run_in_redis_loses_nothing_while_postgres_is_away(farm: FarmProcesses, mortals: Services) -> None:
+    with (
+        get_sync_client(url=farm.url, api_key=farm.keys["demo"]) as client,
+        redis.Redis.from_url(farm.environment["REDIS_URL"]) as tier,
+        nobody_restarts(farm),
+    ):
+
+        def held() -> list[str]:
+            return [one.node for moved in read_moved(tier) for one in moved.executions if one.worker is not None]
+
+        thread_id = client.threads.create()["thread_id"]
+        asked: Any = {"input": {"delay_seconds": 0.4}, "config": {"agentfarm": {"persistence": "redis"}}}
+        run_id = client.runs.create(thread_id, "twelve_steps", **asked)["run_id"]
+        wait_for(lambda: "step_03" in held(), what="a node in Redis")
+        with locked(mortals.folder) as state:
+            postgres = Postgres(state)
+            killed(postgres.pid)
+            wait_for(lambda: held() == [], what="the node's commit, in Redis alone")
+            postgres.start()
+        client.runs.join(thread_id, run_id)
+
+        assert client.runs.get(thread_id, run_id)["status"] == "success"
+        assert len(client.threads.get_state(thread_id)["values"]["log"]) == 12
+    attempts = "SELECT DISTINCT attempts, lost_to IS NULL FROM farm.node_execution WHERE run_id = %s"
+    assert farm.query(attempts, run_id) == [(1, True)], "a node was executed again"
