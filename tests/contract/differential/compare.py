@@ -22,6 +22,9 @@ _VERSION = re.compile(r"\d{8}(?:\d{24})?\.[0-9a-f.+-]+")
 #: As the corpus has its nodes say it.
 _ATTEMPT = re.compile(r"attempt \d+")
 
+#: How LangGraph marks an update that it did not execute the node for.
+_CACHED = re.compile(r'"__metadata__": \{"cached": true\}(, )?')
+
 #: Events of what nodes are given and write.
 _OF_NODES = frozenset({"tasks", "updates", "debug"})
 
@@ -45,8 +48,9 @@ def differences_after_kills(stock: Record, farm: Record, *, parallel: bool = Fal
 
     All but the events is as it would be. Of the events nothing is missing: stock's are all there, and in their order
     where no nodes run at the same time. What is there beside them is what a lost attempt had told before it died, so
-    each is one that stock tells, too. Ids in events are not compared: each attempt gives messages others; nor is the
-    number of an attempt that a node tells, since a lost one counts.
+    each is one that stock tells, too; what it had saved inside of a subgraph is told again, as cached. Ids in events
+    are not compared: each attempt gives messages others; nor is the number of an attempt that a node tells, since a
+    lost one counts.
     """
     one, two = (_without_attempts(normalised(side, parallel=parallel)) for side in (stock, farm))
     events = [[step.pop("events") for step in side["steps"]] for side in (one, two)]
@@ -65,9 +69,9 @@ def _without_attempts(record: Any) -> Any:
 
 
 def _flat(events: Any) -> list[str]:
-    """Each as text, ids without the number that tells one from the other."""
+    """Each as text, ids without the number that tells one from the other, and whether it came from a saved result."""
     every = [one for ns in events for one in events[ns]] if isinstance(events, dict) else events
-    return [re.sub(r"<\d+>", "<id>", json.dumps(one, sort_keys=True)) for one in every]
+    return [_CACHED.sub("", re.sub(r"<\d+>", "<id>", json.dumps(one, sort_keys=True))) for one in every]
 
 
 def _out_of_order(wanted: list[str], among: list[str]) -> list[str]:

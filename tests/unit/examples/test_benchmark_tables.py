@@ -182,15 +182,15 @@ async def test_the_paced_model_says_as_many_tokens_as_it_is_asked_for_one_by_one
 
 def test_an_answer_that_lacks_a_token_is_no_figure() -> None:
     with pytest.raises(RuntimeError, match="2 pieces of an answer came, not 3 times"):
-        tokens._heard([0.1, 0.2], {"tokens": 3})
+        tokens._heard([0.1, 0.2], 0.3, {"tokens": 3})
 
 
 def test_the_first_token_is_told_without_the_models_own_time() -> None:
-    heard = [tokens.Heard(first=0.030, last=2.0)] * 3
+    heard = [tokens.Heard(first=0.030, last=2.0, end=2.004)] * 3
 
     told = tokens.figures(heard, pace=0.010)
 
-    assert told == pytest.approx({"first, p50": 20.0, "first, p95": 20.0, "all, p50": 2000.0})
+    assert told == pytest.approx({"first, p50": 20.0, "first, p95": 20.0, "all, p50": 2000.0, "end, p50": 4.0})
 
 
 @pytest.mark.parametrize("builder", [chat_builder, delta_chat_builder])
