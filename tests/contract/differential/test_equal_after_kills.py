@@ -7,6 +7,7 @@ scenario has to be hit).
 """
 
 import asyncio
+import json
 import os
 import random
 import time
@@ -19,7 +20,12 @@ import pytest
 from agentfarm.persistence.database import Database
 from tests.contract.differential import report, stock
 from tests.contract.differential.accepted import ACCEPTED
-from tests.contract.differential.compare import differences_after_kills
+from tests.contract.differential.compare import (
+    _goes_on_inside,
+    _out_of_order,
+    differences_after_kills,
+    normalised,
+)
 from tests.contract.differential.driving import Outcome, drive_all
 from tests.contract.differential.killing import Killer
 from tests.contract.differential.scenario import Record, Scenario
@@ -122,3 +128,33 @@ def test_the_sample_was_hit(tier: str, after_kills: Mapping[tuple[str, str], Out
 def test_where_no_scenario_was_asked_for_none_is_said_to_be_hit() -> None:
     with pytest.raises(pytest.skip.Exception, match="no scenario that redis moves was asked for"):
         test_the_sample_was_hit("redis", {})
+
+
+@pytest.mark.parametrize(
+    ("event", "is_known"),
+    [
+        (["values|sub 2:<id>", {"log": []}], True),  # of its first checkpoint, before it takes its input
+        (["values|sub 2:<id>", {"log": ["in", "in 2", "in 1"]}], True),
+        (["values|sub 2:<id>", {"log": ["in"]}], False),  # no state of this subgraph
+        (["values", {"log": []}], False),  # the graph's own are told once each, whatever dies
+        (["updates|sub 2:<id>", {"log": []}], False),
+    ],
+)
+def test_a_subgraph_goes_on_from_a_state_that_stock_has_too(event: list[Any], *, is_known: bool) -> None:
+    stored = normalised(stock.drive(SCENARIOS["child_3_deep"]))["stored"]
+
+    assert _goes_on_inside(json.dumps(event), stored) == is_known
+
+
+@pytest.mark.parametrize(
+    ("told", "missing"),
+    [
+        (["a", "b", "c"], []),
+        (["a", "b", "a", "b", "c"], []),  # the lost attempt had told two
+        (["a", "c"], ["b"]),
+        (["b", "a", "c"], ["b"]),  # it came too early, and never behind the one before it
+        (["c"], ["a", "b"]),
+    ],
+)
+def test_what_is_missing_behind_the_one_before_it_is_found(told: list[str], missing: list[str]) -> None:
+    assert _out_of_order(["a", "b", "c"], told) == missing
