@@ -3,9 +3,7 @@
 Redis itself is the judge: a user of it who may reach the keys of one tenant and no others.
 """
 
-from collections.abc import Iterator
-from urllib.parse import urlsplit
-from uuid import UUID, uuid4
+from uuid import UUID
 
 import pytest
 from langgraph.cache.base import FullKey
@@ -15,28 +13,9 @@ from redis.exceptions import NoPermissionError
 from agentfarm.errors import CacheUnavailable
 from agentfarm.persistence.node_cache import NodeCache, RedisNodeCaches
 from agentfarm.persistence.serde import FaithfulSerializer
+from tests.isolation.redis_users import ACME, GLOBEX
 
-ACME, GLOBEX = uuid4(), uuid4()
 KEY: FullKey = (("__pregel_ns_writes", "graphs.node", "node"), "the same input")
-
-
-@pytest.fixture
-def server(redis_url: str) -> Iterator[Redis]:
-    with Redis.from_url(redis_url) as client:
-        client.flushdb()
-        yield client
-
-
-@pytest.fixture
-def url_of_globex(redis_url: str, server: Redis) -> Iterator[str]:
-    """Of a user who may do anything to the keys of globex."""
-    name = f"globex-{uuid4().hex[:8]}"
-    server.acl_setuser(
-        name, enabled=True, passwords=["+x"], categories=["+@all"], keys=[f"t:{GLOBEX.hex}:*"], reset_keys=True
-    )
-    parts = urlsplit(redis_url)
-    yield parts._replace(netloc=f"{name}:x@{parts.hostname}:{parts.port}").geturl()
-    server.acl_deluser(name)
 
 
 def cache(url: str, tenant_id: UUID) -> NodeCache:

@@ -4,8 +4,6 @@ Redis itself is the judge: a user of it who may reach the keys and channels of o
 """
 
 import asyncio
-from collections.abc import Iterator
-from urllib.parse import urlsplit
 from uuid import UUID, uuid4
 
 import pytest
@@ -16,30 +14,10 @@ from agentfarm.records import Event
 from agentfarm.streaming import log as log_module
 from agentfarm.streaming.log import RedisEventLog
 from agentfarm.streaming.stream import stream_key
+from tests.isolation.redis_users import ACME, GLOBEX
 
-ACME, GLOBEX = uuid4(), uuid4()
 RUN = uuid4()
 EVENTS = [Event("custom", b"of a run"), Event("end", b"{}")]
-
-
-@pytest.fixture
-def server(redis_url: str) -> Iterator[Redis]:
-    with Redis.from_url(redis_url) as client:
-        client.flushdb()
-        yield client
-
-
-@pytest.fixture
-def url_of_globex(redis_url: str, server: Redis) -> Iterator[str]:
-    """Of a user who may do anything to the keys and channels of globex."""
-    name, own = f"globex-{uuid4().hex[:8]}", f"t:{GLOBEX.hex}:*"
-    server.acl_setuser(
-        name, enabled=True, passwords=["+x"], categories=["+@all"], keys=[own], channels=[own], reset_keys=True,
-        reset_channels=True,
-    )  # fmt: skip
-    parts = urlsplit(redis_url)
-    yield parts._replace(netloc=f"{name}:x@{parts.hostname}:{parts.port}").geturl()
-    server.acl_deluser(name)
 
 
 async def read(log: RedisEventLog, tenant_id: UUID) -> list[bytes]:
