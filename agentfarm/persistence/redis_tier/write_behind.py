@@ -281,10 +281,11 @@ class WriteBehind:
         left = {one: since for one, since in found.items() if now - since < KEPT_MS / 1000}
         for server, there in self.scripts.by_server(left, key=itemgetter(0)):
             for at in range(0, len(there), BATCH):
-                missed = self._not_told(server, there[at : at + BATCH])
-                self._forget_later({one: left[one] for one in missed})
-                if len(missed) == len(there[at : at + BATCH]):  # it is silent still, and is not asked for the rest
-                    self._forget_later({one: left[one] for one in there[at:]})
+                asked = there[at : at + BATCH]
+                missed = self._not_told(server, asked)
+                is_silent = len(missed) == len(asked)  # … and is not asked for the rest
+                self._forget_later({one: left[one] for one in (there[at:] if is_silent else missed)})
+                if is_silent:
                     break
 
     def _not_told(self, server: Server, ended: Sequence[Epoch]) -> Sequence[Epoch]:
