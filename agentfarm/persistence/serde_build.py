@@ -6,9 +6,12 @@ is dropped. What has no default now is not invented: that raises, and the reader
 
 import collections
 import dataclasses
+import functools
 from collections.abc import Callable, Mapping
 from enum import Enum
 from typing import Any
+
+from pydantic import BaseModel
 
 from agentfarm.engine._langgraph_serde import KEYWORDS, POSITIONAL, PYDANTIC_1, SINGLE, send_from_args
 from agentfarm.persistence.state_types import attributes_of
@@ -102,6 +105,12 @@ def _exception(cls: Any, args: list[Any], more: list[Any]) -> Any:
 # --------------------------------------------------------------------------- classes with fields
 
 
+@functools.lru_cache(4096)
+def fields_of(model: type[BaseModel]) -> frozenset[str]:
+    """Names. Pydantic answers by way of a descriptor, which costs as much as a message's whole payload."""
+    return frozenset(model.model_fields)
+
+
 def _dataclass(cls: Any, payload: dict[str, Any], more: list[Any]) -> Any:
     """By the constructor, so that fields added since get their defaults; then, of what we wrote, the rest as it was.
 
@@ -136,7 +145,7 @@ def _attrs(cls: Any, payload: dict[str, Any]) -> Any:
 
 
 def _model(cls: Any, payload: dict[str, Any], more: list[Any]) -> Any:
-    if len(more) >= 4 and payload.keys() == cls.model_fields.keys():
+    if len(more) >= 4 and payload.keys() == fields_of(cls):
         _, fields_set, extra, private, *made_anew = more
         # As it was: not validated again, defaults not made anew.
         value = cls.model_construct() if made_anew else cls.__new__(cls)

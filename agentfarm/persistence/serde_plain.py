@@ -9,9 +9,6 @@ from typing import Any
 
 from agentfarm.engine._langgraph_serde import SINGLE
 
-#: How msgpack begins bytes. A number or a text may contain the same byte, which costs a look and nothing else.
-_BYTES_MARKS = (b"\xc4", b"\xc5", b"\xc6")
-
 _CONTAINERS = frozenset({dict, list})
 _BUFFERS = frozenset({bytearray, memoryview})
 
@@ -23,7 +20,8 @@ Extend = Callable[..., Any]
 
 def holds_a_bytearray(value: Any, data: bytes) -> bool:
     """Whether the value, packed as `data`, holds one where only ormsgpack has seen it: in dicts and lists."""
-    if not any(mark in data for mark in _BYTES_MARKS):
+    # How msgpack begins bytes. A number or a text may contain the same byte, which costs a look and nothing else.
+    if not (b"\xc4" in data or b"\xc5" in data or b"\xc6" in data):
         return False
     todo = [value]
     while todo:

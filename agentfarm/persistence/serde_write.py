@@ -38,7 +38,7 @@ from agentfarm.engine._langgraph_serde import (
     DeltaSnapshot,
     stock_writer,
 )
-from agentfarm.persistence.serde_build import FACTORIES
+from agentfarm.persistence.serde_build import FACTORIES, fields_of
 from agentfarm.persistence.serde_plain import holds_a_bytearray, with_care
 from agentfarm.persistence.serde_read import SAFE_TYPES, is_standard_error
 from agentfarm.persistence.state_types import attributes_of, is_named_tuple
@@ -233,8 +233,8 @@ class Writer:
 
     def model(self, value: BaseModel, cls: type[BaseModel]) -> Any:
         """Shallow: nested values are written as what they are, where `model_dump` cuts a subclass down."""
-        values, fields = value.__dict__, cls.model_fields
-        if values.keys() != fields.keys():  # cached properties live there too
+        values, fields = value.__dict__, fields_of(cls)
+        if values.keys() != fields:  # cached properties live there too
             values = {name: values[name] for name in fields if name in values}
         state = [list(value.__pydantic_fields_set__), value.__pydantic_extra__]
         private = value.__pydantic_private__
