@@ -19,6 +19,7 @@ from celery.worker import state
 from agentfarm import wiring
 from agentfarm.conf import settings
 from agentfarm.errors import AgentFarmError
+from agentfarm.garbage import spare_what_stays
 from agentfarm.queueing.broker import declare_all, queues_read_by
 from agentfarm.telemetry.logs import configure_logs
 from workers.drain import HAND_BACK_SECONDS, Drain, end_children_soon, obey_parent, skip_finalization, tell_children
@@ -61,6 +62,7 @@ def begin_process(node_name: str, queues: Sequence[str] = (), *, unbegun: Callab
     """
     with _ending_on_error(node_name):
         wiring.start_worker(f"{node_name}/{os.getpid()}", queues=queues, gives_up=_is_ending, unbegun=unbegun)
+    spare_what_stays()
 
 
 def _unbegun() -> int:
@@ -73,6 +75,7 @@ def _check() -> None:
     with _ending_on_error("the parent of the children"):
         wiring.check(gives_up=_is_ending)
     wiring.stop_worker()
+    spare_what_stays()  # the children share its memory for as long as nobody writes to it
 
 
 def _is_ending() -> bool:

@@ -11,6 +11,7 @@ from agentfarm.api.process import farm
 from agentfarm.api.server import check_host, leave, listen, render_address, serve
 from agentfarm.conf import settings
 from agentfarm.errors import AgentFarmError
+from agentfarm.garbage import spare_what_stays
 from agentfarm.wiring import check
 
 
@@ -37,5 +38,6 @@ class Command(BaseCommand):
         get_resolver().check()  # loads every route now: what is wrong with one ends the process and not each request
         served = ", ".join(graphs.ids()) or "no graph"
         self.stdout.write(f"AgentFarm serves {served} at http://{render_address(host, port)} (documents: /docs)")
+        spare_what_stays()
         serve(application(), listener, end_streams=streams().end_streams)
         leave()
