@@ -337,3 +337,11 @@ def test_a_rollback_does_not_forget_the_prepared_calls(home: Home, acme: Tenant)
 def test_plans_are_generic(home: Home) -> None:
     mode = wire.Prepared("mode", "SELECT current_setting('plan_cache_mode') AS mode", "")
     assert home.app.call(mode, []).text("mode") == "force_generic_plan"
+
+
+def test_state_is_compressed_by_lz4_where_the_server_has_it(home: Home) -> None:
+    [(has_it,)] = home.query("SELECT 'lz4' = ANY (enumvals) FROM pg_settings WHERE name = 'default_toast_compression'")
+
+    compressed = home.query("SELECT count(*) FROM pg_attribute WHERE attcompression = 'l' AND attrelid > 16384")
+
+    assert compressed == [(7 if has_it else 0,)]
