@@ -1,9 +1,10 @@
 """A checkpoint as bytes and back: the format that executions.py and checkpoints.py share.
 
 The body of a checkpoint is msgpack: {c: the checkpoint without its values, m: metadata, p: plain values as they are,
-i: {channel: small value, serialised}, r: {channel: key of its blob}, u: id of the parent or None}. Values above
+i: {channel: small value, serialised}, r: {channel: where its blobs are}, u: id of the parent or None}. Values above
 INLINE_BYTES are blobs, stored once a channel version and thread however many checkpoints show them; their keys are
-"channel:version". What did not change since the parent is taken over as bytes, without serialising it again.
+"channel:version". One that has grown at its end shares its blobs with the version before (pieces.py). What did not
+change since the parent is taken over as bytes, without serialising it again.
 
 A serialised value is one byte that says how, then the serializer's bytes. The packets of a superstep's Sends are
 serialised one by one, so that each of a thousand siblings reads its own alone. All ordinary writes of a task are one
@@ -31,6 +32,7 @@ from langgraph.checkpoint.serde.base import SerializerProtocol
 from langgraph.checkpoint.serde.types import TASKS
 
 from agentfarm.ids import ZERO
+from agentfarm.persistence.pieces import Ref, cut, join, keys_of
 from agentfarm.persistence.serde import dump_channel, load_channel
 
 #: Values up to this size live in the body. Without inlining, WAL grew by 17 % a node.
@@ -98,18 +100,20 @@ class Parts:
     """The serialised values of a checkpoint, by channel: what its child takes over unchanged.
 
     versions  of all its channels, where they were read with it
+    blobs     of those that are referred to, what is at hand: a value that has grown from one shares it
     """
 
     inline: Mapping[str, bytes] = field(default_factory=dict)
-    refs: Mapping[str, str] = field(default_factory=dict)
+    refs: Mapping[str, Ref] = field(default_factory=dict)
     versions: ChannelVersions = field(default_factory=dict)
+    blobs: Mapping[str, bytes] = field(default_factory=dict)
 
     def of_versions(self, versions: ChannelVersions) -> "Parts":
         """Without the channels that have other versions here."""
         same = {channel for channel, version in versions.items() if self.versions.get(channel) == version}
         return Parts(
             {channel: data for channel, data in self.inline.items() if channel in same},
-            {channel: key for channel, key in self.refs.items() if channel in same},
+            {channel: ref for channel, ref in self.refs.items() if channel in same},
         )
 
 
@@ -119,6 +123,7 @@ class Encoded:
 
     refs   keys of the blobs it shows, in the order in which the body lists them
     blobs  those that are new: {key: bytes}
+    size   bytes of the body, and of all values that changed, whole
     parts  for its child
     """
 
@@ -128,6 +133,7 @@ class Encoded:
     body: bytes
     refs: tuple[str, ...]
     blobs: Mapping[str, bytes]
+    size: int
     parts: Parts
 
 
@@ -151,8 +157,9 @@ def encode_checkpoint(
     values, parent = checkpoint["channel_values"], parent or Parts()
     plain: dict[str, Any] = {}
     inline: dict[str, bytes] = {}
-    refs: dict[str, str] = {}
+    refs: dict[str, Ref] = {}
     blobs: dict[str, bytes] = {}
+    size = 0
     for channel, value in values.items():
         if _is_plain(value):
             plain[channel] = value
@@ -163,18 +170,23 @@ def encode_checkpoint(
         elif len(data := _dump_channel(serde, channel, value)) <= INLINE_BYTES:
             inline[channel] = data
         else:
-            refs[channel] = key = f"{channel}:{checkpoint['channel_versions'][channel]}"
-            blobs[key] = data
+            key = f"{channel}:{checkpoint['channel_versions'][channel]}"
+            refs[channel], new = cut(data, key, parent.refs.get(channel), parent.blobs)
+            blobs.update(new)
+            size += len(data)
     full = get_serializable_checkpoint_metadata(config, metadata)
-    body = {"c": _bare(checkpoint), "m": full, "p": plain, "i": inline, "r": refs, "u": parent_id}
+    opened = {"c": _bare(checkpoint), "m": full, "p": plain, "i": inline, "r": refs, "u": parent_id}
+    body, keys = ormsgpack.packb(opened, option=_OPTIONS), blob_keys(opened)
+    at_hand = {**parent.blobs, **blobs}
     return Encoded(
         checkpoint_id=UUID(checkpoint["id"]),
         parent_id=UUID(parent_id) if parent_id else None,
         step=int(metadata.get("step", -2)),
-        body=ormsgpack.packb(body, option=_OPTIONS),
-        refs=tuple(refs.values()),
+        body=body,
+        refs=tuple(keys),
         blobs=blobs,
-        parts=Parts(inline, refs),
+        size=len(body) + size,
+        parts=Parts(inline, refs, blobs={key: at_hand[key] for key in keys if key in at_hand}),
     )
 
 
@@ -200,14 +212,19 @@ def open_body(body: bytes) -> dict[str, Any]:
     return opened
 
 
-def read_parts(body: bytes) -> Parts:
+def blob_keys(opened: Mapping[str, Any]) -> list[str]:
+    """Of the blobs that a checkpoint shows, in the order of `refs`."""
+    return [key for ref in opened["r"].values() for key in keys_of(ref)]
+
+
+def read_parts(body: bytes, blobs: Mapping[str, bytes] | None = None) -> Parts:
     opened = open_body(body)
-    return Parts(opened["i"], opened["r"], opened["c"]["channel_versions"])
+    return Parts(opened["i"], opened["r"], opened["c"]["channel_versions"], blobs or {})
 
 
 def make_head(body: bytes, blobs: Sequence[bytes]) -> Head:
     """The bytes of a row: blobs in the order of `refs`."""
-    return Head(body, dict(zip(open_body(body)["r"].values(), blobs, strict=True)))
+    return Head(body, dict(zip(blob_keys(open_body(body)), blobs, strict=True)))
 
 
 def decode_checkpoint(
@@ -228,8 +245,8 @@ def decode_checkpoint(
     values = dict(opened["p"])
     for channel, data in opened["i"].items():
         values[channel] = load_value(serde, data, channel=channel, packet=packet)
-    for channel, key in opened["r"].items():
-        values[channel] = load_value(serde, head.blobs[key], channel=channel, packet=packet)
+    for channel, ref in opened["r"].items():
+        values[channel] = load_value(serde, join(ref, head.blobs), channel=channel, packet=packet)
     checkpoint["channel_values"] = values
     return CheckpointTuple(
         config=config_of(thread_id, ns, checkpoint["id"]),

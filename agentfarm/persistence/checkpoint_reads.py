@@ -16,7 +16,16 @@ from langgraph.checkpoint.serde.base import SerializerProtocol
 from sqlalchemy import ColumnElement, Connection, Row, Select, case, literal, or_, select, tuple_
 
 from agentfarm.ids import parse_uuid
-from agentfarm.persistence.bodies import Head, WriteRow, decode_checkpoint, decode_writes, load_value, open_body
+from agentfarm.persistence.bodies import (
+    Head,
+    WriteRow,
+    blob_keys,
+    decode_checkpoint,
+    decode_writes,
+    load_value,
+    open_body,
+)
+from agentfarm.persistence.pieces import join, keys_of
 from agentfarm.persistence.tables import checkpoint, checkpoint_blob, checkpoint_write, run, thread_head
 
 #: Ancestors a round trip when a delta channel is put together. Snapshots are this far apart at most in most graphs.
@@ -128,12 +137,12 @@ def _fill(
     connection: Connection, tenant_id: UUID, found: Sequence[Found], *, ended: UUID | None = None
 ) -> Sequence[Found]:
     """Give each its blobs and writes: two statements for all of them."""
-    keys = {(one.place.thread_id, one.place.ns, key) for one in found for key in one.opened["r"].values()}
+    keys = {(one.place.thread_id, one.place.ns, key) for one in found for key in blob_keys(one.opened)}
     blobs = _read_blobs(connection, tenant_id, keys)
     writes = _read_writes(connection, tenant_id, [one.place for one in found], ended=ended)
     for one in found:
         of = one.place
-        one.blobs = {key: blobs[of.thread_id, of.ns, key] for key in one.opened["r"].values()}
+        one.blobs = {key: blobs[of.thread_id, of.ns, key] for key in blob_keys(one.opened)}
         one.writes = writes[of]
     return found
 
@@ -286,14 +295,15 @@ def stored_channels(opened: Mapping[str, Any]) -> set[str]:
 
 
 def _read_value(connection: Connection, tenant_id: UUID, found: Found, channel: str, serde: SerializerProtocol) -> Any:
-    """The value of a channel that the checkpoint holds; its blob is fetched, where it is in one."""
+    """The value of a channel that the checkpoint holds; its blobs are fetched, where it is in such."""
     plain, inline, refs = found.opened["p"], found.opened["i"], found.opened["r"]
     if channel in plain:
         return plain[channel]
     if channel in inline:
         return load_value(serde, inline[channel], channel=channel)
-    wanted = (found.place.thread_id, found.place.ns, refs[channel])
-    return load_value(serde, _read_blobs(connection, tenant_id, [wanted])[wanted], channel=channel)
+    wanted = [(found.place.thread_id, found.place.ns, key) for key in keys_of(refs[channel])]
+    blobs = {key: blob for (_, _, key), blob in _read_blobs(connection, tenant_id, wanted).items()}
+    return load_value(serde, join(refs[channel], blobs), channel=channel)
 
 
 def _ancestors(connection: Connection, tenant_id: UUID, place: Place) -> Iterable[Found]:

@@ -99,7 +99,7 @@ class ExecutionSaver(BlockingSaver):
         #: What is executed; None for a start, and before it is known.
         self.call: NodeCall | None = None
         self._moved = False
-        self._parts: dict[tuple[str, str], Parts] = {}  # of what was put here: (ns, checkpoint id)
+        self._parts: dict[str, tuple[str, Parts]] = {}  # of what was put here last in each namespace, and its id
 
     def next_saver(
         self, held: Held, *, at_id: UUID | None, head: Head | None, writes: Iterable[WriteRow]
@@ -130,7 +130,7 @@ class ExecutionSaver(BlockingSaver):
     @property
     def parts(self) -> Parts | None:
         """The serialised values of the checkpoint that the execution stands at."""
-        return read_parts(self.head.body) if self.head else None
+        return read_parts(self.head.body, self.head.blobs) if self.head else None
 
     # ----------------------------------------------------------------------- reading
 
@@ -205,7 +205,7 @@ class ExecutionSaver(BlockingSaver):
         )
         with _fenced():
             self._save_checkpoint(ns, encoded)
-        self._parts[ns, checkpoint["id"]] = encoded.parts
+        self._parts[ns] = checkpoint["id"], encoded.parts
         if ns == "":
             self.head_id, self._moved = encoded.checkpoint_id, True
         self.note_warnings()
@@ -216,7 +216,8 @@ class ExecutionSaver(BlockingSaver):
             return None
         if ns == "" and parent_id == str(self.at_id):
             return self.parts
-        return self._parts.get((ns, parent_id))
+        put_id, parts = self._parts.get(ns, ("", None))
+        return parts if parent_id == put_id else None
 
     def _save_checkpoint(self, ns: str, encoded: Encoded) -> None:
         self.database.call(PUT_CHECKPOINT, self._checkpoint_params(ns, encoded))

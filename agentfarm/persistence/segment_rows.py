@@ -112,8 +112,8 @@ class SegmentRows:
 
     @property
     def size(self) -> int:
-        """Bytes of all values that are to be saved."""
-        made = sum(len(one.body) + sum(map(len, one.blobs.values())) for _, one in self.checkpoints)
+        """Bytes of all values that have changed, whole, whatever of them is saved already."""
+        made = sum(one.size for _, one in self.checkpoints)
         return made + sum(len(row.body) for row in self.writes.values()) + len(self.own or b"")
 
     # ----------------------------------------------------------------------- parameters

@@ -1,0 +1,149 @@
+"""Values that grow at their end: what is stored of each version, and that it comes back as it was."""
+
+from typing import Any
+
+import ormsgpack
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agentfarm.persistence.pieces import MIN_BYTES, Ref, cut, join, keys_of
+
+
+class Stored:
+    """What a thread has in its blobs: a version after the other is saved, and every one of them can be read."""
+
+    def __init__(self) -> None:
+        self.blobs: dict[str, bytes] = {}
+        self.ref: Ref | None = None
+        self.versions: list[tuple[Ref, bytes]] = []
+
+    def save(self, data: bytes, *, forgets: bool = False) -> int:
+        """Bytes that were written. forgets: by a worker that does not have the version before at hand."""
+        self.ref, new = cut(data, f"messages:{len(self.versions)}", self.ref, {} if forgets else self.blobs)
+        assert not new.keys() & self.blobs.keys()
+        self.blobs.update(new)
+        self.versions.append((self.ref, data))
+        return sum(map(len, new.values()))
+
+    def check(self) -> None:
+        for ref, data in self.versions:
+            assert join(ref, {key: self.blobs[key] for key in keys_of(ref)}) == data
+
+
+def packed(value: Any) -> bytes:
+    return b"m" + ormsgpack.packb(value)
+
+
+def message(number: int) -> dict[str, Any]:
+    return {"content": f"{number:0200}"}
+
+
+def test_what_grows_at_its_end_is_stored_as_what_was_added() -> None:
+    stored, messages = Stored(), [message(number) for number in range(1_000)]
+    whole = stored.save(packed(messages))
+
+    written = [stored.save(packed(messages := [*messages, message(number)])) for number in range(1_000, 1_200)]
+
+    stored.check()
+    added = len(packed([message(0)]))
+    assert max(written) < whole
+    assert sum(written) <= added * 200 * 8  # each addition at most log2(200) times
+    assert len(keys_of(stored.ref or "")) <= 1 + 8
+
+
+def test_a_conversation_costs_what_its_length_times_its_logarithm_is() -> None:
+    stored, messages, written = Stored(), [], 0
+
+    for number in range(2_000):
+        messages.append(message(number))
+        written += stored.save(packed(messages))
+
+    stored.check()
+    assert written <= len(packed(messages)) * 11
+    assert len(keys_of(stored.ref or "")) <= 11
+
+
+@pytest.mark.parametrize("size", [14, 15, 16, 255, 256, 65_535, 65_536])
+@pytest.mark.parametrize("make", [list, lambda n: dict.fromkeys(map(str, n), 0), lambda n: "x" * len(n)])
+def test_it_may_grow_past_what_msgpack_has_a_shorter_front_for(make: Any, size: int) -> None:
+    stored = Stored()
+
+    for length in (size, size + 1, size + 2, size + 400):
+        stored.save(packed(make(range(length))))
+
+    stored.check()
+
+
+def test_bytes_that_grow_are_stored_as_what_was_added() -> None:
+    stored = Stored()
+    stored.save(b"b" + bytes(100_000))
+
+    assert stored.save(b"b" + bytes(100_010)) == 10
+    stored.check()
+
+
+def test_what_is_small_or_of_another_kind_is_stored_whole() -> None:
+    stored = Stored()
+
+    for data in (packed([1]), packed([1, 2]), b"p" + bytes(MIN_BYTES), b"p" + bytes(MIN_BYTES + 1), b"n"):
+        assert stored.save(data) == len(data)
+
+    stored.check()
+
+
+def test_what_lost_its_end_needs_nothing_new() -> None:
+    stored, messages = Stored(), [message(number) for number in range(100)]
+    stored.save(packed(messages))
+    stored.save(packed([*messages, message(100)]))
+
+    assert stored.save(packed(messages)) == 0
+    stored.check()
+
+
+def test_what_changed_at_its_beginning_is_stored_whole() -> None:
+    stored, messages = Stored(), [message(number) for number in range(100)]
+    stored.save(packed(messages))
+
+    changed = packed(messages[1:])
+    assert stored.save(changed) == len(changed)
+    stored.check()
+
+
+def test_who_does_not_have_the_version_before_stores_it_whole() -> None:
+    stored, messages = Stored(), [message(number) for number in range(100)]
+    stored.save(packed(messages))
+
+    assert stored.save(packed([*messages, message(100)]), forgets=True) > MIN_BYTES
+    stored.check()
+
+
+#: What a node may do to a list: add some, drop some of the end, change one.
+STEPS = st.lists(
+    st.one_of(
+        st.tuples(st.just("add"), st.integers(1, 60)),
+        st.tuples(st.just("drop"), st.integers(0, 60)),
+        st.tuples(st.just("change"), st.integers(0, 10_000)),
+        st.tuples(st.just("forget"), st.integers(1, 5)),
+    ),
+    max_size=40,
+)
+
+
+@given(STEPS)
+def test_every_version_comes_back_whatever_was_done_to_it(steps: list[tuple[str, int]]) -> None:
+    stored, messages = Stored(), [message(number) for number in range(40)]
+    stored.save(packed(messages))
+
+    for number, (what, count) in enumerate(steps):
+        if what in ("add", "forget"):
+            messages = [*messages, *(message(number * 100 + at) for at in range(count))]
+        elif what == "drop":
+            messages = messages[: len(messages) - count]
+        elif messages:
+            messages[count % len(messages)] = message(number)
+        stored.save(packed(messages), forgets=what == "forget")
+
+    stored.check()
+    lengths = [len(stored.blobs[key]) for key in keys_of(stored.ref or "")]
+    assert lengths[1:] == sorted(lengths[1:], reverse=True)
