@@ -4,7 +4,6 @@ import asyncio
 import operator
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from functools import reduce
 from typing import Annotated, Any, Protocol
 
 from langchain_core.language_models import BaseChatModel
@@ -205,8 +204,9 @@ def speaker_builder() -> StateGraph[Said, None, Said, Said]:
 
 
 def add_all(messages: list[AnyMessage] | None, writes: Sequence[Any]) -> Any:
-    """add_messages as a DeltaChannel calls its reducer."""
-    return reduce(add_messages, writes, messages or [])
+    """add_messages as a DeltaChannel calls its reducer: with all the writes that it replays, in one pass."""
+    said = [message for write in writes for message in (write if isinstance(write, list) else [write])]
+    return add_messages(messages or [], said)
 
 
 class Chat(TypedDict):

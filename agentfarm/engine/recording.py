@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 from langchain_core.messages import BaseMessage
+from langgraph.channels import DeltaChannel
 
 from agentfarm.engine import _langgraph as lg
 from agentfarm.engine.levels import Level, Segment
@@ -58,8 +59,17 @@ class RecordingLoop(lg.PregelLoop):
         conf = config[lg.CONF]
         parent_id = conf.get(lg.CONFIG_KEY_CHECKPOINT_ID) or None
         ns = conf.get(lg.CONFIG_KEY_CHECKPOINT_NS, "")
-        self.segment.ops.append(PutCheckpoint(config, checkpoint, metadata, new_versions, parent_id, ns))
+        self.segment.ops.append(
+            PutCheckpoint(config, checkpoint, metadata, new_versions, parent_id, ns, self._whole_values())
+        )
         return None
+
+    def _whole_values(self) -> dict[str, Any]:
+        """Of delta channels, for the node that this worker goes on with: else it would replay them once more."""
+        if self.level.kind != "start" or self.level.is_nested:
+            return {}
+        deltas = {name: each for name, each in self.channels.items() if isinstance(each, DeltaChannel)}
+        return {name: each.get() for name, each in deltas.items() if each.is_available()}
 
     def must_save_now(self, config: Any, writes: Any, task_id: str, *_: Any) -> bool:
         """Progress inside of a node that a second attempt must find: results of `@task` calls, and the mark that a

@@ -181,6 +181,7 @@ class PutCheckpoint:
     """A call of the saver's `put`, with exactly the arguments that LangGraph gave.
 
     parent_id  the checkpoint that this one follows; None for the first of its namespace
+    whole      of a start: values of the channels that the checkpoint leaves out, as they stand (DeltaChannel)
     """
 
     config: RunnableConfig = field(repr=False)
@@ -189,6 +190,7 @@ class PutCheckpoint:
     new_versions: ChannelVersions
     parent_id: str | None
     checkpoint_ns: str
+    whole: Mapping[str, Any] = field(default_factory=dict, repr=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -235,10 +235,12 @@ def decode_checkpoint(
     writes: "Iterable[WriteRow]",
     *,
     packet: int | None = None,
+    known: Mapping[str, Any] | None = None,
 ) -> CheckpointTuple:
     """The checkpoint as LangGraph's savers answer it, made of fresh objects. Raises StateUnreadable.
 
     packet  of its Sends, only the one at this place is read (load_value)
+    known   values that nobody else has any more: they need not be read
     """
     opened = open_body(head.body)
     checkpoint: Any = opened["c"]
@@ -246,7 +248,10 @@ def decode_checkpoint(
     for channel, data in opened["i"].items():
         values[channel] = load_value(serde, data, channel=channel, packet=packet)
     for channel, ref in opened["r"].items():
-        values[channel] = load_value(serde, join(ref, head.blobs), channel=channel, packet=packet)
+        if known and channel in known:
+            values[channel] = known[channel]
+        else:
+            values[channel] = load_value(serde, join(ref, head.blobs), channel=channel, packet=packet)
     checkpoint["channel_values"] = values
     return CheckpointTuple(
         config=config_of(thread_id, ns, checkpoint["id"]),

@@ -96,8 +96,12 @@ class ExecutionSaver(BlockingSaver):
         #: Where the execution's own Send is among all. LangGraph's loop, which reads first, needs no other; what a node
         #: asks for later is whole.
         self.packet: int | None = None
+        #: Values of the checkpoint, by channel, as the start had them that this worker goes on from: no node has seen
+        #: them, and LangGraph's loop, which reads first, may have them. What a node asks for later is read.
+        self.values: Mapping[str, Any] = {}
         #: What is executed; None for a start, and before it is known.
         self.call: NodeCall | None = None
+        self._deltas: Mapping[str, Any] = {}
         self._moved = False
         self._parts: dict[str, tuple[str, Parts]] = {}  # of what was put here last in each namespace, and its id
 
@@ -141,7 +145,13 @@ class ExecutionSaver(BlockingSaver):
         if self.head is None:
             return None
         packet, self.packet = self.packet, None
-        return decode_checkpoint(self.serde, str(self.thread_id), "", self.head, self.writes.values(), packet=packet)
+        known, self.values = self.values, {}
+        found = decode_checkpoint(
+            self.serde, str(self.thread_id), "", self.head, self.writes.values(), packet=packet, known=known
+        )
+        stored = found.checkpoint["channel_values"]
+        self._deltas = {channel: value for channel, value in known.items() if channel not in stored}
+        return found
 
     async def aget_tuple(self, config: RunnableConfig) -> CheckpointTuple | None:
         """Without an OS thread where nothing waits."""
@@ -179,6 +189,9 @@ class ExecutionSaver(BlockingSaver):
     def get_delta_channel_history(
         self, *, config: RunnableConfig, channels: Sequence[str]
     ) -> Mapping[str, DeltaChannelHistory]:
+        known, self._deltas = self._deltas, {}
+        if self._is_here(config) and known.keys() >= set(channels):
+            return {channel: {"writes": [], "seed": known[channel]} for channel in channels}
         return self._reader.get_delta_channel_history(config=config, channels=channels)
 
     # ----------------------------------------------------------------------- writing

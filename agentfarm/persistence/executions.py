@@ -198,7 +198,10 @@ class PostgresExecutions:
         here = dict(saver.writes) if at_id == saver.at_id else {}
         here.update({row.key: row for row in rows.writes_at(at_id)})
         mine = [row for row in here.values() if row.owner in (message.execution_id, ZERO)]
-        return self.claims.lease(message, saver.next_saver(held, at_id=at_id, head=head, writes=mine), claimed, call)
+        following = saver.next_saver(held, at_id=at_id, head=head, writes=mine)
+        if claimed.kind == "start" and at_id == rows.new_head and not saver.is_lossy:
+            following.values = rows.last_values
+        return self.claims.lease(message, following, claimed, call)
 
     def _settle(
         self, claimed: Claimed, saver: ExecutionSaver, result: SegmentResult, rows: SegmentRows, *, take_next: bool

@@ -5,7 +5,7 @@ Knows the formats (bodies.py, wire.py) and opens nothing.
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 from uuid import UUID
 
 from langgraph.checkpoint.serde.base import SerializerProtocol
@@ -44,6 +44,8 @@ class SegmentRows:
     parts: Parts | None
     own: bytes | None = None
     own_path: str = ""
+    #: The values that the last checkpoint of the graph itself has changed, and of delta channels all.
+    last_values: Mapping[str, Any] = field(default_factory=dict)
     checkpoints: list[tuple[str, Encoded]] = field(default_factory=list)
     writes: dict[tuple[Address, tuple[UUID, UUID, int]], WriteRow] = field(default_factory=dict)
 
@@ -77,6 +79,9 @@ class SegmentRows:
             parent=self._parts_of(op.checkpoint_ns, op.parent_id),
         )
         self.checkpoints.append((op.checkpoint_ns, encoded))
+        if op.checkpoint_ns == "":
+            values = op.checkpoint["channel_values"]
+            self.last_values = {**{name: values[name] for name in op.new_versions if name in values}, **op.whole}
 
     def _parts_of(self, ns: str, parent_id: str | None) -> Parts | None:
         """Of a parent that this segment made or began with; None where only the database knows it."""

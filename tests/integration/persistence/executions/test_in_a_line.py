@@ -4,6 +4,7 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -11,6 +12,8 @@ from agentfarm.engine.steps import SegmentResult
 from agentfarm.errors import FanOutTooWide, StateTooLarge
 from agentfarm.messages import ExecuteNode
 from agentfarm.persistence.bodies import INLINE_BYTES
+from agentfarm.persistence.claims import saver_of
+from agentfarm.persistence.serde import FaithfulSerializer
 from agentfarm.records import Claimed
 from agentfarm.run_options import Persistence
 from agentfarm.tenancy import Tenant
@@ -303,3 +306,50 @@ def test_a_step_that_sends_to_too_many_nodes_begins_none(
         hand.commit(first, begin(first, "one", "two", "three", "four"))
 
     assert len(hand.commit(first, begin(first, "one", "two", "three")).ready) == 3
+
+
+@pytest.mark.parametrize("tier", ["postgres", "redis"])
+def test_the_first_node_has_the_values_of_its_start_and_reads_what_it_asks_for_later(
+    home: Home, hand: Hand, acme: Tenant, tier: Persistence
+) -> None:
+    first = hand.claim(start(home, acme, tier=tier))
+    said = ["hello", BIG]
+
+    one = hand.commit(first, begin(first, "one", said=said), lease_next=True).leased
+
+    assert one is not None
+    assert _values(one)["said"] is said  # what nobody else has
+    said.append("changed in place by a node")
+    assert _values(one)["said"] == ["hello", BIG]
+
+
+def test_a_node_after_another_reads_its_values(home: Home, hand: Hand, acme: Tenant) -> None:
+    first = hand.claim(start(home, acme))
+    one = hand.commit(first, begin(first, "one", said=[BIG]), lease_next=True).leased
+    assert one is not None
+    said = [BIG, "one"]
+
+    two = hand.commit(one, go_on(one, "two", said=said), lease_next=True).leased
+
+    assert two is not None
+    assert _values(two)["said"] == said
+    assert _values(two)["said"] is not said
+
+
+def test_what_a_start_has_made_plain_its_first_node_reads_plain(home: Home, hand: Hand, acme: Tenant) -> None:
+    class Unknown(list[str]):
+        """Of no graph's state."""
+
+    first = hand.claim(start(home, acme))
+    saver_of(first).use_serde(FaithfulSerializer(softens=True, lenient=True))
+
+    one = hand.commit(first, begin(first, "one", said=[Unknown([BIG])]), lease_next=True).leased
+
+    assert one is not None
+    assert type(_values(one)["said"][0]) is list
+
+
+def _values(claimed: Claimed) -> dict[str, Any]:
+    found = saver_of(claimed).get_tuple(config_of(claimed))  # type: ignore[arg-type]
+    assert found is not None
+    return found.checkpoint["channel_values"]
