@@ -11,8 +11,9 @@ import socket
 import struct
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Protocol, Self
 from urllib.parse import urlsplit, urlunsplit
 
@@ -125,11 +126,16 @@ class PostgresListener:
 
 
 class RedisListener:
-    """Of one connection: its commands; a script by the first letters of its hash. What it does is not on the wire."""
+    """Of one connection: its commands; a script by its name, or else by the first letters of its hash. What it does is
+    not on the wire.
+
+    scripts  {hash: name}
+    """
 
     name = ""
 
-    def __init__(self) -> None:
+    def __init__(self, scripts: Mapping[str, str] = MappingProxyType({})) -> None:
+        self._scripts = scripts
         self._rest = b""
         self._parts: list[bytes] = []
         self._left = 0
@@ -141,7 +147,7 @@ class RedisListener:
             self._parts.append(part)
             self._left -= 1
             if self._left == 0:
-                heard.append(_command(self._parts))
+                heard.append(self._command(self._parts))
                 self._parts = []
         return heard
 
@@ -157,6 +163,13 @@ class RedisListener:
             part, self._rest = self._rest[start : start + number], self._rest[start + number + 2 :]
             return part
         return None
+
+    def _command(self, parts: list[bytes]) -> str:
+        name = parts[0].decode().upper()
+        if name != "EVALSHA":
+            return name
+        sha = parts[1].decode()
+        return self._scripts.get(sha) or script(sha)
 
 
 class Tap:
@@ -269,13 +282,8 @@ def _pump(source: socket.socket, target: socket.socket, note: Callable[[bytes], 
         target.shutdown(socket.SHUT_WR)
 
 
-def _command(parts: list[bytes]) -> str:
-    name = parts[0].decode().upper()
-    return script(parts[1].decode()) if name == "EVALSHA" else name
-
-
 def script(sha: str) -> str:
-    """What a script's execution is counted as."""
+    """What a script's execution is counted as that has no name."""
     return f"EVALSHA {sha[:8]}"
 
 
