@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator, Mapping
 
 import pytest
 
+from agentfarm.persistence.redis_tier import servers
 from agentfarm.run_options import RunChoices
 from tests.contract.cost.farm import CountedFarm, counted_farm
 from tests.farm import ROOT
@@ -15,26 +16,40 @@ BEATS = ("agentfarm-lease",)
 
 
 #: The ways to keep a run's state, each a column of the tables: what its runs ask for.
-TIERS: Mapping[str, RunChoices] = {"postgres": RunChoices(persistence="postgres")}
+TIERS: Mapping[str, RunChoices] = {
+    "postgres": RunChoices(persistence="postgres"),
+    "redis": RunChoices(persistence="redis"),
+}
+
+#: {hash: name} of the scripts that move runs.
+SCRIPTS: Mapping[str, str] = {script.sha: name for name, script in servers._SCRIPTS.items()}
+
+
+@pytest.fixture(scope="session")
+def unread_broker(own_redis: Callable[[], str]) -> str:
+    """Who publishes there executes what it publishes (farm.py)."""
+    return own_redis()
 
 
 @pytest.fixture(scope="module", params=TIERS)
 def farm(
-    request: pytest.FixtureRequest, database: OwnDatabase, redis_url: str, own_redis: Callable[[], str]
+    request: pytest.FixtureRequest, database: OwnDatabase, redis_url: str, unread_broker: str
 ) -> Iterator[CountedFarm]:
     with (
         Tap(database.app_url, PostgresListener, leaves_out=BEATS) as postgres,
+        Tap(redis_url, lambda: RedisListener(SCRIPTS)) as redis,
         Tap(redis_url, RedisListener) as streams,
-        Tap(own_redis(), RedisListener) as broker,
+        Tap(unread_broker, RedisListener) as broker,
     ):
         environment = {
             **SECRETS,
             **{name: postgres.url_of(url) for name, url in database.environment.items()},
             "REDIS_URL": streams.url,
+            "AGENTFARM_REDIS_TIER_URL": redis.url,
             "CELERY_BROKER_URL": broker.url,
             "AGENTFARM_CONFIG": str(ROOT / "tests/contract/cost/langgraph.json"),
         }
         with counted_farm(
-            environment, (postgres, streams, broker), tier=request.param, choices=TIERS[request.param]
+            environment, (postgres, redis, streams, broker), tier=request.param, choices=TIERS[request.param]
         ) as made:
             yield made

@@ -7,7 +7,7 @@ message by the worker's own station. What a worker's Celery does to receive a me
 import contextlib
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 from uuid import UUID
 
@@ -20,7 +20,9 @@ from agentfarm.flow.ports import Publisher
 from agentfarm.flow.wave import Waves
 from agentfarm.messages import ExecuteNode
 from agentfarm.persistence.caches import Cache
+from agentfarm.persistence.claims import Claims
 from agentfarm.persistence.executions import PostgresExecutions
+from agentfarm.persistence.redis_tier.claims import RedisClaims
 from agentfarm.records import RunRequest
 from agentfarm.run_options import RunAhead, RunChoices
 from agentfarm.tenancy import Tenant
@@ -30,17 +32,34 @@ from tests.wired import wired
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """What one message cost, or an admission, or several of them together."""
+    """What one message cost, or an admission, or several of them together.
+
+    redis  the Redis that moves runs, where one does: its scripts, by their names
+    """
 
     postgres: Traffic
+    redis: Traffic
     streams: Traffic
     broker: Traffic
 
     def __add__(self, other: "Cost") -> "Cost":
-        return Cost(self.postgres + other.postgres, self.streams + other.streams, self.broker + other.broker)
+        return Cost(
+            self.postgres + other.postgres,
+            self.redis + other.redis,
+            self.streams + other.streams,
+            self.broker + other.broker,
+        )
+
+    def __sub__(self, before: "Cost") -> "Cost":
+        return Cost(
+            self.postgres - before.postgres,
+            self.redis - before.redis,
+            self.streams - before.streams,
+            self.broker - before.broker,
+        )
 
     def __str__(self) -> str:
-        return f"Postgres: {self.postgres}\nstreams: {self.streams}\nbroker: {self.broker}"
+        return "\n".join(f"{one.name}: {getattr(self, one.name)}" for one in fields(self))
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +102,7 @@ class CountedFarm:
     farm: Farm
     collecting: Collecting
     postgres: Tap
+    redis: Tap
     streams: Tap
     broker: Tap
     tier: str
@@ -101,6 +121,21 @@ class CountedFarm:
     ) -> Counted:
         """Admit and execute. thread_id: None for a new thread."""
         thread_id = thread_id or ids.new_id()
+        before = self.now()
+        run_id = self.admit(graph_id, run_input, thread_id=thread_id, stream_mode=stream_mode, run_ahead=run_ahead)
+        admission, messages = self.now() - before, self.execute()
+        assert self.farm.runs.get(self.tenant, thread_id, run_id).status == "success"
+        return Counted(run_id, admission, messages)
+
+    def admit(
+        self,
+        graph_id: str,
+        run_input: Any,
+        *,
+        thread_id: UUID,
+        stream_mode: Sequence[str] = (),
+        run_ahead: bool = False,
+    ) -> UUID:
         request = RunRequest(
             assistant_id=graph_id,
             input=run_input,
@@ -109,33 +144,30 @@ class CountedFarm:
             streamed=bool(stream_mode),
             choices=replace(self.choices, run_ahead=run_ahead),
         )
-        before = self.now()
-        run_id = admit_run(
-            self.farm, self.tenant, build_run(self.farm, self.tenant, request, thread_id=thread_id)
-        ).run_id
-        self.run_ids.append(run_id)
-        admission, messages = self.since(before), []
-        while self.collecting.messages:
+        run = build_run(self.farm, self.tenant, request, thread_id=thread_id)
+        self.run_ids.append(admit_run(self.farm, self.tenant, run).run_id)
+        return self.run_ids[-1]
+
+    def execute(self, most: int | None = None) -> list[tuple[str, Cost]]:
+        """The messages that wait and those that they send, in their order, as Counted has them. most: None for all."""
+        messages: list[tuple[str, Cost]] = []
+        while self.collecting.messages and len(messages) != most:
             message = self.collecting.messages.popleft()
             before = self.now()
             assert step.execute_node(self.farm, message) == "committed"
-            messages.append((message.shadow, self.since(before)))
-        assert self.farm.runs.get(self.tenant, thread_id, run_id).status == "success"
-        return Counted(run_id, admission, messages)
+            messages.append((message.shadow, self.now() - before))
+        return messages
 
     def now(self) -> Cost:
-        return Cost(self.postgres.traffic(), self.streams.traffic(), self.broker.traffic())
-
-    def since(self, before: Cost) -> Cost:
-        now = self.now()
-        return Cost(now.postgres - before.postgres, now.streams - before.streams, now.broker - before.broker)
+        return Cost(self.postgres.traffic(), self.redis.traffic(), self.streams.traffic(), self.broker.traffic())
 
     @contextlib.contextmanager
     def forgetful(self) -> Iterator[None]:
-        """Every message finds a worker that has not seen its run yet, as where many share the work."""
-        executions = self.farm.executions
-        assert isinstance(executions, PostgresExecutions)
-        claims = executions.claims
+        """Every message finds a worker that has not seen its run yet, as where many share the work.
+
+        These two are all that a process keeps of runs, whoever moves them.
+        """
+        claims = self._claims
         kept = claims._runs, claims._heads
         claims._runs, claims._heads = Cache(0), Cache(0)
         try:
@@ -159,9 +191,7 @@ class CountedFarm:
         written.append(after - before)
 
     def _log_position(self) -> tuple[int, int]:
-        executions = self.farm.executions
-        assert isinstance(executions, PostgresExecutions)
-        engine = executions.claims.databases.at("main").engine
+        engine = self._claims.databases.at("main").engine
         pooled = engine.raw_connection()
         try:
             backend: Any = pooled.driver_connection
@@ -172,16 +202,35 @@ class CountedFarm:
         finally:
             pooled.close()
 
+    def stop_clocks(self) -> None:
+        """Nothing is written behind before a test asks for it, nor is a lease in Redis renewed."""
+        self._redis_claims.behind.begin = lambda: None  # type: ignore[method-assign]  # its thread is not there
+        self._redis_claims.renewal.begin = lambda: None  # type: ignore[method-assign]  # likewise
+
+    @property
+    def _claims(self) -> Claims:
+        executions = self.farm.executions
+        assert isinstance(executions, PostgresExecutions)
+        return executions.claims
+
+    @property
+    def _redis_claims(self) -> RedisClaims:
+        redis = self._claims.redis
+        assert redis is not None
+        return redis
+
 
 @contextlib.contextmanager
 def counted_farm(
-    environment: Mapping[str, str], taps: tuple[Tap, Tap, Tap], *, tier: str, choices: RunChoices
+    environment: Mapping[str, str], taps: tuple[Tap, Tap, Tap, Tap], *, tier: str, choices: RunChoices
 ) -> Iterator[CountedFarm]:
-    """environment  leads through the taps: of Postgres, of streams, of the broker"""
+    """environment  leads through the taps: of Postgres, of the Redis that moves runs, of streams, of the broker"""
     with wired(environment):
         wiring.start_worker("counted@tests/1")
         collecting = Collecting(wiring.farm().publisher)
         # No clock decides how far a run goes ahead, nor how long the queue is, nor which siblings have a message.
         told = {"backlog": Quiet(), "run_ahead": RunAhead(nodes=10, seconds=60.0), "waves": Waves()}
         farm = replace(wiring.farm(), publisher=collecting, **told)
-        yield CountedFarm(farm, collecting, *taps, tier=tier, choices=choices)
+        counted = CountedFarm(farm, collecting, *taps, tier=tier, choices=choices)
+        counted.stop_clocks()
+        yield counted

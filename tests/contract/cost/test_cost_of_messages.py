@@ -5,36 +5,18 @@ No clock: what these cost in time is for benchmarks/. Bytes are those on the wir
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
 
+from agentfarm import ids
 from tests.contract.cost import graphs
 from tests.contract.cost.farm import Cost, Counted, CountedFarm
+from tests.contract.cost.prices import Copies, Price, priced
+from tests.tap import Traffic
 
 SMALL, LARGE = 1_000, 100_000
-
-
-@dataclass(frozen=True, slots=True)
-class Price:
-    """What a message costs in one tier (conftest.py: TIERS).
-
-    round_trips, statements   to Postgres and in it
-    commands   to the Redis of streams
-    messages   to the broker
-    copies     how often the state's large part, which no node touches and which came as the run's input, travels to
-               Postgres; from it to a worker that executed the run's last message; to one that never heard of the run
-    beside     bytes to Postgres and from it beside the state, at most: ids, specs, metadata, protocol. 5 % above what
-               was counted
-    """
-
-    round_trips: int
-    statements: int
-    commands: int = 0
-    messages: int = 0
-    copies: tuple[int, int, int] = (0, 0, 0)
-    beside: tuple[int, int] = (0, 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,42 +28,135 @@ class Row:
     price: Mapping[str, Price]
 
 
+#: Of a run that Redis moves and a message ends: what Postgres is asked, and what Redis is.
+ARRIVES = {"apply_entries": 1, "mark_announced": 1}
+ENDS = {"claim": 1, "finish": 1, "peek": 1, "trim": 1}
+
 PRICES: Mapping[str, Row] = {
     "admission": Row(
         None,
-        "farm.admit_alone, which is a transaction; the start is sent. The input is in the run's spec.",
-        {"postgres": Price(1, 1, messages=1, copies=(1, 0, 0), beside=(950, 200))},
+        "farm.admit_alone, which is a transaction; the start is sent. The input is in the run's spec. Of Redis nothing "
+        "is asked.",
+        {
+            "postgres": Price(1, {"admit_alone": 1}, messages=1, copies=(1, 0, 0), beside=(950, 200)),
+            "redis": Price(1, {"admit_alone": 1}, messages=1, copies=(1, 0, 0), beside=(960, 200)),
+        },
     ),
     "start and first node": Row(
         ("line", "line.start", 0),
         "Claim, commit that leases the first node to the same worker, commit of that node. The input comes with the "
-        "spec, and is saved as LangGraph saves it: as input channel, as a write, as the channel that it becomes.",
-        {"postgres": Price(3, 3, messages=1, copies=(3, 1, 1), beside=(5070, 1710))},
+        "spec, and is saved as LangGraph saves it: as input channel, as a write, as the channel that it becomes. Redis "
+        "is given the spec and the new checkpoint to claim from, besides what is Postgres'.",
+        {
+            "postgres": Price(3, {"claim": 1, "commit": 2}, messages=1, copies=(3, 1, 1), beside=(5070, 1710)),
+            "redis": Price(
+                1,
+                {"claim": 1},
+                {"open": 1, "finish": 2},
+                messages=1,
+                copies=(0, 1, 1),
+                beside=(205, 1350),
+                redis_copies=(5, 0, 0),
+                redis_beside=(8000, 52),
+            ),
+        },
     ),
     "lone node": Row(
         ("line", "line.b", 0),
         "Claim and commit. The spec is read once by each worker, with the input in it; so is the state.",
-        {"postgres": Price(2, 2, messages=1, copies=(0, 1, 2), beside=(2260, 2680))},
+        {
+            "postgres": Price(2, {"claim": 1, "commit": 1}, messages=1, copies=(0, 1, 2), beside=(2260, 2680)),
+            "redis": Price(
+                0, {}, {"claim": 1, "finish": 1}, messages=1, redis_copies=(0, 1, 2), redis_beside=(3720, 1940)
+            ),
+        },
     ),
     "last node": Row(
         ("line", "line.c", 0),
-        "Claim, commit that ends the run; its end is appended to the stream, and noted as told.",
-        {"postgres": Price(3, 3, commands=1, copies=(0, 0, 2), beside=(1880, 2830))},
+        "Claim, commit that ends the run; its end is appended to the stream, and noted as told. What Redis alone has "
+        "is asked for, brought to Postgres, and forgotten.",
+        {
+            "postgres": Price(
+                3, {"claim": 1, "commit": 1, "mark_announced": 1}, commands=1, copies=(0, 0, 2), beside=(1880, 2830)
+            ),
+            "redis": Price(
+                2,
+                ARRIVES,
+                ENDS,
+                commands=1,
+                copies=(3, 0, 0),
+                beside=(7320, 375),
+                redis_copies=(0, 3, 5),
+                redis_beside=(3280, 8430),
+            ),
+        },
     ),
     "node that fans out": Row(
         ("fan_out", "fan_out.start", 0),
         "As any first node; a message for each Send.",
-        {"postgres": Price(3, 3, messages=graphs.WIDTH, copies=(3, 1, 1), beside=(6850, 1720))},
+        {
+            "postgres": Price(
+                3, {"claim": 1, "commit": 2}, messages=graphs.WIDTH, copies=(3, 1, 1), beside=(6850, 1720)
+            ),
+            "redis": Price(
+                1,
+                {"claim": 1},
+                {"open": 1, "finish": 2},
+                messages=graphs.WIDTH,
+                copies=(0, 1, 1),
+                beside=(205, 1360),
+                redis_copies=(5, 0, 0),
+                redis_beside=(11270, 52),
+            ),
+        },
     ),
     "sibling": Row(
         ("fan_out", "fan_out.item", 0),
         "Claim and settle. It needs its packet alone, and a worker that is new to the run gets spec and state.",
-        {"postgres": Price(2, 2, copies=(0, 1, 2), beside=(570, 2940))},
+        {
+            "postgres": Price(2, {"claim": 1, "settle": 1}, copies=(0, 1, 2), beside=(570, 2940)),
+            "redis": Price(0, {}, {"claim": 1, "settle": 1}, redis_copies=(0, 1, 2), redis_beside=(1320, 2260)),
+        },
     ),
     "last sibling, advance": Row(
         ("fan_out", "fan_out.item", -1),
         "Claim, settle that elects it, what its siblings wrote, commit.",
-        {"postgres": Price(4, 4, messages=1, copies=(0, 0, 2), beside=(2770, 4250))},
+        {
+            "postgres": Price(
+                4,
+                {"claim": 1, "settle": 1, "load_step": 1, "commit": 1},
+                messages=1,
+                copies=(0, 0, 2),
+                beside=(2770, 4250),
+            ),
+            "redis": Price(
+                0,
+                {},
+                {"claim": 1, "settle": 1, "step": 1, "finish": 1},
+                messages=1,
+                redis_copies=(0, 0, 2),
+                redis_beside=(4880, 3170),
+            ),
+        },
+    ),
+    "node that gathers": Row(
+        ("fan_out", "fan_out.e", 0),
+        "As any last node, whatever its siblings were.",
+        {
+            "postgres": Price(
+                3, {"claim": 1, "commit": 1, "mark_announced": 1}, commands=1, copies=(0, 0, 2), beside=(1910, 2800)
+            ),
+            "redis": Price(
+                2,
+                ARRIVES,
+                ENDS,
+                commands=1,
+                copies=(3, 0, 0),
+                beside=(9920, 375),
+                redis_copies=(0, 3, 5),
+                redis_beside=(3330, 11370),
+            ),
+        },
     ),
 }
 
@@ -119,17 +194,6 @@ def _input(state_bytes: int) -> dict[str, Any]:
     return {"log": [], "ballast": graphs.ballast(state_bytes)}
 
 
-def priced(cost: Cost, *, like: Price) -> Price:
-    """What was counted; of bytes nothing is said here."""
-    return replace(
-        like,
-        round_trips=cost.postgres.round_trips,
-        statements=cost.postgres.said.total(),
-        commands=cost.streams.said.total(),
-        messages=cost.broker.said["LPUSH"],
-    )
-
-
 @pytest.fixture(scope="module")
 def runs(farm: CountedFarm) -> Runs:
     return Runs(farm)
@@ -152,33 +216,71 @@ def test_a_message_costs_what_is_stated_whatever_the_size_of_its_state(
 @pytest.mark.parametrize("name", PRICES)
 def test_a_large_state_travels_as_often_as_is_stated(runs: Runs, name: str) -> None:
     stated = runs.stated(name)
-    warm, cold = runs.cost(name, LARGE, "warm").postgres, runs.cost(name, LARGE, "cold").postgres
+    warm, cold = runs.cost(name, LARGE, "warm"), runs.cost(name, LARGE, "cold")
 
-    counted = tuple(size // LARGE for size in (warm.sent_bytes, warm.received_bytes, cold.received_bytes))
+    counted = copies(warm.postgres, cold.postgres), copies(warm.redis, cold.redis)
 
-    assert counted == stated.copies, (
+    assert counted == (stated.copies, stated.redis_copies), (
         f"{name}: {PRICES[name].why}\nof {LARGE} B of state {counted} copies were sent, received by the worker of the "
-        f"message before, and received by another; {stated.copies} are stated"
+        f"message before, and received by another: of Postgres, and of Redis; {stated.copies} and "
+        f"{stated.redis_copies} are stated"
     )
-    assert cold.sent_bytes // LARGE == stated.copies[0]
+    assert (cold.postgres.sent_bytes // LARGE, cold.redis.sent_bytes // LARGE) == (counted[0][0], counted[1][0])
+
+
+def copies(warm: Traffic, cold: Traffic) -> Copies:
+    return warm.sent_bytes // LARGE, warm.received_bytes // LARGE, cold.received_bytes // LARGE
 
 
 @pytest.mark.parametrize("name", PRICES)
 def test_what_is_told_beside_the_state_is_bounded(runs: Runs, name: str) -> None:
-    stated, cost = runs.stated(name), runs.cost(name, SMALL, "cold").postgres
-    sent, _, received = stated.copies
+    stated, cost = runs.stated(name), runs.cost(name, SMALL, "cold")
 
-    beside = (cost.sent_bytes - sent * SMALL, cost.received_bytes - received * SMALL)
+    for server, traffic, (sent, _, received), most in (
+        ("Postgres", cost.postgres, stated.copies, stated.beside),
+        ("Redis", cost.redis, stated.redis_copies, stated.redis_beside),
+    ):
+        check_beside(f"{name}: sent to {server}", traffic.sent_bytes - sent * SMALL, most[0])
+        check_beside(f"{name}: received from {server}", traffic.received_bytes - received * SMALL, most[1])
 
-    for counted, most, direction in zip(beside, stated.beside, ("sent to Postgres", "received from it"), strict=True):
-        assert counted <= most, f"{name}: {counted} B are {direction} beside the state, at most {most} are stated"
-        assert counted > most * 0.85, (
-            f"{name}: {counted} B are {direction}: less than is stated ({most}), write it down"
+
+def check_beside(what: str, counted: int, most: int) -> None:
+    assert counted <= most, f"{what}: {counted} B beside the state, at most {most} are stated"
+    assert counted > most * 0.85 or most == 0, f"{what}: {counted} B is less than is stated ({most}), write it down"
+
+
+#: How often a large state that an earlier run has left, which this one does not touch, travels to workers each of which
+#: is new to it: (to Postgres, from Postgres, to Redis, from Redis). A run begins in Redis with all of it.
+LEFT: Mapping[str, Mapping[str, tuple[int, int, int, int]]] = {
+    "line.start": {"postgres": (0, 1, 0, 0), "redis": (0, 1, 1, 0)},
+    "line.b": {"postgres": (0, 1, 0, 0), "redis": (0, 0, 0, 1)},
+    "line.c": {"postgres": (0, 1, 0, 0), "redis": (0, 0, 0, 1)},
+}
+
+
+def test_a_worker_that_is_new_to_a_run_is_given_its_state_once(farm: CountedFarm) -> None:
+    thread_id = ids.new_id()
+    farm.run("line", _input(LARGE), thread_id=thread_id)
+
+    with farm.forgetful():
+        run = farm.run("line", {"log": []}, thread_id=thread_id)
+
+    counted = {
+        name: tuple(
+            size // LARGE
+            for traffic in (cost.postgres, cost.redis)
+            for size in (traffic.sent_bytes, traffic.received_bytes)
         )
+        for name, cost in run.messages
+    }
+    assert counted == {name: stated[farm.tier] for name, stated in LEFT.items()}
 
 
 #: A run of three nodes by one message: its claim, a commit for its input and for each node, its end is told.
-GONE_AHEAD: Mapping[str, Price] = {"postgres": Price(6, 6, commands=1)}
+GONE_AHEAD: Mapping[str, Price] = {
+    "postgres": Price(6, {"claim": 1, "commit": 4, "mark_announced": 1}, commands=1),
+    "redis": Price(3, {"claim": 1, **ARRIVES}, {"open": 1, "finish": 4, "peek": 1, "trim": 1}, commands=1),
+}
 
 
 def test_a_run_that_is_gone_ahead_with_costs_a_commit_a_node_and_no_message(farm: CountedFarm) -> None:

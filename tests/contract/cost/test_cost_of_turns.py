@@ -5,7 +5,7 @@ of it in each step. A DeltaChannel is made whole again by reading, which is what
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from uuid import UUID
 
 import pytest
@@ -24,8 +24,11 @@ MESSAGE = 100
 class Turn:
     """A message comes in, one node answers.
 
-    sent, received   how many times as much goes to Postgres, and comes from it, as the history is long
-    log_bytes        in Postgres' write-ahead log at a short history, at most
+    round_trips, statements        to Postgres and in it
+    scripts                        {script: how often} to the Redis that moves runs
+    sent, received                 how many times as much goes to Postgres, and comes from it, as the history is long
+    redis_sent, redis_received     the same of the Redis that moves runs
+    log_bytes                      in Postgres' write-ahead log at a short history, at most
     """
 
     round_trips: int
@@ -33,13 +36,44 @@ class Turn:
     sent: int
     received: int
     log_bytes: int
+    scripts: Mapping[str, int] = field(default_factory=dict)
+    redis_sent: int = 0
+    redis_received: int = 0
 
 
 TURNS: Mapping[str, Mapping[str, Turn]] = {
     # Admission, claim, two commits, the end is told. Read once.
-    "chat": {"postgres": Turn(5, 5, sent=0, received=1, log_bytes=15_000)},
+    "chat": {
+        "postgres": Turn(5, 5, sent=0, received=1, log_bytes=15_000),
+        # Admission, claim, what Redis has is brought, the end is told. Read by the claim, and given to Redis, where the
+        # run begins.
+        "redis": Turn(
+            4,
+            4,
+            sent=0,
+            received=1,
+            log_bytes=15_000,
+            scripts={"open": 1, "finish": 2, "peek": 1, "trim": 1},
+            redis_sent=1,
+            redis_received=0,
+        ),
+    },
     # One more transaction, to read the writes of a line of checkpoints (BEGIN, three SELECTs, COMMIT).
-    "delta_chat": {"postgres": Turn(10, 10, sent=0, received=1, log_bytes=12_000)},
+    "delta_chat": {
+        "postgres": Turn(10, 10, sent=0, received=1, log_bytes=12_000),
+        # Before it, Redis is asked for what Postgres lacks, which is nothing at a start. What the end brings is no
+        # history.
+        "redis": Turn(
+            9,
+            9,
+            sent=0,
+            received=1,
+            log_bytes=13_500,
+            scripts={"open": 1, "finish": 2, "peek": 1 + 1, "trim": 1},
+            redis_sent=0,
+            redis_received=0,
+        ),
+    },
 }
 
 
@@ -94,25 +128,35 @@ def test_a_turn_costs_as_many_round_trips_whatever_the_history(chats: Chats, gra
     stated = TURNS[graph_id][chats.farm.tier]
     whole = chats.get(graph_id, history).turn.whole
 
-    counted = replace(stated, round_trips=whole.postgres.round_trips, statements=whole.postgres.said.total())
+    counted = replace(
+        stated,
+        round_trips=whole.postgres.round_trips,
+        statements=whole.postgres.said.total(),
+        scripts=dict(whole.redis.said),
+    )
 
     assert counted == stated, f"a turn at message {history}\nstated  {stated}\ncounted {counted}\n{whole}"
     assert (whole.streams.said.total(), whole.broker.said.total()) == (1, 1), whole
+    assert whole.redis.round_trips == whole.redis.said.total(), whole
 
 
 @pytest.mark.parametrize("graph_id", TURNS)
 def test_the_history_travels_as_often_as_is_stated(chats: Chats, graph_id: str) -> None:
     stated = TURNS[graph_id][chats.farm.tier]
-    short, long = (chats.get(graph_id, history).turn.whole.postgres for history in (SHORT, LONG))
+    short, long = (chats.get(graph_id, history).turn.whole for history in (SHORT, LONG))
+    more = long - short
     # What a history's length makes of one message: the text is a third, the rest is names of fields.
     size = _serialised(chats, graph_id)
 
-    sent = (long.sent_bytes - short.sent_bytes) / size
-    received = (long.received_bytes - short.received_bytes) / size
-
-    assert (round(sent), round(received)) == (stated.sent, stated.received), (
-        f"{graph_id}: of {size} B of history {sent:.2f} times as much is sent, {received:.2f} times as much received"
+    counted = replace(
+        stated,
+        sent=round(more.postgres.sent_bytes / size),
+        received=round(more.postgres.received_bytes / size),
+        redis_sent=round(more.redis.sent_bytes / size),
+        redis_received=round(more.redis.received_bytes / size),
     )
+
+    assert counted == stated, f"{graph_id}: of {size} B of history\nstated  {stated}\ncounted {counted}\n{more}"
 
 
 def _serialised(chats: Chats, graph_id: str) -> int:
@@ -137,7 +181,10 @@ def test_a_turn_writes_as_much_after_a_long_history_as_after_a_short_one(chats: 
 
 
 #: What a run writes, from its admission to its end, at most, with 1 kB of state.
-RUNS: Mapping[str, Mapping[str, int]] = {"line": {"postgres": 25_000}, "fan_out": {"postgres": 33_000}}
+RUNS: Mapping[str, Mapping[str, int]] = {
+    "line": {"postgres": 25_000, "redis": 24_000},
+    "fan_out": {"postgres": 33_000, "redis": 29_000},
+}
 
 
 @pytest.mark.parametrize("graph_id", RUNS)

@@ -1,6 +1,6 @@
 """What siblings cost that are taken one after the other: one call each, and hardly a message."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
 import pytest
@@ -8,6 +8,7 @@ import pytest
 from agentfarm.flow.wave import Waves
 from tests.contract.cost import graphs
 from tests.contract.cost.farm import CountedFarm
+from tests.contract.cost.prices import Price, priced
 
 
 class AllShort(Waves):
@@ -23,12 +24,19 @@ class AllShort(Waves):
 @pytest.fixture
 def one_worker(farm: CountedFarm) -> Iterator[CountedFarm]:
     """No other is sent for."""
-    if farm.tier != "postgres":
-        pytest.skip("its siblings are each sent for")
     before = farm.farm
     farm.farm = replace(before, waves=AllShort(0))
     yield farm
     farm.farm = before
+
+
+#: The start, the node that fans out, each sibling; what they wrote is loaded, and the step advanced.
+WAVES: Mapping[str, Price] = {
+    "postgres": Price(
+        1 + 1 + 1 + graphs.WIDTH + 2, {"claim": 1, "commit": 3, "settle": graphs.WIDTH, "load_step": 1}, messages=1
+    ),
+    "redis": Price(1, {"claim": 1}, {"open": 1, "finish": 3, "settle": graphs.WIDTH, "step": 1}, messages=1),
+}
 
 
 def test_a_wave_costs_one_call_a_sibling_and_no_message(one_worker: CountedFarm) -> None:
@@ -37,9 +45,7 @@ def test_a_wave_costs_one_call_a_sibling_and_no_message(one_worker: CountedFarm)
 
     told = one_worker.run("fan_out", given)
 
-    # The start, the node that fans out, each sibling; what they wrote is loaded, and the step advanced.
     [(first, whole), *after] = told.messages
     assert first == "fan_out.start"
-    assert whole.postgres.round_trips == 1 + 1 + 1 + graphs.WIDTH + 2
-    assert whole.broker.said["LPUSH"] == 1
+    assert priced(whole, like=WAVES[one_worker.tier]) == WAVES[one_worker.tier], whole
     assert [name for name, _ in after] == ["fan_out.e"]
