@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 
+from agentfarm.flow import ahead
 from agentfarm.flow.wave import Waves
 from tests.contract.cost import graphs
 from tests.contract.cost.farm import CountedFarm
@@ -22,8 +23,9 @@ class AllShort(Waves):
 
 
 @pytest.fixture
-def one_worker(farm: CountedFarm) -> Iterator[CountedFarm]:
-    """No other is sent for."""
+def one_worker(farm: CountedFarm, monkeypatch: pytest.MonkeyPatch) -> Iterator[CountedFarm]:
+    """No other is sent for, however long it takes."""
+    monkeypatch.setattr(ahead, "WAVE_SECONDS", float("inf"))
     before = farm.farm
     farm.farm = replace(before, waves=AllShort(0))
     yield farm
