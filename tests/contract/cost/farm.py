@@ -158,6 +158,12 @@ class CountedFarm:
             messages.append((message.shadow, self.now() - before))
         return messages
 
+    def write_behind(self) -> Cost:
+        """One interval of what brings to Postgres what Redis alone has, at the end of which all has arrived."""
+        before = self.now()
+        assert self._redis_claims.behind._round(), "somebody did not answer"
+        return self.now() - before
+
     def now(self) -> Cost:
         return Cost(self.postgres.traffic(), self.redis.traffic(), self.streams.traffic(), self.broker.traffic())
 
