@@ -70,18 +70,17 @@ class WriteBehind:
 
     # ----------------------------------------------------------------------- one thread
 
-    def complete(self, place: Place) -> Committed:
+    def complete(self, place: Place, waiting: Waiting | None = None) -> Committed:
         """Hand in all that Postgres lacks of a run, now.
 
-        raises  StoreUnavailable: it may have been applied; RedisTierUnavailable
+        waiting  what Redis was just found to have of it
+        raises   StoreUnavailable: it may have been applied; RedisTierUnavailable
         """
         done = Committed()
-        while (waiting := self.scripts.peek(place.key)) is not None and waiting.entries:
-            if waiting.epoch != place.epoch:
-                break
+        waiting = waiting or self.scripts.peek(place.key)
+        while waiting is not None and waiting.entries and waiting.epoch == place.epoch:
             done, is_last = self._hand_in(place, waiting)
-            if is_last:
-                break
+            waiting = None if is_last else self.scripts.peek(place.key)
         return done
 
     def bring(self, tenant_id: UUID, home: str, thread_id: UUID, *, is_last: bool = False) -> None:
@@ -97,7 +96,7 @@ class WriteBehind:
             waiting = self.scripts.peek(thread_key(tenant_id, thread_id))
             if waiting is not None and waiting.entries:
                 place = Place(tenant_id, home, thread_id, waiting.run_id, waiting.epoch)
-                self._tell(self.complete(place))
+                self._tell(self.complete(place, waiting))
         except (RedisTierUnavailable, StoreUnavailable) as error:
             self._brings_again_at = time.monotonic() + SILENT_SECONDS  # or each reader would wait as long
             logger.warning("threads are read as Postgres has them", extra={"code": error.code})

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from agentfarm import ids
+from agentfarm.flow import read
 from tests.contract.cost import graphs
 from tests.contract.cost.farm import Cost, CountedFarm
 from tests.tap import Traffic
@@ -86,6 +87,20 @@ def test_a_run_that_has_ended_meanwhile_costs_an_interval_nothing(farm: CountedF
     farm.execute()
 
     assert farm.write_behind() == NOTHING
+
+
+def test_who_reads_a_thread_has_it_brought_by_one_call(farm: CountedFarm) -> None:
+    begin_runs(farm, 1)
+    thread_id = farm.collecting.messages[0].thread_id
+    assert thread_id is not None
+    before = farm.now()
+
+    state = read.get_state(farm.farm, farm.tenant, thread_id)
+
+    cost = farm.now() - before
+    assert state["next"] == ["b"]
+    assert cost.postgres.said["apply_entries"] == 1
+    assert cost.redis.said == {"peek": 1, "trim": 1}
 
 
 def test_what_was_brought_is_not_brought_again(farm: CountedFarm) -> None:
