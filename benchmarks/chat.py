@@ -1,7 +1,7 @@
 """10: a turn of a chat at message 10,000 ÷ at message 10, in time and in bytes written; beside it, stock's.
 
-Messages as one value (add_messages) are saved whole by each step that adds to them, by stock too. A DeltaChannel saves
-what is added, and now and then all of it.
+Messages as one value (add_messages) are saved whole by each of stock's steps that adds to them, by the farm as what is
+added. A DeltaChannel saves what is added, and now and then all of it.
 """
 
 import time
@@ -18,6 +18,7 @@ from benchmarks.stock import StockRunner
 
 STOCK = "stock in process"
 FARM = "farm, runs.stream"
+REDIS = "farm, Redis"
 SHORT = 10
 
 #: {graph: what holds its messages}
@@ -47,7 +48,11 @@ def measure_chat(
     """A table a kind of channel. history: messages of the long thread."""
     for graph_id, what in KINDS.items():
         print(f" {what} …", flush=True)
-        sides = [_stock_side(stock, graph_id, history), _farm_side(driver, client, graph_id, history)]
+        sides = [
+            _stock_side(stock, graph_id, history),
+            _farm_side(FARM, driver, client, graph_id, history),
+            _farm_side(REDIS, driver, client, graph_id, history, persistence="redis"),
+        ]
         cells = [Cell(side.name, lambda side=side: _turns(driver, side, history, runs)) for side in sides]
         for side in sides:
             for thread_id in list(side.threads.values()) * WARM_UP:
@@ -68,17 +73,28 @@ def _stock_side(stock: StockRunner, graph_id: str, history: int) -> Side:
     return Side(STOCK, threads, lambda thread_id: stock.run(graph_id, TURN, thread_id=thread_id))
 
 
-def _farm_side(driver: Driver, client: SyncLangGraphClient, graph_id: str, history: int) -> Side:
+def _farm_side(
+    name: str, driver: Driver, client: SyncLangGraphClient, graph_id: str, history: int, **asked: Any
+) -> Side:
+    """asked: how its runs are to be executed."""
     threads = {length: uuid.uuid4() for length in (SHORT, history)}
     for length, thread_id in threads.items():
         driver.run(graph_id, said(length), thread_id=thread_id)
 
     def turn(thread_id: str) -> None:
-        parts = list(client.runs.stream(thread_id, graph_id, input=TURN, stream_mode="updates", durability="sync"))
+        stream = client.runs.stream(
+            thread_id,
+            graph_id,
+            input=TURN,
+            stream_mode="updates",
+            durability="sync",
+            config={"agentfarm": asked},  # type: ignore[typeddict-unknown-key]  # a key of ours
+        )
+        parts = list(stream)
         if [part.event for part in parts[-2:]] != ["updates", "end"]:
             raise RuntimeError(f"a turn of {graph_id} was not answered")
 
-    return Side(FARM, {length: str(thread_id) for length, thread_id in threads.items()}, turn)
+    return Side(name, {length: str(thread_id) for length, thread_id in threads.items()}, turn)
 
 
 def said(length: int) -> dict[str, Any]:

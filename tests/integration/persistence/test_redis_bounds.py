@@ -241,7 +241,7 @@ def test_what_postgres_refuses_is_no_readers_error(
 ) -> None:
     one = begun(home, hand, acme)
 
-    def refused(place: object) -> NoReturn:
+    def refused(*_: object) -> NoReturn:
         raise CheckpointOutOfOrder
 
     monkeypatch.setattr(hand.behind, "complete", refused)
