@@ -157,6 +157,25 @@ class RunRow:
 
 
 @dataclass(frozen=True, slots=True)
+class RunEnd:
+    """How a run ended, for who waited for it.
+
+    is_over  False: it is under way, and nothing but its graph is told here
+    error    {error, message}, of one that failed
+    head     the thread's head when it ended; None: it ended before the thread's first checkpoint
+    state    what is stored at that checkpoint, for who reads it (Threads.saver); None: it is not there any more
+    """
+
+    run_id: UUID
+    thread_id: UUID
+    graph_id: str
+    is_over: bool
+    error: Mapping[str, Any] | None = None
+    head: UUID | None = None
+    state: Any = field(default=None, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
 class ExecutionRow:
     """A node execution as operators see it: ids, times and names, no state.
 

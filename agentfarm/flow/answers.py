@@ -17,8 +17,8 @@ from agentfarm.errors import NotFound
 from agentfarm.flow.farm import Farm
 from agentfarm.flow.graph_use import use_graph
 from agentfarm.flow.read import get_state
-from agentfarm.flow.snapshots import access_to, bound_to, config_of, empty_state, render_state, snapshot_of
-from agentfarm.records import RunRow, ThreadRow
+from agentfarm.flow.snapshots import access_to, bound_to, config_of, render_state, snapshot_of
+from agentfarm.records import RunEnd
 from agentfarm.tenancy import Tenant
 
 
@@ -30,27 +30,24 @@ def read_answer(farm: Farm, tenant: Tenant, thread_id: UUID, run_id: UUID, *, la
                  (UntrackedValue) is read there
     raises       NotFound (thread, run, or the checkpoint at which it ended), GraphNotFound
     """
-    run, thread = farm.runs.get_with_thread(tenant, thread_id, run_id)
+    run = farm.runs.read_end(tenant, thread_id, run_id)
     if run.error is not None:
         return {"__error__": {key: run.error.get(key) for key in ("error", "message")}}
-    state = _state_at_end(farm, tenant, run, thread, last_values)
+    if run.is_over and run.head is None:  # cancelled before the thread's first checkpoint
+        return {}
+    state = _state_at_end(farm, tenant, run, last_values) if run.is_over else get_state(farm, tenant, thread_id)
     if not state["interrupts"]:
         return state["values"]
     values = state["values"] if isinstance(state["values"], dict) else {}
     return {**values, "__interrupt__": state["interrupts"]}
 
 
-def _state_at_end(
-    farm: Farm, tenant: Tenant, run: RunRow, thread: ThreadRow, last_values: bytes | None
-) -> dict[str, Any]:
-    if run.finished_at is None:
-        return get_state(farm, tenant, run.thread_id)
-    if run.ended_head is None:  # cancelled before the thread's first checkpoint
-        return empty_state(thread)
-    ended_head = run.ended_head
+def _state_at_end(farm: Farm, tenant: Tenant, run: RunEnd, last_values: bytes | None) -> dict[str, Any]:
+    assert run.head is not None  # the caller has looked
+    ended_head = run.head
 
     def look(loaded: LoadedGraph) -> StateSnapshot:
-        bound = bound_to(farm, tenant, loaded, ended=run.run_id)
+        bound = bound_to(farm, tenant, loaded, ended=run)
         assert isinstance(bound.checkpointer, BaseCheckpointSaver)  # `_bound` has put it there
         saver, config = _SaverAt(bound.checkpointer, ended_head), config_of(run.thread_id, None)
         snapshot = snapshot_of(bound.copy(update={"checkpointer": saver}), config)
@@ -60,7 +57,7 @@ def _state_at_end(
         untracked = names_of_untracked(bound.channels) if last_values else ()
         return snapshot._replace(values=_with_untracked(snapshot.values, untracked, last_values or b""))
 
-    snapshot = use_graph(farm, run.graph_id, access_to(farm, tenant, thread, "threads.read", run), look)
+    snapshot = use_graph(farm, run.graph_id, access_to(farm, tenant, run, "threads.read"), look)
     if snapshot.metadata is None:
         raise NotFound(what="Checkpoint")
     return render_state(snapshot)

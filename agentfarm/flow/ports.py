@@ -31,6 +31,7 @@ from agentfarm.records import (
     NewRun,
     OtherBuild,
     Refused,
+    RunEnd,
     RunRow,
     RunStatus,
     Sweep,
@@ -92,7 +93,9 @@ class Runs(Protocol):
         """Of a build under which this tenant has had a run; None where it is not known any more."""
 
     def get(self, tenant: Tenant, thread_id: UUID, run_id: UUID, *, with_spec: bool = False) -> RunRow: ...
-    def get_with_thread(self, tenant: Tenant, thread_id: UUID, run_id: UUID) -> tuple[RunRow, ThreadRow]: ...
+    def read_end(self, tenant: Tenant, thread_id: UUID, run_id: UUID) -> RunEnd:
+        """How it ended, with the state there. Raises NotFound, as `get`."""
+
     def find(self, tenant: Tenant, run_id: UUID) -> RunRow | None: ...
     def list(
         self, tenant: Tenant, thread_id: UUID, *, limit: int, offset: int, status: RunStatus | None
@@ -180,13 +183,13 @@ class Threads(Protocol):
         *,
         guard_idle: bool = False,
         made: Pregel[Any, Any, Any, Any] | None = None,
-        ended: UUID | None = None,
+        ended: RunEnd | None = None,
     ) -> BaseCheckpointSaver[str]:
         """LangGraph's saver for this tenant, outside of any execution: state, history, update_state.
 
         made        the graph, where a factory made it for this request: whose classes the values are of
         guard_idle  a put raises ThreadBusy when a run of the thread is not over, in the same transaction
-        ended       a run that is over: a checkpoint is read with the writes that it had when that run ended
+        ended       a run that is over: where it ended, the checkpoint is answered with the writes that it had then
         """
 
 

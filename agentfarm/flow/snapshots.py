@@ -21,21 +21,26 @@ from agentfarm.engine.graphs import LoadedGraph
 from agentfarm.errors import AgentFarmError
 from agentfarm.flow.farm import Farm
 from agentfarm.flow.graph_use import looking
-from agentfarm.records import RunRow, ThreadRow
+from agentfarm.records import RunEnd, ThreadRow
 from agentfarm.tenancy import Tenant
 
 logger = logging.getLogger(__name__)
 
 
-def access_to(
-    farm: Farm, tenant: Tenant, row: ThreadRow, purpose: Purpose, run: RunRow | None = None
-) -> Callable[[], Access]:
-    """What a factory is told, if one makes the thread's graph: the config of this run, or else of the newest."""
+def access_to(farm: Farm, tenant: Tenant, row: ThreadRow | RunEnd, purpose: Purpose) -> Callable[[], Access]:
+    """What a factory is told, if one makes the graph: the config of this run, or else of the thread's newest."""
+
+    def newest_run() -> UUID | None:
+        return next((run.run_id for run in farm.runs.list(tenant, row.thread_id, limit=1, offset=0, status=None)), None)
 
     def access() -> Access:
         assert row.graph_id is not None  # callers have looked
-        newest = run or next(iter(farm.runs.list(tenant, row.thread_id, limit=1, offset=0, status=None)), None)
-        found = newest and farm.runs.get(tenant, row.thread_id, newest.run_id, with_spec=True)
+        runs = (
+            farm.runs.list(tenant, row.thread_id, limit=1, offset=0, status=None)
+            if isinstance(row, ThreadRow)
+            else [row]
+        )
+        found = farm.runs.get(tenant, row.thread_id, runs[0].run_id, with_spec=True) if runs else None
         config = found.spec.config if found and found.spec else None
         store = farm.stores.of(tenant)
         return looking(purpose, tenant.id, row.graph_id, config, store=store, thread_id=str(row.thread_id))
@@ -44,7 +49,7 @@ def access_to(
 
 
 def bound_to(
-    farm: Farm, tenant: Tenant, loaded: LoadedGraph, *, to_change: bool = False, ended: UUID | None = None
+    farm: Farm, tenant: Tenant, loaded: LoadedGraph, *, to_change: bool = False, ended: RunEnd | None = None
 ) -> Pregel[Any, Any, Any, Any]:
     """The graph over the tenant's saver and store, to be read by alone where nothing is to be changed.
 

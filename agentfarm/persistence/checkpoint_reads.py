@@ -13,7 +13,7 @@ from uuid import UUID
 from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.base import CheckpointTuple, DeltaChannelHistory, PendingWrite
 from langgraph.checkpoint.serde.base import SerializerProtocol
-from sqlalchemy import ColumnElement, Connection, Row, Select, case, literal, or_, select, tuple_
+from sqlalchemy import ColumnElement, Connection, Row, Select, literal, select, tuple_
 
 from agentfarm.ids import parse_uuid
 from agentfarm.persistence.bodies import (
@@ -26,7 +26,7 @@ from agentfarm.persistence.bodies import (
     open_body,
 )
 from agentfarm.persistence.pieces import join, keys_of
-from agentfarm.persistence.tables import checkpoint, checkpoint_blob, checkpoint_write, run, thread_head
+from agentfarm.persistence.tables import checkpoint, checkpoint_blob, checkpoint_write, thread_head
 
 #: Ancestors a round trip when a delta channel is put together. Snapshots are this far apart at most in most graphs.
 DELTA_PAGE = 64
@@ -86,18 +86,22 @@ class Found:
     blobs: Mapping[str, bytes] = field(default_factory=dict)
     writes: Sequence[WriteRow] = ()
 
+    @classmethod
+    def of(cls, place: Place, stored: Head, writes: Sequence[WriteRow]) -> Self:
+        """What a hot call brought."""
+        opened = open_body(stored.body)
+        parent_id = UUID(opened["u"]) if opened["u"] else None
+        return cls(place, parent_id, stored.body, opened, blobs=stored.blobs, writes=writes)
+
     def to_tuple(self, serde: SerializerProtocol) -> CheckpointTuple:
         head = Head(self.body, self.blobs)
         return decode_checkpoint(serde, str(self.place.thread_id), self.place.ns, head, self.writes)
 
 
-def find(connection: Connection, tenant_id: UUID, place: Place, *, ended: UUID | None = None) -> Found | None:
-    """One checkpoint with its blobs and writes: three statements, each by primary key.
-
-    ended  a run that is over: with the writes that were there when it ended (`_body_at_end`)
-    """
+def find(connection: Connection, tenant_id: UUID, place: Place) -> Found | None:
+    """One checkpoint with its blobs and writes: three statements, each by primary key."""
     row = connection.execute(_select_one(tenant_id, place)).one_or_none()
-    return None if row is None else _fill(connection, tenant_id, [_found(row)], ended=ended)[0]
+    return None if row is None else _fill(connection, tenant_id, [_found(row)])[0]
 
 
 def _select_one(tenant_id: UUID, place: Place) -> Select[Any]:
@@ -133,13 +137,11 @@ def _found(row: Row[Any]) -> Found:
 # --------------------------------------------------------------------------- blobs and writes
 
 
-def _fill(
-    connection: Connection, tenant_id: UUID, found: Sequence[Found], *, ended: UUID | None = None
-) -> Sequence[Found]:
+def _fill(connection: Connection, tenant_id: UUID, found: Sequence[Found]) -> Sequence[Found]:
     """Give each its blobs and writes: two statements for all of them."""
     keys = {(one.place.thread_id, one.place.ns, key) for one in found for key in blob_keys(one.opened)}
     blobs = _read_blobs(connection, tenant_id, keys)
-    writes = _read_writes(connection, tenant_id, [one.place for one in found], ended=ended)
+    writes = _read_writes(connection, tenant_id, [one.place for one in found])
     for one in found:
         of = one.place
         one.blobs = {key: blobs[of.thread_id, of.ns, key] for key in blob_keys(one.opened)}
@@ -162,34 +164,17 @@ def _read_blobs(
     return blobs
 
 
-def _read_writes(
-    connection: Connection, tenant_id: UUID, places: Sequence[Place], *, ended: UUID | None = None
-) -> Mapping[Place, list[WriteRow]]:
+def _read_writes(connection: Connection, tenant_id: UUID, places: Sequence[Place]) -> Mapping[Place, list[WriteRow]]:
     groups: dict[tuple[UUID, str], list[UUID | None]] = defaultdict(list)
     for place in places:
         groups[place.thread_id, place.ns].append(place.checkpoint_id)
     c, writes = checkpoint_write.c, defaultdict[Place, list[WriteRow]](list)
-    body: ColumnElement[Any] = c.body if ended is None else _body_at_end(tenant_id, ended)
-    columns = (c.checkpoint_id, c.execution_id, c.task_id, c.idx, c.task_path, body)
+    columns = (c.checkpoint_id, c.execution_id, c.task_id, c.idx, c.task_path, c.body)
     for (thread_id, ns), wanted in groups.items():
         mine = (c.tenant_id == tenant_id, c.thread_id == thread_id, c.ns == ns, c.checkpoint_id.in_(wanted))
         for checkpoint_id, *row in connection.execute(select(*columns).where(*mine)):
-            if row[-1] is not None:
-                writes[Place(thread_id, ns, checkpoint_id)].append(WriteRow(*row))
+            writes[Place(thread_id, ns, checkpoint_id)].append(WriteRow(*row))
     return writes
-
-
-def _body_at_end(tenant_id: UUID, ended: UUID) -> ColumnElement[Any]:
-    """A write's body as it was when a run ended: what a later run wrote over, where one did, and NULL where it was not
-    there yet. A run that goes on from a question keeps its answer, and what nodes then do, at the same checkpoint.
-
-    Of a write that two later runs wrote over, the first of them is what is left.
-    """
-    c, r = checkpoint_write.c, run.c
-    end = select(r.finished_at).where(r.tenant_id == tenant_id, r.run_id == ended).scalar_subquery()
-    later = select(r.run_id).where(r.tenant_id == tenant_id, r.thread_id == c.thread_id)
-    later = later.where(or_(r.finished_at.is_(None), r.finished_at > end)).correlate(checkpoint_write)
-    return case((c.run_id.in_(later), c.replaced_body), else_=c.body)
 
 
 # --------------------------------------------------------------------------- listing

@@ -25,7 +25,7 @@ from agentfarm.ids import ZERO
 from agentfarm.persistence import checkpoint_reads, checkpoint_upkeep, checkpoint_writes
 from agentfarm.persistence.blocking_saver import BlockingSaver
 from agentfarm.persistence.bodies import encode_writes
-from agentfarm.persistence.checkpoint_reads import Place
+from agentfarm.persistence.checkpoint_reads import Found, Place
 from agentfarm.persistence.database import Database
 
 T = TypeVar("T")
@@ -36,7 +36,7 @@ PAGE = 20
 
 class TenantSaver(BlockingSaver):
     """guard_idle  writing raises ThreadBusy when a run of the thread is not over, in the same transaction
-    ended       a run that is over: `get_tuple` answers with the writes that were there when it ended
+    known       a checkpoint that was read with its run's end: `get_tuple` answers with that, as it was then
     before_read is told which thread will be read
     """
 
@@ -47,7 +47,7 @@ class TenantSaver(BlockingSaver):
         serde: SerializerProtocol,
         *,
         guard_idle: bool = False,
-        ended: UUID | None = None,
+        known: Found | None = None,
         before_read: Callable[[UUID], None] | None = None,
     ) -> None:
         super().__init__(serde=serde)
@@ -55,7 +55,7 @@ class TenantSaver(BlockingSaver):
         self.database = database
         self.tenant_id = tenant_id
         self.guard_idle = guard_idle
-        self.ended = ended
+        self.known = known
         self._seen_head: tuple[UUID, UUID | None] | None = None  # (thread, head): what a put moves the head from
 
     def _read(self, work: Callable[[Connection], T]) -> T:
@@ -75,10 +75,10 @@ class TenantSaver(BlockingSaver):
         raises  InvalidId (of thread or checkpoint), StoreUnavailable
         """
         place = Place.of(config)
+        if self.known is not None and place == self.known.place:
+            return self.known.to_tuple(self.serde)
         self._before_read(place.thread_id)
-        found = self._read(
-            lambda connection: checkpoint_reads.find(connection, self.tenant_id, place, ended=self.ended)
-        )
+        found = self._read(lambda connection: checkpoint_reads.find(connection, self.tenant_id, place))
         if found is None:
             return None
         if place.ns == "":

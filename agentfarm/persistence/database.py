@@ -278,6 +278,7 @@ _FUNCTIONS: Final[Mapping[str, frozenset[str]]] = {
             "claim",
             "commit",
             "settle",
+            "read_end",
             "admit",
             "admit_alone",
             "end_run",

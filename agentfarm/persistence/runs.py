@@ -21,6 +21,7 @@ from agentfarm.persistence.database import Databases
 from agentfarm.persistence.once import gone, leave_name, take_name
 from agentfarm.persistence.redis_tier.write_behind import WriteBehind
 from agentfarm.persistence.retrials import plan_retrial
+from agentfarm.persistence.run_ends import read_end
 from agentfarm.persistence.serde import FaithfulSerializer
 from agentfarm.persistence.specs import dump_spec, load_spec
 from agentfarm.persistence.tables import (
@@ -33,8 +34,8 @@ from agentfarm.persistence.tables import (
     thread,
     worker,
 )
-from agentfarm.persistence.threads import forget_thread, get_thread, keep_if_new, lock_thread
-from agentfarm.records import Admitted, Ended, ExecutionRow, NewRun, OtherBuild, RunRow, RunStatus, ThreadRow, ThreadTtl
+from agentfarm.persistence.threads import forget_thread, keep_if_new, lock_thread
+from agentfarm.records import Admitted, Ended, ExecutionRow, NewRun, OtherBuild, RunEnd, RunRow, RunStatus, ThreadTtl
 from agentfarm.tenancy import Tenant
 
 #: The largest page of a list of runs.
@@ -198,13 +199,9 @@ class PostgresRuns:
             raise NotFound(what="Run")
         return _row(row, load_spec(row.spec, self.serde_for(row.graph_id)) if with_spec else None)
 
-    def get_with_thread(self, tenant: Tenant, thread_id: UUID, run_id: UUID) -> tuple[RunRow, ThreadRow]:
-        """In one transaction. Raises NotFound, as `get`."""
-        with self.databases.transaction(tenant) as connection:
-            row = connection.execute(_select_run(tenant, thread_id, run_id)).one_or_none()
-            if row is None:
-                raise NotFound(what="Run")
-            return _row(row), get_thread(connection, tenant, thread_id)
+    def read_end(self, tenant: Tenant, thread_id: UUID, run_id: UUID) -> RunEnd:
+        """In one round trip. Raises NotFound, as `get`."""
+        return read_end(self.databases.of(tenant), tenant.id, thread_id, run_id)
 
     def find(self, tenant: Tenant, run_id: UUID) -> RunRow | None:
         with self.databases.transaction(tenant) as connection:

@@ -39,7 +39,7 @@ from agentfarm.persistence.jsonb import check_jsonb
 from agentfarm.persistence.redis_tier.write_behind import WriteBehind
 from agentfarm.persistence.serde import FaithfulSerializer, serde_of
 from agentfarm.persistence.tables import run, thread, thread_head
-from agentfarm.records import Ended, History, ThreadQuery, ThreadRow, ThreadTtl
+from agentfarm.records import Ended, History, RunEnd, ThreadQuery, ThreadRow, ThreadTtl
 from agentfarm.tenancy import Tenant
 
 #: What count() counts to. A client that pages through more than this does not read the number.
@@ -233,13 +233,13 @@ class PostgresThreads:
         *,
         guard_idle: bool = False,
         made: Any = None,
-        ended: UUID | None = None,
+        ended: RunEnd | None = None,
     ) -> TenantSaver:
         """LangGraph's saver for this tenant, outside of any execution. Not to be shared: it remembers the head it read.
 
         made        the graph, where a factory made it for this request: whose classes the values are of
         guard_idle  a put raises ThreadBusy when a run of the thread is not over, in the same transaction
-        ended       a run that is over: a checkpoint is read with the writes that it had when that run ended
+        ended       a run that is over: where it ended, the checkpoint is answered with the writes that it had then
         """
         serde = self.serde_for(graph_id)
         if made is not None:
@@ -249,7 +249,7 @@ class PostgresThreads:
             tenant.id,
             serde,
             guard_idle=guard_idle,
-            ended=ended,
+            known=ended.state if ended is not None else None,
             before_read=self._bringing(tenant) if ended is None else None,
         )
 

@@ -11,7 +11,7 @@ DO $$
 DECLARE v_function regprocedure;
 BEGIN
   FOR v_function IN SELECT p.oid::regprocedure FROM pg_proc p WHERE p.pronamespace = 'farm'::regnamespace AND p.proname = ANY (ARRAY[
-      'is_lost', 'how_lost', 'losses', 'deaths', 'is_spent', 'is_advance_spent', 'note_loss', 'loss_story', 'times', 'read_checkpoint', 'claim', 'load_step', 'claim_advance', 'save_own', 'save_writes', 'keep_writes', 'save_checkpoints', 'end_run',
+      'is_lost', 'how_lost', 'losses', 'deaths', 'is_spent', 'is_advance_spent', 'note_loss', 'loss_story', 'times', 'read_checkpoint', 'claim', 'load_step', 'claim_advance', 'read_end', 'save_own', 'save_writes', 'keep_writes', 'save_checkpoints', 'end_run',
       'commit', 'settle', 'rest_of_wave', 'retry_later', 'give_back', 'leased_to', 'hold', 'put_checkpoint', 'put_writes', 'open_at_head', 'bury', 'start_waiting', 'note_warnings', 'mark_announced',
       'register', 'beat', 'leave']) LOOP
     EXECUTE format('DROP ROUTINE %s', v_function);
@@ -220,6 +220,34 @@ BEGIN
   SELECT l.body, l.blobs, l.w_owner, l.w_task, l.w_idx, l.w_path, l.w_body, l.settled
     INTO body, blobs, w_owner, w_task, w_idx, w_path, w_body, settled
     FROM farm.load_step(p_tenant, p_run, claim_advance.thread, p_ckpt, p_have) l;
+END $$;
+
+-- ------------------------------------------------------------------------------------------------ what who waited is answered with
+
+-- How a run ended, and the checkpoint at which it did, with the writes that were there then: what a later run wrote over as it was, and
+-- nothing of what it added. (A run that goes on from a question keeps its answer, and what nodes then do, at the same checkpoint. Of a
+-- write that two later runs wrote over, the first of them is what is left.) graph NULL: there is no such run on this thread.
+CREATE FUNCTION farm.read_end(
+  p_tenant uuid, p_thread uuid, p_run uuid,
+  OUT graph text, OUT is_over boolean, OUT error text, OUT head uuid, OUT body bytea, OUT blobs bytea[],
+  OUT w_owner uuid[], OUT w_task uuid[], OUT w_idx int[], OUT w_path text[], OUT w_body bytea[]) LANGUAGE plpgsql STABLE AS $$
+#variable_conflict use_column
+DECLARE v_end timestamptz;
+BEGIN
+  PERFORM set_config('farm.tenant', p_tenant::text, true);
+  SELECT r.graph_id, r.finished_at IS NOT NULL, r.error::text, r.ended_head, r.finished_at INTO graph, is_over, error, head, v_end
+    FROM farm.run r WHERE r.tenant_id = p_tenant AND r.run_id = p_run AND r.thread_id = p_thread;
+  IF v_end IS NULL OR head IS NULL THEN RETURN; END IF;
+  SELECT c.body, c.blobs INTO body, blobs FROM farm.read_checkpoint(p_tenant, p_thread, read_end.head) c;
+  SELECT array_agg(w.execution_id), array_agg(w.task_id), array_agg(w.idx), array_agg(w.task_path), array_agg(w.body)
+    INTO w_owner, w_task, w_idx, w_path, w_body
+    FROM (SELECT o.execution_id, o.task_id, o.idx, o.task_path,
+                 CASE WHEN o.run_id IN (SELECT r.run_id FROM farm.run r WHERE r.tenant_id = p_tenant AND r.thread_id = p_thread
+                                           AND (r.finished_at IS NULL OR r.finished_at > v_end))
+                      THEN o.replaced_body ELSE o.body END AS body
+            FROM farm.checkpoint_write o
+           WHERE o.tenant_id = p_tenant AND o.thread_id = p_thread AND o.ns = '' AND o.checkpoint_id = read_end.head) w
+   WHERE w.body IS NOT NULL;
 END $$;
 
 -- ------------------------------------------------------------------------------------------------ what a commit saves

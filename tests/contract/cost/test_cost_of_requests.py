@@ -62,8 +62,8 @@ ROWS: Mapping[str, Row] = {
     ),
     "a run is waited for": Row(
         lambda api: api.post("/threads/{thread}/runs/wait", **LINE),
-        9,
-        "its admission; then the run and its thread, and where it ended, with the writes",
+        2,
+        "its admission; then where it ended, with the writes",
     ),
     "a run is streamed again": Row(
         lambda api: api.get("/threads/{thread}/runs/{run}/stream", **{"last-event-id": "-1"}),

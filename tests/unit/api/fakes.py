@@ -23,6 +23,7 @@ from agentfarm.records import (
     Event,
     History,
     NewRun,
+    RunEnd,
     RunRow,
     RunStatus,
     ThreadQuery,
@@ -144,8 +145,10 @@ class FakeRuns:
         self.rows[tenant.id, new.run_id] = row
         return Admitted(row, ())
 
-    def get_with_thread(self, tenant: Tenant, thread_id: UUID, run_id: UUID) -> tuple[RunRow, ThreadRow]:
-        return self.get(tenant, thread_id, run_id), self.threads.get(tenant, thread_id)
+    def read_end(self, tenant: Tenant, thread_id: UUID, run_id: UUID) -> RunEnd:
+        """As of one under way: its state is the thread's."""
+        row = self.get(tenant, thread_id, run_id)
+        return RunEnd(run_id, thread_id, row.graph_id, is_over=False, error=row.error)
 
     def get(self, tenant: Tenant, thread_id: UUID, run_id: UUID, *, with_spec: bool = False) -> RunRow:
         row = self.rows.get((tenant.id, run_id))
