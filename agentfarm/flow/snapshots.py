@@ -35,12 +35,8 @@ def access_to(farm: Farm, tenant: Tenant, row: ThreadRow | RunEnd, purpose: Purp
 
     def access() -> Access:
         assert row.graph_id is not None  # callers have looked
-        runs = (
-            farm.runs.list(tenant, row.thread_id, limit=1, offset=0, status=None)
-            if isinstance(row, ThreadRow)
-            else [row]
-        )
-        found = farm.runs.get(tenant, row.thread_id, runs[0].run_id, with_spec=True) if runs else None
+        run_id = row.run_id if isinstance(row, RunEnd) else newest_run()
+        found = farm.runs.get(tenant, row.thread_id, run_id, with_spec=True) if run_id else None
         config = found.spec.config if found and found.spec else None
         store = farm.stores.of(tenant)
         return looking(purpose, tenant.id, row.graph_id, config, store=store, thread_id=str(row.thread_id))

@@ -159,6 +159,9 @@ def encode_checkpoint(
     inline: dict[str, bytes] = {}
     refs: dict[str, Ref] = {}
     blobs: dict[str, bytes] = {}
+    # Of a version that is stored already: those bytes stay, and these may differ, as where a node has changed a value
+    # in place. What the next version has grown from is not known then.
+    again: set[str] = set()
     size = 0
     for channel, value in values.items():
         if _is_plain(value):
@@ -173,11 +176,13 @@ def encode_checkpoint(
             key = f"{channel}:{checkpoint['channel_versions'][channel]}"
             refs[channel], new = cut(data, key, parent.refs.get(channel), parent.blobs)
             blobs.update(new)
+            if channel not in new_versions:
+                again.update(new)
             size += len(data)
     full = get_serializable_checkpoint_metadata(config, metadata)
     opened = {"c": _bare(checkpoint), "m": full, "p": plain, "i": inline, "r": refs, "u": parent_id}
     body, keys = ormsgpack.packb(opened, option=_OPTIONS), blob_keys(opened)
-    at_hand = {**parent.blobs, **blobs}
+    at_hand = {key: blob for key, blob in {**parent.blobs, **blobs}.items() if key not in again}
     return Encoded(
         checkpoint_id=UUID(checkpoint["id"]),
         parent_id=UUID(parent_id) if parent_id else None,

@@ -96,7 +96,7 @@ class ExecutionSaver(BlockingSaver):
         #: Where the execution's own Send is among all. LangGraph's loop, which reads first, needs no other; what a node
         #: asks for later is whole.
         self.packet: int | None = None
-        #: Values of the checkpoint, by channel, as the start had them that this worker goes on from: no node has seen
+        #: Messages of the checkpoint, by channel, as the start had them that this worker goes on from: no node has seen
         #: them, and LangGraph's loop, which reads first, may have them. What a node asks for later is read.
         self.values: Mapping[str, Any] = {}
         #: What is executed; None for a start, and before it is known.
@@ -122,8 +122,9 @@ class ExecutionSaver(BlockingSaver):
         return message.in_postgres()
 
     def use_serde(self, serde: SerializerProtocol) -> None:
-        """Read and write by this one from now on. Nothing is decoded before a graph asks for it."""
-        self.serde = serde
+        """Read and write by this one from now on. Nothing is decoded before a graph asks for it; and what the start had
+        is of the classes of another graph."""
+        self.serde, self.values = serde, {}
 
     @property
     def _reader(self) -> TenantSaver:

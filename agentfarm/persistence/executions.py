@@ -200,7 +200,7 @@ class PostgresExecutions:
         mine = [row for row in here.values() if row.owner in (message.execution_id, ZERO)]
         following = saver.next_saver(held, at_id=at_id, head=head, writes=mine)
         if claimed.kind == "start" and at_id == rows.new_head and not saver.is_lossy:
-            following.values = rows.last_values
+            following.values = rows.last_conversations
         return self.claims.lease(message, following, claimed, call)
 
     def _settle(

@@ -5,9 +5,9 @@ messages is written anew by each step. Here the new version refers to the blobs 
 what follows them. docs/decisions/0016 has the reasons.
 
 Whatever msgpack writes in front (how many elements there are) changes with each version: it stands in the reference.
-Pieces become shorter from the first to the last, as in a log-structured merge: a new one takes in those before it that
-are not longer than itself. So a value of n additions has at most log2(n) of them, and each byte of it is written at
-most as often.
+Each piece is more than twice as long as the next, as in a log-structured merge: a new one takes in those before it that
+are not. So a value of n bytes has at most log2(n) of them. A byte whose piece is taken in is in one half as long again
+at least: of additions of one length each is written some log(number of them) times.
 """
 
 from collections.abc import Mapping, Sequence
@@ -50,7 +50,7 @@ def cut(data: bytes, key: str, before: Ref | None, blobs: Mapping[str, bytes]) -
     if before is None or len(data) < MIN_BYTES or not (front := _front_of(data)):
         return key, {key: data}
     kept, at = _kept(data, front, before, blobs)
-    while kept and kept[-1][1] <= len(data) - at:
+    while kept and kept[-1][1] <= 2 * (len(data) - at):
         at -= kept.pop()[1]
     if not kept:
         return key, {key: data}

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple
 from uuid import UUID
 
+from langchain_core.messages import BaseMessage
 from langgraph.checkpoint.serde.base import SerializerProtocol
 
 from agentfarm.engine.steps import PutCheckpoint, PutWrites
@@ -44,8 +45,8 @@ class SegmentRows:
     parts: Parts | None
     own: bytes | None = None
     own_path: str = ""
-    #: The values that the last checkpoint of the graph itself has changed, and of delta channels all.
-    last_values: Mapping[str, Any] = field(default_factory=dict)
+    #: Lists of messages that the last checkpoint of the graph itself has changed, and those of delta channels.
+    last_conversations: Mapping[str, list[Any]] = field(default_factory=dict)
     checkpoints: list[tuple[str, Encoded]] = field(default_factory=list)
     writes: dict[tuple[Address, tuple[UUID, UUID, int]], WriteRow] = field(default_factory=dict)
 
@@ -80,8 +81,9 @@ class SegmentRows:
         )
         self.checkpoints.append((op.checkpoint_ns, encoded))
         if op.checkpoint_ns == "":
-            values = op.checkpoint["channel_values"]
-            self.last_values = {**{name: values[name] for name in op.new_versions if name in values}, **op.whole}
+            stored = op.checkpoint["channel_values"]
+            values = {**{name: stored[name] for name in op.new_versions if name in stored}, **op.whole}
+            self.last_conversations = {name: list(value) for name, value in values.items() if _is_conversation(value)}
 
     def _parts_of(self, ns: str, parent_id: str | None) -> Parts | None:
         """Of a parent that this segment made or began with; None where only the database knows it."""
@@ -132,6 +134,12 @@ class SegmentRows:
     def write_params(self) -> list[wire.Param]:
         """w_ns … w_body of farm.commit and farm.settle."""
         return write_params([stored_write(at, row) for (at, _), row in self.writes.items()])
+
+
+def _is_conversation(value: Any) -> bool:
+    """What may be given to a node without being read anew. Other values may be shared by what a graph's author wrote:
+    with another channel, a Send, a default of the whole process."""
+    return type(value) is list and all(isinstance(each, BaseMessage) for each in value)
 
 
 # --------------------------------------------------------------------------- as Postgres takes them

@@ -236,7 +236,7 @@ class Writer:
         values, fields = value.__dict__, fields_of(cls)
         if values.keys() != fields:  # cached properties live there too
             values = {name: values[name] for name in fields if name in values}
-        state = [list(value.__pydantic_fields_set__), value.__pydantic_extra__]
+        state = [_in_order(value.__pydantic_fields_set__), value.__pydantic_extra__]
         private = value.__pydantic_private__
         if private and not self.can_write(private):
             # A lock, a client: no part of what the model says. Its constructor makes it anew, as in stock.
@@ -257,7 +257,7 @@ class Writer:
 
     def old_model(self, value: OldModel, cls: type[OldModel]) -> Any:
         private = {name: getattr(value, name) for name in value.__private_attributes__ if hasattr(value, name)}
-        return self.ext(PYDANTIC_1, cls, dict(value.__dict__), list(value.__fields_set__), private)
+        return self.ext(PYDANTIC_1, cls, dict(value.__dict__), _in_order(value.__fields_set__), private)
 
     def data_class(self, value: Any, cls: type) -> Any:
         names = [field.name for field in dataclasses.fields(cls)]
@@ -367,6 +367,11 @@ class Writer:
 
 
 # --------------------------------------------------------------------------- names
+
+
+def _in_order(names: set[str]) -> list[str]:
+    """A set has another order in each process; the same value is the same bytes wherever it is written (pieces.py)."""
+    return sorted(names)
 
 
 @functools.lru_cache(4096)

@@ -53,3 +53,29 @@ def test_a_sibling_reads_no_other_siblings_send() -> None:
 
     assert found.checkpoint["channel_values"][TASKS] == [None] * 7 + [sends[7]] + [None] * 32
     assert serde.read == 2  # its Send, and the other channel
+
+
+def test_a_version_that_is_stored_already_is_nothing_to_grow_from() -> None:
+    """A node has changed a value in place, and returned nothing; the parent's bytes are not at hand."""
+    serde, config = FaithfulSerializer(), {"configurable": {"thread_id": "t", "checkpoint_ns": ""}}
+    said = [f"{number:0100}" for number in range(100)]
+
+    def put(values: list[str], version: str, parent: Any, new: dict[str, str]) -> Any:
+        checkpoint: Any = {
+            **empty_checkpoint(), "channel_values": {"said": values}, "channel_versions": {"said": version}
+        }  # fmt: skip
+        parent_id = str(parent.checkpoint_id) if parent else None
+        parts = parent.parts if parent else None
+        return encode_checkpoint(serde, config, checkpoint, {}, new, parent_id=parent_id, parent=parts)
+
+    stored = dict(put(said, "1", None, {"said": "1"}).blobs)
+    changed = [*said, "in place"]
+    again = put(changed, "1", None, {})
+    for key, blob in again.blobs.items():
+        stored.setdefault(key, blob)  # as Postgres does
+    grown = put([*changed, "returned"], "2", again, {"said": "2"})
+    stored.update(grown.blobs)
+
+    head = Head(grown.body, {key: stored[key] for key in grown.refs})
+    found = decode_checkpoint(serde, "t", "", head, ())
+    assert found.checkpoint["channel_values"]["said"] == [*changed, "returned"]

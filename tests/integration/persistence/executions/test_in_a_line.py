@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from langchain_core.messages import HumanMessage
 
 from agentfarm.engine.steps import SegmentResult
 from agentfarm.errors import FanOutTooWide, StateTooLarge
@@ -313,14 +314,28 @@ def test_the_first_node_has_the_values_of_its_start_and_reads_what_it_asks_for_l
     home: Home, hand: Hand, acme: Tenant, tier: Persistence
 ) -> None:
     first = hand.claim(start(home, acme, tier=tier))
-    said = ["hello", BIG]
+    said, others = [HumanMessage("hello", id="1"), HumanMessage(BIG, id="2")], ["hello", BIG]
 
-    one = hand.commit(first, begin(first, "one", said=said), lease_next=True).leased
+    one = hand.commit(first, begin(first, "one", said=said, others=others), lease_next=True).leased
 
     assert one is not None
-    assert _values(one)["said"] is said  # what nobody else has
-    said.append("changed in place by a node")
-    assert _values(one)["said"] == ["hello", BIG]
+    given = _values(one)
+    assert given["said"][1] is said[1]  # what nobody else has
+    assert given["others"] == others
+    assert given["others"] is not others
+    given["said"][1].content = "changed in place by a node"
+    assert _values(one)["said"][1].content == BIG
+
+
+def test_the_first_node_of_a_graph_that_is_made_anew_reads_all_of_it(home: Home, hand: Hand, acme: Tenant) -> None:
+    first = hand.claim(start(home, acme))
+    said = [HumanMessage(BIG, id="1")]
+    one = hand.commit(first, begin(first, "one", said=said), lease_next=True).leased
+    assert one is not None
+
+    saver_of(one).use_serde(FaithfulSerializer())
+
+    assert _values(one)["said"][0] is not said[0]
 
 
 def test_a_node_after_another_reads_its_values(home: Home, hand: Hand, acme: Tenant) -> None:
