@@ -9,8 +9,10 @@ from dataclasses import dataclass, field, replace
 from uuid import UUID
 
 import pytest
+from langchain_core.messages import AIMessage, HumanMessage
 
 from agentfarm import ids
+from agentfarm.persistence.serde import serde_of
 from tests.contract.cost import graphs
 from tests.contract.cost.farm import Counted, CountedFarm
 
@@ -146,7 +148,7 @@ def test_the_history_travels_as_often_as_is_stated(chats: Chats, graph_id: str) 
     short, long = (chats.get(graph_id, history).turn.whole for history in (SHORT, LONG))
     more = long - short
     # What a history's length makes of one message: the text is a third, the rest is names of fields.
-    size = _serialised(chats, graph_id)
+    size = _serialised(LONG) - _serialised(SHORT)
 
     counted = replace(
         stated,
@@ -159,10 +161,12 @@ def test_the_history_travels_as_often_as_is_stated(chats: Chats, graph_id: str) 
     assert counted == stated, f"{graph_id}: of {size} B of history\nstated  {stated}\ncounted {counted}\n{more}"
 
 
-def _serialised(chats: Chats, graph_id: str) -> int:
-    """Bytes by which a long history is longer than a short one, as one value: what a plain channel is received as."""
-    chat = [chats.get("chat", history).turn.whole.postgres.received_bytes for history in (SHORT, LONG)]
-    return chat[1] - chat[0]
+def _serialised(history: int) -> int:
+    """Bytes of so many messages as one value: what a plain channel is received as."""
+    said = [
+        (HumanMessage, AIMessage)[number % 2](f"{number:0{MESSAGE}}", id=str(ids.new_id())) for number in range(history)
+    ]
+    return len(serde_of(None).dumps_typed(said)[1])
 
 
 @pytest.mark.parametrize("graph_id", TURNS)
