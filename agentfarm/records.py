@@ -163,7 +163,8 @@ class RunEnd:
     is_over  False: it is under way, and nothing but its graph is told here
     error    {error, message}, of one that failed
     head     the thread's head when it ended; None: it ended before the thread's first checkpoint
-    state    what is stored at that checkpoint, for who reads it (Threads.saver); None: it is not there any more
+    state    what is stored at that checkpoint, for who reads it (Threads.saver); None: nothing is any more, or the run
+             failed
     """
 
     run_id: UUID

@@ -237,7 +237,7 @@ BEGIN
   PERFORM set_config('farm.tenant', p_tenant::text, true);
   SELECT r.graph_id, r.finished_at IS NOT NULL, r.error::text, r.ended_head, r.finished_at INTO graph, is_over, error, head, v_end
     FROM farm.run r WHERE r.tenant_id = p_tenant AND r.run_id = p_run AND r.thread_id = p_thread;
-  IF v_end IS NULL OR head IS NULL THEN RETURN; END IF;
+  IF v_end IS NULL OR head IS NULL OR error IS NOT NULL THEN RETURN; END IF;  -- of a run that failed, nobody reads the state
   SELECT c.body, c.blobs INTO body, blobs FROM farm.read_checkpoint(p_tenant, p_thread, read_end.head) c;
   SELECT array_agg(w.execution_id), array_agg(w.task_id), array_agg(w.idx), array_agg(w.task_path), array_agg(w.body)
     INTO w_owner, w_task, w_idx, w_path, w_body
