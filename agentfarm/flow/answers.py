@@ -33,23 +33,23 @@ def read_answer(farm: Farm, tenant: Tenant, thread_id: UUID, run_id: UUID, *, la
     run = farm.runs.read_end(tenant, thread_id, run_id)
     if run.error is not None:
         return {"__error__": {key: run.error.get(key) for key in ("error", "message")}}
-    if run.is_over and run.head is None:  # cancelled before the thread's first checkpoint
+    if not run.is_over:
+        state = get_state(farm, tenant, thread_id)
+    elif run.head is None:  # cancelled before the thread's first checkpoint
         return {}
-    state = _state_at_end(farm, tenant, run, last_values) if run.is_over else get_state(farm, tenant, thread_id)
+    else:
+        state = _state_at_end(farm, tenant, run, run.head, last_values)
     if not state["interrupts"]:
         return state["values"]
     values = state["values"] if isinstance(state["values"], dict) else {}
     return {**values, "__interrupt__": state["interrupts"]}
 
 
-def _state_at_end(farm: Farm, tenant: Tenant, run: RunEnd, last_values: bytes | None) -> dict[str, Any]:
-    assert run.head is not None  # the caller has looked
-    ended_head = run.head
-
+def _state_at_end(farm: Farm, tenant: Tenant, run: RunEnd, head: UUID, last_values: bytes | None) -> dict[str, Any]:
     def look(loaded: LoadedGraph) -> StateSnapshot:
         bound = bound_to(farm, tenant, loaded, ended=run)
         assert isinstance(bound.checkpointer, BaseCheckpointSaver)  # `_bound` has put it there
-        saver, config = _SaverAt(bound.checkpointer, ended_head), config_of(run.thread_id, None)
+        saver, config = _SaverAt(bound.checkpointer, head), config_of(run.thread_id, None)
         snapshot = snapshot_of(bound.copy(update={"checkpointer": saver}), config)
         shown = {task.id for task in snapshot.tasks}
         if snapshot.interrupts and have_called(saver.writers - shown) and (found := saver.get_tuple(config)):
