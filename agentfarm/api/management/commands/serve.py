@@ -38,6 +38,7 @@ class Command(BaseCommand):
         get_resolver().check()  # loads every route now: what is wrong with one ends the process and not each request
         served = ", ".join(graphs.ids()) or "no graph"
         self.stdout.write(f"AgentFarm serves {served} at http://{render_address(host, port)} (documents: /docs)")
+        app = application()
         spare_what_stays()
-        serve(application(), listener, end_streams=streams().end_streams)
+        serve(app, listener, end_streams=streams().end_streams)
         leave()
