@@ -2,9 +2,9 @@
 
 The body of a checkpoint is msgpack: {c: the checkpoint without its values, m: metadata, p: plain values as they are,
 i: {channel: small value, serialised}, r: {channel: where its blobs are}, u: id of the parent or None}. Values above
-INLINE_BYTES are blobs, stored once a channel version and thread however many checkpoints show them; their keys are
-"channel:version". One that has grown at its end shares its blobs with the version before (pieces.py). What did not
-change since the parent is taken over as bytes, without serialising it again.
+INLINE_BYTES are blobs, stored once a thread however many checkpoints show them: one a channel version, with the key
+"channel:version", or several that versions share which have grown from each other (pieces.py). What did not change
+since the parent is taken over as bytes, without serialising it again.
 
 A serialised value is one byte that says how, then the serializer's bytes. The packets of a superstep's Sends are
 serialised one by one, so that each of a thousand siblings reads its own alone. All ordinary writes of a task are one
@@ -151,7 +151,7 @@ def encode_checkpoint(
 
     config   as `put` gets it: its metadata and configurable become part of the checkpoint's metadata, as in stock
     parent   the parts of the checkpoint that it follows in the same namespace; without them unchanged channels are
-             serialised again, to the same keys
+             serialised again, whole
     raises   ValueLost, for a value that would not come back
     """
     values, parent = checkpoint["channel_values"], parent or Parts()
@@ -182,7 +182,7 @@ def encode_checkpoint(
     full = get_serializable_checkpoint_metadata(config, metadata)
     opened = {"c": _bare(checkpoint), "m": full, "p": plain, "i": inline, "r": refs, "u": parent_id}
     body, keys = ormsgpack.packb(opened, option=_OPTIONS), blob_keys(opened)
-    at_hand = {key: blob for key, blob in {**parent.blobs, **blobs}.items() if key not in again}
+    at_hand = {**parent.blobs, **blobs}
     return Encoded(
         checkpoint_id=UUID(checkpoint["id"]),
         parent_id=UUID(parent_id) if parent_id else None,
@@ -191,7 +191,7 @@ def encode_checkpoint(
         refs=tuple(keys),
         blobs=blobs,
         size=len(body) + size,
-        parts=Parts(inline, refs, blobs={key: at_hand[key] for key in keys if key in at_hand}),
+        parts=Parts(inline, refs, blobs={key: at_hand[key] for key in keys if key in at_hand and key not in again}),
     )
 
 

@@ -88,11 +88,11 @@ CREATE TABLE farm.checkpoint (
   created_at    timestamptz NOT NULL DEFAULT clock_timestamp(),
   PRIMARY KEY (tenant_id, thread_id, ns, checkpoint_id));
 
-CREATE TABLE farm.checkpoint_blob (                -- a channel's version, stored once however many checkpoints show it
+CREATE TABLE farm.checkpoint_blob (                -- a channel's version, or what it added to the one before; stored once however many checkpoints show it
   tenant_id uuid NOT NULL,
   thread_id uuid NOT NULL,
   ns        text NOT NULL DEFAULT '',
-  key       text NOT NULL,                         -- channel:version
+  key       text NOT NULL,                         -- channel:version, or channel:version@offset (pieces.py)
   blob      bytea NOT NULL,
   PRIMARY KEY (tenant_id, thread_id, ns, key));
 
